@@ -1,0 +1,137 @@
+"""What the caller may pass on to the request, checked before anything is sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from http.cookiejar import CookieJar
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+
+from .urls import redact
+
+DEFAULT_TIMEOUT: Final = (10.0, None)
+"""Seconds to connect, and to wait for bytes (no limit: a stream may be silent)."""
+
+_OPTIONS: Final[dict[str, tuple[type, ...]]] = {
+    "params": (object,),
+    "data": (object,),
+    "json": (object,),
+    "files": (object,),
+    "headers": (Mapping,),
+    "cookies": (Mapping, CookieJar),
+    "timeout": (int, float, tuple, urllib3.Timeout),
+    "allow_redirects": (bool,),
+    "proxies": (Mapping,),
+    "hooks": (Mapping,),
+    "verify": (bool, str),
+    "cert": (str, tuple),
+}
+"""The keyword arguments of `requests.request` and the types each may have; `auth`,
+`method` and `url` are checked on their own, and `stream` is not the caller's."""
+
+
+def check_url(url: object) -> str:
+    """Return `url` if it is an absolute URL that could be fetched.
+
+    A scheme that cannot be fetched passes: that is a failed connection.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"url must be a str, not {url!r}")
+    refusal = f"url must be an absolute URL such as 'https://host/path', not {redact(url)!r}"
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)", url.lstrip())
+    if scheme is None:
+        raise requests.exceptions.MissingSchema(refusal)
+    if scheme.group().lower() in ("http", "https"):
+        try:
+            host = urlsplit(url.strip()).hostname or ""
+            # The forbidden host code points of the URL standard.
+            if re.search(r"[\x00-\x20#/<>?@\\^|%\x7f]", host):
+                raise ValueError("a character that no host name has")  # noqa: TRY301
+            host.encode("idna")
+            requests.Request("GET", url).prepare()
+        except (ValueError, requests.RequestException):
+            raise requests.exceptions.InvalidURL(refusal) from None
+    return url
+
+
+def check_options(method: object, session: object, options: Mapping[str, Any]) -> None:
+    """Refuse arguments that no request can be made of, by name.
+
+    Raises:
+        TypeError: an argument is unknown or of the wrong type.
+        ValueError: a value cannot be sent.
+    """
+    if not isinstance(method, str):
+        raise TypeError(f"method must be a str, not {method!r}")
+    if not re.fullmatch(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+", method):
+        raise ValueError(f"method must be a token such as 'GET', not {method!r}")
+    if session is not None and not isinstance(session, requests.Session):
+        raise TypeError(f"session must be a requests.Session or None, not {session!r}")
+    for name, value in options.items():
+        if name == "auth":
+            if not (value is None or callable(value) or (type(value) is tuple and len(value) == 2)):
+                raise TypeError("auth must be a callable or a (user, password) tuple")
+        elif name not in _OPTIONS:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+        elif value is not None and not isinstance(value, _OPTIONS[name]):
+            kinds = " or ".join(kind.__name__ for kind in _OPTIONS[name])
+            raise TypeError(f"{name} must be of type {kinds}, not {type(value).__name__}")
+    _check_headers(options.get("headers") or {})
+    try:
+        _timeouts(options.get("timeout", DEFAULT_TIMEOUT))
+    except ValueError as error:
+        raise ValueError(f"timeout: {error}") from None
+    for name in ("params", "json", "cookies"):
+        if options.get(name) is not None:
+            _check_sendable(name, options[name])
+
+
+def _check_headers(headers: Mapping[Any, Any]) -> None:
+    for name, value in headers.items():
+        if not isinstance(name, str | bytes) or not isinstance(value, str | bytes | None):
+            raise TypeError(f"headers: {name!r} and its value must be str or bytes")
+        label = f"headers[{name!r}]"
+        text = name.decode("latin-1") if isinstance(name, bytes) else name
+        if not re.fullmatch(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+", text):
+            raise ValueError(f"{label}: not the name of a header field")
+        if value is None:
+            continue
+        try:
+            line = value.decode("latin-1") if isinstance(value, bytes) else value
+            line.encode("latin-1")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{label}: {line[error.start]!r} at index {error.start} is not latin-1;"
+                " pass the value as bytes"
+            ) from None
+        bad = re.search(r"[\r\n\0]|^\s", line)
+        if bad:
+            raise ValueError(f"{label}: {bad.group()!r} at index {bad.start()} is not allowed")
+
+
+def _check_sendable(name: str, value: object) -> None:
+    try:
+        prepared = requests.Request("GET", "http://host/", **{name: value}).prepare()  # type: ignore[arg-type]
+        for header in prepared.headers.values():
+            if re.search(r"[\r\n]", header):
+                raise ValueError("holds a line end")  # noqa: TRY301
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+    except (ValueError, requests.RequestException) as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _timeouts(timeout: Any) -> urllib3.Timeout:
+    if isinstance(timeout, urllib3.Timeout):
+        return timeout
+    if isinstance(timeout, tuple):
+        if len(timeout) != 2:
+            raise ValueError(f"must be seconds or (connect, read), not {timeout!r}")
+        return urllib3.Timeout(connect=timeout[0], read=timeout[1])
+    return urllib3.Timeout(connect=timeout, read=timeout)
+
+

@@ -1,0 +1,279 @@
+"""`SSEClient`: an `EventStream` in the spelling of the `sseclient` package.
+
+What that package documents is the same: the constructor, its units, the message
+objects, the attributes. What it does wrong is right here: every line ending, any
+chunking, large events, prompt delivery, comments, nothing printed.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Final, Self
+
+import requests
+
+from .errors import UnexpectedStatus
+from .events import ErrorEvent, MessageEvent
+from .parser import EventStreamParser
+from .reconnect import MAX_RECONNECTION_TIME, ReconnectPolicy, check_number
+from .stream import EventStream, check_last_event_id
+from .transport import Exchange
+
+DEFAULT_RETRY: Final = 3000
+"""Milliseconds, as in `sseclient`."""
+NO_CONTENT: Final = 204
+"""The status that tells a client to stop (HTML standard, 9.2.3)."""
+
+
+class Event:
+    """A message, with the attributes of `sseclient`'s `Event`.
+
+    Attributes:
+        data: its text.
+        event: its type; `"message"` if the server named none.
+        id: this message's own id, or None if it has none.
+        retry: this message's own `retry` field in milliseconds, or None.
+    """
+
+    def __init__(
+        self,
+        data: str = "",
+        event: str = "message",
+        id: str | None = None,  # noqa: A002 - the name is sseclient's
+        retry: int | None = None,
+    ) -> None:
+        if not isinstance(data, str):
+            raise TypeError(f"data must be a str, not {data!r}")
+        self.data = data
+        self.event = event
+        self.id = id
+        self.retry = retry
+
+    def dump(self) -> str:
+        """Return the message as the text of an event stream."""
+        lines = []
+        if self.id:
+            lines.append(f"id: {self.id}")
+        if self.event != "message":
+            lines.append(f"event: {self.event}")
+        if self.retry:
+            lines.append(f"retry: {self.retry}")
+        lines += [f"data: {line}" for line in self.data.split("\n")]
+        return "\n".join(lines) + "\n\n"
+
+    @classmethod
+    def parse(cls, raw: str) -> Event:
+        """Return the message that the text of one block says.
+
+        Unlike the block of a stream it need not end with a blank line, and it may
+        be without data: then `data` is `""`.
+        """
+        parser = _BlockParser()
+        # An empty data line makes an event of every block; that one line feed of
+        # its own is taken off again.
+        body = raw.rstrip("\r\n")
+        event = parser.feed(f"{body}\ndata:\n\n".encode())[-1]
+        assert isinstance(event, _Block)
+        return cls(event.data.removesuffix("\n"), event.type, event.id, event.retry)
+
+    def __str__(self) -> str:
+        return self.data
+
+    def __repr__(self) -> str:
+        return (
+            f"Event(data={self.data!r}, event={self.event!r}, id={self.id!r}, retry={self.retry!r})"
+        )
+
+
+class SSEClient:
+    """Iterates over the messages of an event stream: a drop-in for `sseclient`'s.
+
+    >>> for message in SSEClient("https://example.com/stream"):  # doctest: +SKIP
+    ...     print(message.data)
+
+    It connects in the constructor and reconnects by itself: it waits `retry`
+    milliseconds after a connection is lost, and goes on trying while the server
+    cannot be reached (then with longer waits, up to 3 seconds or `retry`). An
+    iteration ends only when the server answers 204, or by `close()`.
+
+    Threads: as with `EventStream`: one iterates, any may close.
+
+    Args:
+        url: an absolute URL.
+        last_id: where to go on: sent as `Last-Event-ID`.
+        retry: milliseconds to wait before reconnecting; a server may change it.
+        session: a `requests.Session` to use.
+        chunk_size: bytes to read at once at the most. What has arrived is delivered
+            at once whatever this number.
+        **requests_kwargs: what `requests.get` takes. Any content type is accepted.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be used; the message names it.
+        requests.HTTPError: the server answered with an error status (400 to 599);
+            also raised by the iteration, when a reconnect is answered so. The next
+            `next()` then tries again, after `retry` milliseconds.
+        requests.RequestException: the first connection cannot be made.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        last_id: str | None = None,
+        retry: int = DEFAULT_RETRY,
+        session: requests.Session | None = None,
+        chunk_size: int = 1024,
+        **requests_kwargs: Any,
+    ) -> None:
+        if not isinstance(chunk_size, int) or chunk_size < 1:
+            raise ValueError(f"chunk_size must be an int of at least 1, not {chunk_size!r}")
+        check_last_event_id("last_id", last_id or "")
+        self.session = session
+        self.chunk_size = chunk_size
+        self.requests_kwargs = requests_kwargs
+        self._stream = _ClientStream(
+            url,
+            last_event_id=last_id or "",
+            reconnect=_policy(retry),
+            session=session,
+            **requests_kwargs,
+        )
+        self._stream.read_at_most(chunk_size)
+        first = next(self._stream)
+        if isinstance(first, ErrorEvent):
+            self.close()
+            if not _is_no_content(first.error):
+                raise first.error
+
+    @property
+    def url(self) -> str:
+        """The URL as it was given."""
+        return self._stream.url
+
+    @property
+    def last_id(self) -> str | None:
+        """The id of the last message that had one; sent when reconnecting."""
+        return self._stream.last_event_id or None
+
+    @last_id.setter
+    def last_id(self, value: str | None) -> None:
+        self._stream.go_on_from(value or "")
+
+    @property
+    def retry(self) -> int:
+        """Milliseconds to wait before reconnecting; may be set."""
+        return round(self._stream.reconnection_time * 1000)
+
+    @retry.setter
+    def retry(self, value: int) -> None:
+        self._stream.wait_to_reconnect(value)
+
+    @property
+    def resp(self) -> requests.Response | None:
+        """The response that is being read, or was read last."""
+        return self._stream.response
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        for item in self._stream:
+            if isinstance(item, _Block):
+                return Event(item.data, item.type, item.id, item.retry)
+            if isinstance(item, ErrorEvent):
+                if _is_no_content(item.error):
+                    break
+                if isinstance(item.error, requests.HTTPError) or item.retry_in is None:
+                    raise item.error
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the iteration and the connection, from any thread; never waits."""
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Block(MessageEvent):
+    """An event that remembers what its own block said."""
+
+    id: str | None
+    retry: int | None
+
+
+class _BlockParser(EventStreamParser):
+    """A parser whose events are `_Block`s."""
+
+    _id: str | None = None
+    _retry: int | None = None
+
+    def _process_field(self, name: bytes, value: bytes, size: int) -> None:
+        super()._process_field(name, value, size)
+        if name == b"id" and b"\0" not in value:
+            self._id = value.decode("utf-8", "replace")
+        elif name == b"retry" and self.reconnection_time is not None and value.isdigit():
+            self._retry = round(min(self.reconnection_time, MAX_RECONNECTION_TIME) * 1000)
+
+    def _dispatch(self) -> MessageEvent | None:
+        event = super()._dispatch()
+        block = None
+        if event is not None:
+            block = _Block(*event)
+            block.id, block.retry = self._id, self._retry
+        self._id = self._retry = None
+        return block
+
+    def go_on_from(self, last_event_id: str) -> None:
+        self.last_event_id = self._last_event_id = last_event_id
+
+
+class _ClientStream(EventStream):
+    """The engine, with what `sseclient` does differently."""
+
+    _parser: _BlockParser
+
+    def _new_parser(self, origin: str) -> EventStreamParser:
+        return _BlockParser(
+            last_event_id=self.resume_id, origin=origin, max_event_size=self._max_event_size
+        )
+
+    def _check(self, response: requests.Response, exchange: Exchange) -> None:
+        if response.status_code >= 400 or response.status_code == NO_CONTENT:
+            exchange.read_error_body()
+            raise UnexpectedStatus(response)
+
+    def read_at_most(self, size: int) -> None:
+        self._read_size = size
+
+    def wait_to_reconnect(self, milliseconds: float) -> None:
+        self._from_server = None
+        self._policy = _policy(milliseconds)
+
+    def go_on_from(self, last_event_id: str) -> None:
+        check_last_event_id("last_id", last_event_id)
+        self.resume_id = self._last_event_id = last_event_id
+        self._parser.go_on_from(last_event_id)
+
+
+def _policy(retry: float) -> ReconnectPolicy:
+    """The policy of `sseclient`: the same wait each time, and every error status is
+    raised but may be tried again."""
+    check_number("retry", retry, 0)
+    return ReconnectPolicy(
+        delay=retry / 1000,
+        # With retry=0 a server that is away would be asked without a pause.
+        max_delay=max(retry, DEFAULT_RETRY) / 1000,
+        statuses=frozenset(range(400, 600)),
+    )
+
+
+def _is_no_content(error: Exception) -> bool:
+    return isinstance(error, UnexpectedStatus) and error.status == NO_CONTENT

@@ -1,0 +1,224 @@
+"""Connections that can be aborted from another thread in every phase.
+
+A session from `new_session()` makes connections that put a duplicate of each socket
+into the `Sockets` of the exchange under way, before they connect it. `shutdown()` on
+the duplicate ends connecting, the TLS handshake, the wait for the headers and the
+body alike, whichever object owns the socket at that moment. The duplicate, and not
+the socket itself, because its number cannot be given to another socket while it is
+here; and because TLS replaces the socket object half-way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import queue
+import socket
+import threading
+from typing import Any, Final
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
+from urllib3.util.connection import allowed_gai_family
+
+from .errors import Aborted
+
+KEEP_ALIVE: Final = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    # Probe after half a minute of silence, every ten seconds; six unanswered probes
+    # end the connection, so a dead peer is noticed after a minute and a half. That
+    # is also often enough for routers that forget idle connections.
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, option), value)
+        for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
+        if hasattr(socket, option)
+    ),
+]
+
+
+class Sockets:
+    """The sockets of one exchange, in all their phases, from the look-up of the name.
+
+    Any thread may call `shut_down` and `release`, a signal handler too.
+    """
+
+    def __init__(self) -> None:
+        # Guards what follows. Re-entrant because a signal handler may call
+        # shut_down() in the thread that holds it; held for system calls that never
+        # wait (dup, shutdown, close), so that no duplicate is closed while used.
+        self._lock = threading.RLock()
+        self._shut_down = False
+        self._duplicates: list[socket.socket] = []
+        self._answer: queue.SimpleQueue[Any] | None = None  # what look_up() waits for
+
+    def __bool__(self) -> bool:
+        """Whether there is a socket to shut down."""
+        return bool(self._duplicates)
+
+    def shut_down(self) -> None:
+        """End whatever is waiting on a socket, now and from now on. Never waits."""
+        with self._lock:
+            self._shut_down = True
+            if self._answer is not None:
+                self._answer.put(Aborted("aborted"))
+            for sock in self._duplicates:
+                with contextlib.suppress(OSError):  # not connected any more
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def release(self) -> None:
+        """Close the duplicates; the connections made so far have been closed."""
+        with self._lock:
+            while self._duplicates:
+                self._duplicates.pop().close()
+
+    def settle(self) -> None:
+        """The response has come, on the connection made last: forget the others.
+
+        Others there are of addresses that refused, and after an authentication
+        that took two connections.
+        """
+        with self._lock:
+            while len(self._duplicates) > 1:
+                self._duplicates.pop(0).close()
+
+    def watch(self, sock: socket.socket) -> None:
+        """Take a duplicate of `sock`.
+
+        Raises:
+            Aborted: `shut_down()` has been called.
+        """
+        with self._lock:
+            if self._shut_down:
+                raise Aborted("aborted")
+            self._duplicates.append(sock.dup())
+
+    def look_up(self, host: str, port: int, timeout: float | None) -> list[Any]:
+        """Return the addresses of `host`, as `socket.getaddrinfo` does.
+
+        Unlike that, `shut_down()` ends it, and `timeout` seconds. As nothing can
+        interrupt the resolver, it runs in a thread of its own, which is left to
+        itself when its answer is no longer wanted.
+        """
+        with contextlib.suppress(socket.gaierror):
+            return _get_addresses(host, port, socket.AI_NUMERICHOST)
+        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                answer.put(_get_addresses(host, port))
+            except Exception as error:  # whatever it is, it is for the one who asked
+                answer.put(error)
+
+        with self._lock:
+            if self._shut_down:
+                raise Aborted("aborted")
+            self._answer = answer
+        threading.Thread(target=ask, name=f"eventsource-dns {host}", daemon=True).start()
+        try:
+            found = answer.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError(f"looking up {host} timed out") from None
+        finally:
+            self._answer = None
+        if isinstance(found, Exception):
+            raise found
+        result: list[Any] = found
+        return result
+
+
+def _get_addresses(host: str, port: int, flags: int = 0) -> list[Any]:
+    return socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM, 0, flags)
+
+
+current_sockets: contextvars.ContextVar[Sockets | None] = contextvars.ContextVar(
+    "eventsource_sockets", default=None
+)
+"""Where connections that the running thread makes belong. A context variable, because
+requests and urllib3 have no way to hand an object down to a connection."""
+
+
+class _AbortableConnection(HTTPConnection):
+    """A connection whose socket is in `Sockets` before it connects.
+
+    `_new_conn` is urllib3's seam for this; the errors are those that its own raises.
+    """
+
+    def _new_conn(self) -> socket.socket:
+        sockets = current_sockets.get()
+        if sockets is None:
+            return super()._new_conn()
+        try:
+            return self._connect(sockets, self._dns_host.strip("[]"))
+        except UnicodeError as error:  # from the resolver: no such name can be
+            raise LocationParseError(self.host) from error
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(
+                self, f"Connection to {self.host} timed out. (connect timeout={self.timeout})"
+            ) from error
+        except OSError as error:
+            raise NewConnectionError(self, f"Failed to connect: {error}") from error
+
+    def _connect(self, sockets: Sockets, host: str) -> socket.socket:
+        failure = OSError("the name has no address")
+        for family, kind, protocol, _, address in sockets.look_up(host, self.port, self.timeout):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                for option in [*(self.socket_options or []), *KEEP_ALIVE]:
+                    sock.setsockopt(*option)
+                sock.settimeout(self.timeout)
+                if self.source_address:
+                    sock.bind(self.source_address)
+                sockets.watch(sock)
+                sock.connect(address)
+            except OSError as error:
+                sock.close()
+                failure = error
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise failure
+
+
+class _AbortableHTTPSConnection(_AbortableConnection, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _AbortableConnection
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _AbortableHTTPSConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):  # whose connections are PySocks'
+            manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        return manager
+
+
+def new_session() -> requests.Session:
+    """A session whose exchanges can be aborted in every phase."""
+    session = requests.Session()
+    adapter = _Adapter()
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session

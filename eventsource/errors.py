@@ -1,0 +1,128 @@
+"""What can go wrong between a source and its server.
+
+Each is a `requests.RequestException`, and of the most fitting kind, so that the
+`except` clauses of programs that know requests catch it. Failures for which
+requests has an exception of its own (`ConnectionError`, `SSLError`,
+`ReadTimeout`, ...) are reported as that.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import requests
+import urllib3
+
+from .urls import redact_text
+
+
+class EventSourceError(requests.RequestException):
+    """The base of this package's own exceptions."""
+
+
+class Aborted(EventSourceError):
+    """The exchange was ended from this side: `close()` or `restart()`."""
+
+
+class StreamEnded(EventSourceError, requests.ConnectionError):
+    """The server ended the stream: the response body is complete."""
+
+
+class EventTimeout(EventSourceError, requests.Timeout):
+    """No message came for `event_timeout` seconds."""
+
+
+class UnexpectedStatus(EventSourceError, requests.HTTPError):
+    """The server answered with a status other than 200.
+
+    Attributes:
+        status: the HTTP status, an `int`.
+        response: the `requests.Response`. Its body, as far as it arrived
+            within limits, is in `response.content`.
+    """
+
+    def __init__(self, response: requests.Response) -> None:
+        self.status: int = response.status_code
+        reason = f" {response.reason}" if response.reason else ""
+        super().__init__(
+            f"the server answered {self.status}{reason}, not 200",
+            response=response,
+        )
+
+
+class UnexpectedContentType(EventSourceError):
+    """The server answered 200, but with something that is no event stream.
+
+    Attributes:
+        content_type: the response's `Content-Type`, or `""`.
+        response: the `requests.Response`.
+    """
+
+    def __init__(self, response: requests.Response) -> None:
+        self.content_type: str = response.headers.get("Content-Type", "")
+        super().__init__(
+            f"the response's content type is {self.content_type!r}, not 'text/event-stream'",
+            response=response,
+        )
+
+
+class EventTooLarge(EventSourceError):
+    """An event is larger than `max_event_size`; its source closes for good.
+
+    Attributes:
+        size: bytes of the event that had arrived when it was given up.
+        limit: `max_event_size`, in bytes.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(f"an event of at least {size} bytes exceeds max_event_size={limit}")
+
+
+def describe(error: BaseException) -> BaseException:
+    """Return `error` as a requests exception whose text gives no secrets away.
+
+    urllib3's errors become requests' (requests itself does that for some); texts
+    that quote the URL, with its query and credentials, are put without.
+    Exceptions from elsewhere, such as the caller's `auth`, stay as they are.
+    """
+    if isinstance(error, urllib3.exceptions.HTTPError):
+        return _KINDS.get(type(error), requests.ConnectionError)(_plain_text(error))
+    if (
+        type(error).__module__ == requests.exceptions.__name__
+        and isinstance(error, requests.RequestException)
+        and not isinstance(error, requests.JSONDecodeError)
+    ):
+        reason = error.args[0] if error.args else error
+        text = _plain_text(reason) if isinstance(reason, Exception) else redact_text(str(error))
+        return type(error)(text, request=error.request, response=error.response)
+    return error
+
+
+_KINDS: Final[dict[type, type[requests.RequestException]]] = {
+    urllib3.exceptions.ReadTimeoutError: requests.ReadTimeout,
+    urllib3.exceptions.SSLError: requests.exceptions.SSLError,
+    urllib3.exceptions.DecodeError: requests.exceptions.ContentDecodingError,
+    urllib3.exceptions.ProtocolError: requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.IncompleteRead: requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.InvalidChunkLength: requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.LocationParseError: requests.exceptions.InvalidURL,
+}
+
+
+def _plain_text(error: BaseException) -> str:
+    # MaxRetryError quotes the URL's path and query; what it wraps does not.
+    while isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
+        error = error.reason
+    return redact_text(str(error))
+
+
+FUTILE: Final = (
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidHeader,
+    requests.exceptions.UnrewindableBodyError,
+)
+"""Failures that another attempt would only repeat."""

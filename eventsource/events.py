@@ -1,0 +1,95 @@
+"""What a source has to say: small immutable values, and nothing else.
+
+`MessageEvent` is a named tuple because there is one for each event of the
+stream, and no other immutable object is as cheap to make. `OpenEvent` and
+`ErrorEvent`, of which there is one per connection, have the same form so that
+all events look alike to a handler: each has a `type`.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class ReadyState(enum.IntEnum):
+    """The state of a source, with the numbers of the HTML standard (9.2.2)."""
+
+    CONNECTING = 0
+    """No connection: the first attempt, or waiting for or making the next one."""
+    OPEN = 1
+    """The server has answered with an event stream, which is being read."""
+    CLOSED = 2
+    """Closed for good, by `close()` or by a failure that is not retried."""
+
+
+class MessageEvent(NamedTuple):
+    """An event that the server sent.
+
+    Two events are equal when all four fields are.
+    """
+
+    type: str
+    """The event's name: its last `event` field, or `"message"`."""
+    data: str = ""
+    """The values of its `data` fields, joined with line feeds."""
+    last_event_id: str = ""
+    """The last event ID of the stream when this event was dispatched.
+
+    It may have been set by an earlier event: an event need not have an id.
+    """
+    origin: str = ""
+    """Scheme, host and port of the stream's URL after redirects."""
+
+    def json(self) -> Any:
+        """Return what `data` says as JSON.
+
+        Raises:
+            ValueError: `data` is not JSON (`json.JSONDecodeError`).
+        """
+        return json.loads(self.data)
+
+    @property
+    def lastEventId(self) -> str:  # noqa: N802 - the browser's spelling
+        """`last_event_id`, as browsers spell it."""
+        return self.last_event_id
+
+
+class Comment(NamedTuple):
+    """A comment line of the stream: by convention a heartbeat."""
+
+    text: str
+    """The line without its colon and one leading space."""
+
+    @property
+    def type(self) -> str:
+        """Always `"comment"`."""
+        return "comment"
+
+
+class OpenEvent(NamedTuple):
+    """The connection is open: the server has answered with an event stream."""
+
+    type: str
+    """Always `"open"`."""
+    url: str
+    """The URL that answered, after redirects, without user name and password."""
+    status: int
+    """The HTTP status."""
+    headers: Mapping[str, str]
+    """The response's header fields, by name in any case; read-only."""
+
+
+class ErrorEvent(NamedTuple):
+    """The connection was lost or could not be made."""
+
+    type: str
+    """Always `"error"`."""
+    error: Exception
+    """What happened; nearly always a `requests.RequestException`."""
+    ready_state: ReadyState
+    """`CONNECTING` if there will be another attempt, else `CLOSED`."""
+    retry_in: float | None
+    """Seconds from now to the next attempt; None when closed for good."""

@@ -1,0 +1,145 @@
+"""When to try again: the policy's settings and the arithmetic of the next delay.
+
+Sans-I/O: the time of day and randomness are passed in. All times are seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+MIN_RECONNECTION_TIME: Final = 0.02
+"""The shortest wait a server can ask for, so that `retry: 0` makes no hot loop."""
+MAX_RECONNECTION_TIME: Final = 3600.0
+"""The longest wait a server can ask for: a typing error in a `retry` field or a
+`Retry-After` must not silence a client for days."""
+BRIEF: Final = 1.0
+"""Seconds. A connection that brought no event and ended sooner counts as a failed
+attempt: so a server that opens and closes is asked once a second at the most."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReconnectPolicy:
+    """When a lost connection is made again, and when no more.
+
+    Args:
+        delay: the reconnection time in seconds, until the server sets another
+            with a `retry` field. The HTML standard suggests a few seconds.
+        max_delay: the longest back-off in seconds. A longer `delay`, or one that
+            the server asks for, is kept.
+        factor: each further failure in a row multiplies the wait by this.
+        jitter: each wait is lengthened by a random part of itself, up to this
+            share, so that many clients do not come back at the same moment.
+        max_attempts: close for good after this many attempts in a row without
+            success; None: never.
+        statuses: HTTP statuses that are tried again, such as 429 or 503. Every
+            other status than 200 closes for good.
+
+    Raises:
+        TypeError, ValueError: a setting makes no sense; the message names it.
+    """
+
+    delay: float = 3.0
+    max_delay: float = 60.0
+    factor: float = 2.0
+    jitter: float = 0.1
+    max_attempts: int | None = None
+    statuses: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        check_number("delay", self.delay, 0)
+        check_number("max_delay", self.max_delay, 0)
+        check_number("factor", self.factor, 1)
+        check_number("jitter", self.jitter, 0, 1)
+        if self.max_attempts is not None:
+            if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool):
+                raise TypeError(f"max_attempts must be an int or None, not {self.max_attempts!r}")
+            if self.max_attempts < 1:
+                raise ValueError(f"max_attempts must be at least 1, not {self.max_attempts!r}")
+        try:
+            statuses = frozenset(self.statuses)
+        except TypeError:
+            raise TypeError(f"statuses must be a set of ints, not {self.statuses!r}") from None
+        for status in statuses:
+            if not isinstance(status, int) or not 100 <= status <= 599:
+                raise ValueError(f"statuses must hold HTTP statuses, not {status!r}")
+        object.__setattr__(self, "statuses", statuses)
+
+    def reconnection_time(self, from_server: float | None) -> float:
+        """The reconnection time: the server's, within bounds, else `delay`.
+
+        Args:
+            from_server: the stream's last `retry` field, in seconds, or None.
+        """
+        if from_server is None:
+            return self.delay
+        return min(max(from_server, MIN_RECONNECTION_TIME), MAX_RECONNECTION_TIME)
+
+    def next_delay(
+        self,
+        reconnection_time: float,
+        failures: int,
+        *,
+        random: float,
+        retry_after: float | None = None,
+    ) -> float:
+        """How long to wait before the next attempt, in seconds.
+
+        Args:
+            reconnection_time: what `reconnection_time()` says.
+            failures: attempts without success in a row: 0 after a connection
+                that worked.
+            random: a random number from 0 to 1, for the jitter.
+            retry_after: what the server's `Retry-After` asks for, in seconds. It
+                can only lengthen the wait.
+        """
+        wait = reconnection_time
+        if failures:
+            first = max(reconnection_time, MIN_RECONNECTION_TIME)
+            try:
+                grown = first * self.factor ** (failures - 1)
+            except OverflowError:
+                grown = math.inf
+            wait = max(wait, min(grown, self.max_delay))
+        if retry_after is not None:
+            wait = max(wait, min(retry_after, MAX_RECONNECTION_TIME))
+        return wait * (1 + self.jitter * random)
+
+
+def parse_retry_after(value: str, *, now: float) -> float | None:
+    """Return the seconds that a `Retry-After` field asks for (RFC 9110, 10.2.3).
+
+    Args:
+        value: the field's value: seconds, or an HTTP date.
+        now: the time to subtract from a date, as seconds since the epoch.
+
+    Returns:
+        At least 0; None if the value is neither form.
+    """
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+        if date.tzinfo is None:  # an offset of "-0000"
+            date = date.replace(tzinfo=datetime.UTC)
+        return max(date.timestamp() - now, 0.0)
+    except (ValueError, OverflowError):
+        return None
+
+
+def check_number(name: str, value: object, least: float, most: float = math.inf) -> None:
+    """Refuse what is no finite number from `least` to `most`, naming the argument."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if not math.isfinite(value) or not least <= value <= most:
+        bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} must be {bounds} and finite, not {value!r}")
+
+
+DEFAULT_POLICY: Final = ReconnectPolicy()
+"""What applies when the caller passed no policy. Compared by identity: only a
+policy that the caller passed allows a POST to be replayed."""

@@ -1,0 +1,332 @@
+"""`EventSource`: a thread and a listener table around an `EventStream`.
+
+The rules of its threads:
+
+- One reader thread per source. It alone runs the stream and the handlers.
+- `close()` sets one flag and closes the stream. The flag is looked at before each
+  handler is chosen, so none is chosen after `close()` has returned.
+- No lock is held while a handler runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+
+from .browser import BrowserNames
+from .events import Comment, ErrorEvent, MessageEvent, ReadyState
+from .handlers import Handler, check_handler
+from .parser import MAX_EVENT_SIZE
+from .reconnect import DEFAULT_POLICY, ReconnectPolicy, check_number
+from .stream import EventStream, Item, summary
+from .urls import redact
+from .wakeup import Wakeup
+
+EXIT_TIMEOUT = 10.0
+"""Seconds that leaving a `with` block waits for the reader thread at the most: a
+handler that itself waits for the thread in the block must not hang both."""
+
+logger = logging.getLogger(__name__)
+
+
+class EventSource(BrowserNames):
+    """Streams events from a server and calls the handlers registered for them.
+
+    >>> source = EventSource("https://example.com/stream")  # doctest: +SKIP
+    >>> source.on("message", lambda event: print(event.data))  # doctest: +SKIP
+
+    It connects at once, in a thread of its own, and reconnects as the browser's
+    `EventSource` does. Handlers are registered for an event type with `on`, `once`
+    and the other methods of `pyee.EventEmitter`. They are called with one argument:
+    those of `open` with an `OpenEvent`, of `error` with an `ErrorEvent` when the
+    connection is lost or refused, of `message` and of every type that the server
+    names with a `MessageEvent`. (A server that names an event `open` or `error`
+    reaches the same handlers with a `MessageEvent`.)
+
+    Handlers run in the reader thread, one after another, events in the order
+    received and the handlers of an event in the order registered. One that raises
+    is logged with its traceback, and the others run all the same. One that has been
+    removed is not called any more. What arrives before the first handler of any
+    type is registered waits for it.
+
+    Threads: every method may be called from any thread and from a handler;
+    `close()` also from a signal handler and from `__del__`.
+
+    Args:
+        url: an absolute URL.
+        on_open: a handler of `open`, registered before the thread starts.
+        on_message: likewise of `message`.
+        on_error: likewise of `error`.
+        last_event_id: where to go on: sent as `Last-Event-ID`.
+        reconnect: when to reconnect; None: never. A method other than GET or HEAD
+            is sent again only if you pass a policy here.
+        event_timeout: seconds to wait for a message, counted from the start of
+            each attempt and from each message, before the connection is dropped
+            and made again; comments do not count. None: for ever. Time spent in
+            handlers is not counted.
+        max_event_size: the largest event, in bytes; a larger one closes the source
+            for good with `EventTooLarge`.
+        on_comment: called with the text of each comment line, in its place among
+            the events.
+        method: the request method.
+        session: a `requests.Session` to use. It must not be used by another thread
+            meanwhile, and keeps its own adapters: then the thread of a closed
+            source may live until the response's headers come or a timeout passes.
+        start: False: the thread is started by `start()`.
+        **request_options: what `requests.Session.request` takes: headers, params,
+            data, json, files, cookies, auth, timeout, proxies, hooks, verify,
+            cert, allow_redirects. `timeout` is 10 seconds to connect and none to
+            read unless you say otherwise. An `auth` callable runs at each
+            attempt, in the reader thread, so that it can refresh a token.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be used; the message names it. No
+            thread has been started.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        on_open: Handler | None = None,
+        on_message: Handler | None = None,
+        on_error: Handler | None = None,
+        last_event_id: str = "",
+        reconnect: ReconnectPolicy | None = DEFAULT_POLICY,
+        event_timeout: float | None = None,
+        max_event_size: int = MAX_EVENT_SIZE,
+        on_comment: Callable[[str], object] | None = None,
+        method: str = "GET",
+        session: requests.Session | None = None,
+        start: bool = True,
+        **request_options: Any,
+    ) -> None:
+        super().__init__()
+        if on_comment is not None:
+            check_handler("comment", on_comment)
+        self._on_comment = on_comment
+        self._stream = EventStream(
+            url,
+            last_event_id=last_event_id,
+            reconnect=reconnect,
+            event_timeout=event_timeout,
+            max_event_size=max_event_size,
+            comments=on_comment is not None,
+            method=method,
+            session=session,
+            **request_options,
+        )
+        self._last_event_id = last_event_id  # written by the reader thread only
+        self._closed = False  # by close(); set once, never unset
+        self._has_listened = on_comment is not None  # set once, never unset
+        self._listening = Wakeup()  # set by close() and by the first registration
+        self._start_lock = threading.RLock()  # guards the next
+        self._thread: threading.Thread | None = None
+        for event_type, handler in (
+            ("open", on_open),
+            ("message", on_message),
+            ("error", on_error),
+        ):
+            if handler is not None:
+                self.add_listener(event_type, handler)
+        if start:
+            self.start()
+
+    # --- What there is to know ---
+
+    @property
+    def url(self) -> str:
+        """The URL as it was given."""
+        return self._stream.url
+
+    @property
+    def ready_state(self) -> ReadyState:
+        """The state of the connection; `CLOSED` is final."""
+        return self._stream.ready_state
+
+    @property
+    def last_event_id(self) -> str:
+        """The last event ID of the last event whose handlers have run.
+
+        A program that stores it, and starts there again, loses nothing.
+        """
+        return self._last_event_id
+
+    @property
+    def reconnection_time(self) -> float:
+        """Seconds to wait before a lost connection is made again.
+
+        The server's last `retry` field, if there was one, else the policy's `delay`.
+        """
+        return self._stream.reconnection_time
+
+    @property
+    def error(self) -> Exception | None:
+        """What closed the source for good; None while it lives and after `close()`."""
+        return self._stream.error
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {redact(self.url)} {self.ready_state.name}>"
+
+    # --- Its life ---
+
+    def start(self) -> None:
+        """Start the reader thread, if that has not been done; not once closed."""
+        with self._start_lock:
+            if self._thread is not None or self._closed:
+                return
+            self._thread = threading.Thread(
+                target=self._run, name=f"eventsource {redact(self.url)}", daemon=True
+            )
+            self._thread.start()
+
+    def restart(self) -> None:
+        """Drop this connection and make another now; a wait is cut short.
+
+        Never waits. This is no error and fires none. Events that had arrived in full
+        are still dispatched. Does nothing once closed.
+        """
+        self._stream.restart()
+
+    def close(self) -> None:
+        """Close the source for good: the connection, the thread, the dispatching.
+
+        Never waits and never raises; a second call does nothing. When it has
+        returned, no further handler is chosen to run; the one that already was may
+        finish. It ends whatever the reader is doing: connecting, waiting for the
+        response or for bytes, waiting to reconnect.
+        """
+        self._closed = True
+        self._stream.close()
+        self._listening.set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until the reader thread has ended.
+
+        Args:
+            timeout: seconds to wait at the most; None: as long as it takes.
+
+        Returns:
+            Whether there is no reader thread (any more). False at once from a
+            handler of this source, which runs in that thread.
+        """
+        if timeout is not None:
+            check_number("timeout", timeout, 0)
+            timeout = min(timeout, threading.TIMEOUT_MAX)
+        thread = self._thread
+        if thread is None:
+            return True
+        if thread is threading.current_thread():
+            return False
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close, and wait for the thread, for at most 10 seconds."""
+        self.close()
+        if not self.join(EXIT_TIMEOUT) and self._thread is not threading.current_thread():
+            logger.warning("%r: the reader thread is still busy", self)
+
+    # --- The listener table: pyee's, with our rules ---
+
+    def _add_event_handler(self, event: str, k: Handler, v: Handler) -> None:
+        # The one place that `on`, `once`, `add_listener` and `listens_to` go through.
+        check_handler(event, k)
+        super()._add_event_handler(event, k, v)
+        if event != "new_listener" and not self._has_listened:
+            self._has_listened = True
+            self._listening.set()
+
+    def remove_listener(self, event: str, f: Handler) -> None:
+        """Remove `f` from the listeners of `event`; one that is none is no error."""
+        with contextlib.suppress(KeyError):  # pyee before 14 raises it
+            super().remove_listener(event, f)
+
+    def emit(self, event: str, *args: Any, **kwargs: Any) -> bool:
+        """Call the listeners of `event`, here and now, as pyee does.
+
+        But one that raises is logged and stops nobody else, and `error` needs no
+        listener. Useful to test handlers without a server.
+
+        Returns:
+            Whether there was a listener.
+        """
+        return self._call_listeners(event, args, kwargs, lambda: False)[0]
+
+    def _call_listeners(
+        self,
+        event: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        stopped: Callable[[], bool],
+    ) -> tuple[bool, bool]:
+        """Say whether there was a listener, and whether each of them had its turn."""
+        with self._lock:
+            listeners = list(self._events.get(event, {}).items())
+        for listener, call in listeners:
+            if stopped():
+                return True, False
+            if self._events.get(event, {}).get(listener) is call:  # not removed meanwhile
+                self._emit_run(call, args, kwargs)
+        return bool(listeners), True
+
+    def _emit_run(self, f: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            f(*args, **kwargs)
+        except Exception:
+            name = getattr(f, "__qualname__", type(f).__qualname__)
+            logger.exception("%r: the handler %s raised", self, name)
+
+    # --- The reader thread ---
+
+    def _run(self) -> None:
+        stream = self._stream
+        try:
+            while items := stream.take():
+                for item in items:
+                    if not self._dispatch(item):
+                        return
+                # A block that is no event may have moved the id after the last event.
+                self._last_event_id = stream.resume_id
+        except Exception:
+            logger.exception("%r: closed by an unexpected error", self)
+        finally:
+            # Also when a handler has raised SystemExit or KeyboardInterrupt.
+            self.close()
+
+    def _dispatch(self, item: Item) -> bool:
+        """Call the listeners of one item; say whether to go on."""
+        while not self._has_listened and not self._closed:
+            self._listening.wait()
+        if self._closed:
+            return False
+        if isinstance(item, Comment):
+            if self._on_comment is not None:
+                self._emit_run(self._on_comment, (item.text,), {})
+            return True
+        if item.type == "new_listener":  # pyee's own, not the server's to fire
+            heard, complete = False, True
+        else:
+            heard, complete = self._call_listeners(item.type, (item,), {}, self._is_closed)
+        if isinstance(item, MessageEvent) and complete:
+            self._last_event_id = item.last_event_id
+        if isinstance(item, ErrorEvent) and item.retry_in is None and not heard:
+            logger.warning("%r: closed for good: %s", self, summary(item.error))
+        return complete
+
+    def _is_closed(self) -> bool:
+        return self._closed

@@ -1,0 +1,455 @@
+"""One event stream over as many connections as it takes.
+
+`EventStream` connects, reads, parses, waits, reconnects and resumes, in the
+thread of whoever iterates over it. It calls nobody: what happens is yielded.
+
+The invariant: `CLOSED` is final, and `_become()` is the only place where the
+ready state is written. Everything else that another thread may touch is listed in
+the constructor under the lock that guards it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+import requests
+
+from .errors import (
+    FUTILE,
+    EventTimeout,
+    EventTooLarge,
+    StreamEnded,
+    UnexpectedContentType,
+    UnexpectedStatus,
+)
+from .events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
+from .parser import MAX_EVENT_SIZE, EventStreamParser
+from .reconnect import (
+    BRIEF,
+    DEFAULT_POLICY,
+    ReconnectPolicy,
+    check_number,
+    parse_retry_after,
+)
+from .transport import READ_SIZE, Exchange, Transport
+from .urls import origin_of, redact, without_userinfo
+from .wakeup import Wakeup
+
+Item = OpenEvent | MessageEvent | ErrorEvent | Comment
+"""What a stream yields; comments only if asked for."""
+
+logger = logging.getLogger(__name__)
+
+
+class EventStream:
+    """Iterates over everything that happens on an event stream.
+
+    >>> for event in EventStream("https://example.com/stream"):  # doctest: +SKIP
+    ...     print(event)
+
+    Yields an `OpenEvent` for each connection that opens, a `MessageEvent` for each
+    event of the server's, and an `ErrorEvent` each time the connection is lost or
+    cannot be made; if that one says when (`retry_in`), the next attempt follows by
+    itself as the iteration goes on. The iteration ends after the `ErrorEvent` of a
+    failure that is final, and when `close()` has been called.
+
+    Threads: one thread iterates; it is the one that connects, waits and reads.
+    `close()` and `restart()` may be called from any thread, from a signal handler
+    and from `__del__`. The attributes may be read from any thread.
+
+    Args:
+        url: an absolute URL.
+        last_event_id: where to go on: sent as `Last-Event-ID`.
+        reconnect: when to reconnect; None: never. A method other than GET or HEAD
+            is sent again only if you pass a policy here.
+        event_timeout: seconds to wait for a message, counted from the start of
+            each attempt and from each message, before the connection is dropped
+            and made again; comments do not count. None: for ever. Time that the
+            caller takes between two `next()` is not counted.
+        max_event_size: the largest event, in bytes (see `EventStreamParser`); a
+            larger one closes for good with `EventTooLarge`.
+        comments: also yield a `Comment` for each comment line.
+        method: the request method.
+        session: a `requests.Session` to use. It must not be used by another
+            thread meanwhile, and keeps its own adapters: then `close()` cannot
+            interrupt an attempt before the response's headers have come.
+        **request_options: what `requests.Session.request` takes: headers, params,
+            data, json, files, cookies, auth, timeout, proxies, hooks, verify,
+            cert, allow_redirects. `timeout` is 10 seconds to connect and none to
+            read unless you say otherwise. An `auth` callable runs at each
+            attempt, so that it can refresh a token.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be used; the message names it.
+            Nothing has been sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        last_event_id: str = "",
+        reconnect: ReconnectPolicy | None = DEFAULT_POLICY,
+        event_timeout: float | None = None,
+        max_event_size: int = MAX_EVENT_SIZE,
+        comments: bool = False,
+        method: str = "GET",
+        session: requests.Session | None = None,
+        **request_options: Any,
+    ) -> None:
+        self._transport = Transport(url, method=method, session=session, options=request_options)
+        check_last_event_id("last_event_id", last_event_id)
+        if reconnect is not None and not isinstance(reconnect, ReconnectPolicy):
+            raise TypeError(f"reconnect must be a ReconnectPolicy or None, not {reconnect!r}")
+        if event_timeout is not None:
+            check_number("event_timeout", event_timeout, 0)
+            if event_timeout == 0:
+                raise ValueError("event_timeout must be more than 0")
+        if not isinstance(max_event_size, int) or isinstance(max_event_size, bool):
+            raise TypeError(f"max_event_size must be an int, not {max_event_size!r}")
+        if max_event_size < 1:
+            raise ValueError(f"max_event_size must be at least 1, not {max_event_size!r}")
+        if reconnect is DEFAULT_POLICY and self._transport.method not in ("GET", "HEAD"):
+            reconnect = None
+        self._policy = reconnect
+        self._event_timeout = event_timeout
+        self._max_event_size = max_event_size
+        self._comments = comments
+        self._read_size = READ_SIZE
+
+        self._wakeup = Wakeup()
+        # Guards what follows; re-entrant, because a signal handler may call close()
+        # in the thread that holds it. Held for assignments only.
+        self._lock = threading.RLock()
+        self._state = ReadyState.CONNECTING
+        self._closed = False  # by close(): nothing more is yielded
+        self._restart = False  # restart() was called and has not been obeyed yet
+        self._exchange: Exchange | None = None  # the one under way
+
+        # Only the iterating thread writes these:
+        self._error: Exception | None = None
+        self._response: requests.Response | None = None
+        self.resume_id = last_event_id
+        """The last event ID that the next connection sends: of what has been parsed."""
+        self._last_event_id = last_event_id  # of what has been yielded
+        self._from_server: float | None = None  # the last `retry` field, in seconds
+        self._parser = self._new_parser("")
+        self._batch: Iterator[Item] = iter(())  # parsed, not yet yielded
+        self._due = 0.0  # when to make the next attempt (monotonic clock)
+        self._failures = 0  # attempts without success in a row
+        self._opened_at: float | None = None  # None: this attempt has not opened
+        self._had_event = False  # this connection has brought one
+        self._quiet = 0.0  # seconds waited since the attempt began or a message came
+
+    # --- What there is to know ---
+
+    @property
+    def url(self) -> str:
+        """The URL as it was given."""
+        return self._transport.url
+
+    @property
+    def ready_state(self) -> ReadyState:
+        """The state of the connection; `CLOSED` is final."""
+        return self._state
+
+    @property
+    def last_event_id(self) -> str:
+        """The last event ID of the event that was yielded last.
+
+        A program that stores it after it has dealt with the event, and starts there
+        again, loses nothing.
+        """
+        return self._last_event_id
+
+    @property
+    def reconnection_time(self) -> float:
+        """Seconds to wait before a lost connection is made again.
+
+        The server's last `retry` field, if there was one, else the policy's `delay`.
+        """
+        return (self._policy or DEFAULT_POLICY).reconnection_time(self._from_server)
+
+    @property
+    def error(self) -> Exception | None:
+        """What closed the stream for good; None while it lives and after `close()`."""
+        return self._error
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {redact(self.url)} {self._state.name}>"
+
+    # --- What may be called from anywhere ---
+
+    def close(self) -> None:
+        """End the iteration and the connection.
+
+        Never waits and never raises; a second call does nothing. Nothing is yielded
+        after it has returned, not even what has arrived already.
+        """
+        with self._lock:
+            self._closed = True
+            self._become(ReadyState.CLOSED)
+            exchange = self._exchange
+        if exchange is not None:
+            exchange.abort()
+        self._wakeup.set()
+
+    def restart(self) -> None:
+        """Drop this connection and make another now; a wait is cut short.
+
+        Never waits. This is no error and yields none. Events that were parsed before
+        are still yielded. Does nothing once closed.
+        """
+        with self._lock:
+            if not self._become(ReadyState.CONNECTING):
+                return
+            self._restart = True
+            exchange = self._exchange
+        if exchange is not None:
+            exchange.abort()
+        self._wakeup.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_quiet"):  # else the constructor has refused its arguments
+            self.close()
+
+    def _become(self, state: ReadyState) -> bool:
+        """Enter `state` unless closed; say whether the stream is in it now."""
+        with self._lock:
+            if self._state is not ReadyState.CLOSED:
+                self._state = state
+            return self._state is state
+
+    # --- The iteration ---
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Item:
+        while not self._closed:
+            for item in self._batch:
+                if isinstance(item, MessageEvent):
+                    self._last_event_id = item.last_event_id
+                return item
+            self._last_event_id = self.resume_id
+            batch = self.take()
+            if not batch:
+                break
+            self._batch = iter(batch)
+        raise StopIteration
+
+    def take(self) -> list[Item]:
+        """Wait for the next thing to happen; return all that has happened by then.
+
+        For the thread that iterates, in place of `next()`. It connects, waits and
+        reads as needed.
+
+        Returns:
+            The items in order; none when the stream is closed.
+        """
+        while self._state is not ReadyState.CLOSED:
+            items = self._connect() if self._exchange is None else self._read(self._exchange)
+            if items:
+                return items
+        return []
+
+    @property
+    def response(self) -> requests.Response | None:
+        """The response that is being read, or was read last; None before the first."""
+        return self._response
+
+    def _connect(self) -> list[Item]:
+        """Wait until an attempt is due, and make it."""
+        while not self._restart and self._state is not ReadyState.CLOSED:
+            wait = self._due - time.monotonic()
+            if wait <= 0:
+                break
+            self._wakeup.wait(wait)
+        exchange = self._transport.exchange()
+        with self._lock:
+            if self._state is ReadyState.CLOSED:
+                return []
+            self._restart = False
+            self._exchange = exchange
+        self._opened_at = None
+        self._had_event = False
+        self._quiet = 0.0
+        started = time.monotonic()
+        try:
+            self._limit(exchange)
+            response = exchange.open(self.resume_id)
+            self._response = response
+            self._check(response, exchange)
+        except Exception as error:  # an attempt may fail in any way: an auth callable's, too
+            return self._lost(exchange, error)
+        self._opened_at = time.monotonic()
+        self._quiet = self._opened_at - started
+        url = response.url
+        self._parser = self._new_parser(origin_of(url))
+        if not self._become(ReadyState.OPEN):
+            return []
+        logger.info("%s: open", redact(url))
+        return [
+            OpenEvent(
+                "open",
+                without_userinfo(url),
+                response.status_code,
+                MappingProxyType(response.headers),
+            )
+        ]
+
+    def _read(self, exchange: Exchange) -> list[Item]:
+        """Read and parse what has arrived; wait if nothing has."""
+        try:
+            self._limit(exchange)
+            started = time.monotonic()
+            if self._parser.error is not None:
+                raise self._parser.error
+            chunk = exchange.read(self._read_size)
+            exchange.limit(float("inf"))
+            self._quiet += time.monotonic() - started
+            if not chunk:
+                raise StreamEnded("the server ended the stream")
+            items = self._parse(chunk)
+        except Exception as error:
+            return self._lost(exchange, error)
+        return items
+
+    def _limit(self, exchange: Exchange) -> None:
+        if self._event_timeout is not None:
+            exchange.limit(self._event_timeout - self._quiet)
+
+    def _parse(self, chunk: bytes) -> list[Item]:
+        parser = self._parser
+        items: Iterable[Item]
+        if self._comments:
+            items = parser.feed_with_comments(chunk)
+            had_event = any(type(item) is not Comment for item in items)
+        else:
+            items = parser.feed(chunk)
+            had_event = bool(items)
+        self.resume_id = parser.last_event_id
+        if parser.reconnection_time is not None:
+            self._from_server = parser.reconnection_time
+        if had_event:
+            self._had_event = True
+            self._failures = 0
+            self._quiet = 0.0
+        return list(items)
+
+    def _lost(self, exchange: Exchange, error: Exception) -> list[Item]:
+        """The exchange is over: decide what follows, and say so."""
+        exchange.abort()
+        with self._lock:
+            self._exchange = None
+            if self._state is ReadyState.CLOSED:
+                return []
+            if self._restart:
+                self._become(ReadyState.CONNECTING)
+                self._failures = 0
+                return []
+        if isinstance(error, EventTimeout):
+            error = EventTimeout(f"no message for {self._event_timeout} seconds")
+        policy = self._policy or DEFAULT_POLICY
+        reconnection_time = policy.reconnection_time(self._from_server)
+        if self._opened_at is not None and (
+            self._had_event or time.monotonic() - self._opened_at >= BRIEF
+        ):
+            self._failures = 0
+        else:
+            self._failures += 1
+        if self._is_final(error):
+            with self._lock:
+                if self._closed:
+                    return []
+                self._error = error
+                self._become(ReadyState.CLOSED)
+            logger.info("%s: closed for good: %s", redact(self.url), summary(error))
+            return [ErrorEvent("error", error, ReadyState.CLOSED, None)]
+        wait = policy.next_delay(
+            reconnection_time,
+            self._failures,
+            random=random.random(),  # noqa: S311 - spreads clients, guards nothing
+            retry_after=_retry_after(error),
+        )
+        self._due = time.monotonic() + wait
+        if not self._become(ReadyState.CONNECTING):
+            return []
+        logger.info("%s: retry in %.3g s: %s", redact(self.url), wait, summary(error))
+        return [ErrorEvent("error", error, ReadyState.CONNECTING, wait)]
+
+    def _is_final(self, error: Exception) -> bool:
+        policy = self._policy
+        if policy is None or isinstance(error, (*FUTILE, UnexpectedContentType, EventTooLarge)):
+            return True
+        if isinstance(error, UnexpectedStatus) and error.status not in policy.statuses:
+            return True
+        return policy.max_attempts is not None and self._failures >= policy.max_attempts
+
+    # --- What another spelling of this class may put its own in the place of ---
+
+    def _new_parser(self, origin: str) -> EventStreamParser:
+        return EventStreamParser(
+            last_event_id=self.resume_id, origin=origin, max_event_size=self._max_event_size
+        )
+
+    def _check(self, response: requests.Response, exchange: Exchange) -> None:
+        """Refuse a response that does not open the stream.
+
+        Raises:
+            UnexpectedStatus, UnexpectedContentType: it does not.
+        """
+        if response.status_code != 200:
+            exchange.read_error_body()
+            raise UnexpectedStatus(response)
+        content_type = response.headers.get("Content-Type", "").partition(";")[0]
+        if content_type.strip().lower() != "text/event-stream":
+            raise UnexpectedContentType(response)
+
+
+def summary(error: Exception) -> str:
+    """Say `error` in a log line.
+
+    Of an exception that is not requests' own, such as one from the caller's `auth`,
+    only the kind is told: its text may hold anything.
+    """
+    kind = type(error).__name__
+    return f"{kind}: {error}" if isinstance(error, requests.RequestException) else kind
+
+
+def _retry_after(error: Exception) -> float | None:
+    if not isinstance(error, UnexpectedStatus) or error.response is None:
+        return None
+    headers: Mapping[str, str] = error.response.headers
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    # The server's own clock, if it tells the time: ours may be wrong.
+    server_now = parse_retry_after(headers.get("Date", ""), now=0.0)
+    return parse_retry_after(value, now=time.time() if server_now is None else server_now)
+
+
+def check_last_event_id(name: str, value: object) -> None:
+    """Refuse what cannot be sent as a last event ID, naming the argument `name`."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {value!r}")
+    for index, character in enumerate(value):
+        if character in "\0\r\n" or "\ud800" <= character <= "\udfff":
+            raise ValueError(f"{name} must not hold {character!r} (index {index}): {value!r}")

@@ -1,0 +1,43 @@
+"""URLs: their origin, and what of them may be shown."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+def redact(url: str) -> str:
+    """Return `url` without user name, password, query and fragment.
+
+    For log lines, error texts and `repr`. Never raises.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url, maxsplit=1)[0])
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def without_userinfo(url: str) -> str:
+    """Return `url` without user name and password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def origin_of(url: str) -> str:
+    """Return the ASCII serialisation of the origin of an http or https URL."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    port = parts.port
+    if port is None or port == {"http": 80, "https": 443}.get(parts.scheme):
+        return f"{parts.scheme}://{host}"
+    return f"{parts.scheme}://{host}:{port}"
+
+
+
+def redact_text(text: str) -> str:
+    """Return `text` with the URLs in it redacted."""
+    return re.sub(
+        r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+", lambda match: redact(match.group()), text
+    )
