@@ -117,7 +117,7 @@ def _check_sendable(name: str, value: object) -> None:
     try:
         prepared = requests.Request("GET", "http://host/", **{name: value}).prepare()  # type: ignore[arg-type]
         for header in prepared.headers.values():
-            if re.search(r"[\r\n]", header):
+            if re.search(r"[\r\n]", str(header)):
                 raise ValueError("holds a line end")  # noqa: TRY301
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
@@ -133,5 +133,3 @@ def _timeouts(timeout: Any) -> urllib3.Timeout:
             raise ValueError(f"must be seconds or (connect, read), not {timeout!r}")
         return urllib3.Timeout(connect=timeout[0], read=timeout[1])
     return urllib3.Timeout(connect=timeout, read=timeout)
-
-

@@ -26,20 +26,20 @@ class _HandlerAttribute:
         self._name = name
 
     def __get__(self, emitter: BrowserNames | None, owner: type) -> Handler | None:
-        place: _Place | None = vars(emitter).get(self._name) if emitter is not None else None
+        place = emitter.attribute_places.get(self._name) if emitter is not None else None
         return place.handler if place is not None else None
 
     def __set__(self, emitter: BrowserNames, handler: Handler | None) -> None:
         event_type = self._name.removeprefix("on")
-        place: _Place | None = vars(emitter).get(self._name)
+        place = emitter.attribute_places.get(self._name)
         if handler is None:
             if place is not None:
-                del vars(emitter)[self._name]
+                del emitter.attribute_places[self._name]
                 emitter.remove_listener(event_type, place)
             return
         check_handler(event_type, handler)
         if place is None:
-            place = vars(emitter)[self._name] = _Place()
+            place = emitter.attribute_places[self._name] = _Place()
         place.handler = handler
         emitter.add_listener(event_type, place)
 
@@ -66,6 +66,10 @@ class BrowserNames(EventEmitter, abc.ABC):
     """The handler of `message`, or None."""
     onerror = _HandlerAttribute()
     """The handler of `error`, or None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attribute_places: dict[str, _Place] = {}  # of onopen and its like, where set
 
     @property
     @abc.abstractmethod

@@ -265,7 +265,8 @@ class _ClientStream(EventStream):
 
 def _policy(retry: float) -> ReconnectPolicy:
     """The policy of `sseclient`: the same wait each time, and every error status is
-    raised but may be tried again."""
+    raised but may be tried again.
+    """
     check_number("retry", retry, 0)
     return ReconnectPolicy(
         delay=retry / 1000,

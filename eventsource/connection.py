@@ -196,11 +196,12 @@ class _AbortableHTTPSConnection(_AbortableConnection, HTTPSConnection):
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _AbortableConnection
+    # urllib3's own classes do not match its protocol for pyright either.
+    ConnectionCls = _AbortableConnection  # pyright: ignore[reportAssignmentType]
 
 
 class _HTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _AbortableHTTPSConnection
+    ConnectionCls = _AbortableHTTPSConnection  # pyright: ignore[reportAssignmentType]
 
 
 class _Adapter(HTTPAdapter):

@@ -183,14 +183,16 @@ def parse(
     origin: str = "",
     max_event_size: int = MAX_EVENT_SIZE,
 ) -> Iterator[MessageEvent]:
-    """Yield the events of a stream that any HTTP client reads.
+    r"""Yield the events of a stream that any HTTP client reads.
 
-    >>> [event.data for event in parse([b"data: hel", b"lo\\n\\n"])]
+    >>> [event.data for event in parse([b"data: hel", b"lo\n\n"])]
     ['hello']
 
     Args:
         chunks: the response body, decompressed, cut anywhere.
-        last_event_id: see `EventStreamParser`, as are the others.
+        last_event_id: see `EventStreamParser`.
+        origin: likewise.
+        max_event_size: likewise.
 
     Raises:
         EventTooLarge: an event exceeds `max_event_size` bytes; all before it have

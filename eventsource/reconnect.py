@@ -6,7 +6,7 @@ Sans-I/O: the time of day and randomness are passed in. All times are seconds.
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import math
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -125,7 +125,7 @@ def parse_retry_after(value: str, *, now: float) -> float | None:
     try:
         date = parsedate_to_datetime(value)
         if date.tzinfo is None:  # an offset of "-0000"
-            date = date.replace(tzinfo=datetime.UTC)
+            date = date.replace(tzinfo=dt.UTC)
         return max(date.timestamp() - now, 0.0)
     except (ValueError, OverflowError):
         return None

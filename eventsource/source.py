@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -276,13 +276,17 @@ class EventSource(BrowserNames):
     ) -> tuple[bool, bool]:
         """Say whether there was a listener, and whether each of them had its turn."""
         with self._lock:
-            listeners = list(self._events.get(event, {}).items())
+            listeners = list(self._table(event).items())
         for listener, call in listeners:
             if stopped():
                 return True, False
-            if self._events.get(event, {}).get(listener) is call:  # not removed meanwhile
+            if self._table(event).get(listener) is call:  # not removed meanwhile
                 self._emit_run(call, args, kwargs)
         return bool(listeners), True
+
+    def _table(self, event: str) -> Mapping[Handler, Handler]:
+        """What pyee keeps: each listener and what to call, in order."""
+        return self._events.get(event) or {}
 
     def _emit_run(self, f: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:

@@ -11,6 +11,7 @@ the constructor under the lock that guards it.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -321,16 +322,15 @@ class EventStream:
             self._limit(exchange)
             started = time.monotonic()
             if self._parser.error is not None:
-                raise self._parser.error
+                return self._lost(exchange, self._parser.error)
             chunk = exchange.read(self._read_size)
-            exchange.limit(float("inf"))
+            exchange.limit(math.inf)
             self._quiet += time.monotonic() - started
             if not chunk:
-                raise StreamEnded("the server ended the stream")
-            items = self._parse(chunk)
+                return self._lost(exchange, StreamEnded("the server ended the stream"))
+            return self._parse(chunk)
         except Exception as error:
             return self._lost(exchange, error)
-        return items
 
     def _limit(self, exchange: Exchange) -> None:
         if self._event_timeout is not None:

@@ -160,14 +160,14 @@ class Transport:
         the redirect keeps it. `.netrc` may have credentials for the new host.
         """
         url = request.url or ""
-        headers = {**OWN_HEADERS, "User-Agent": default_user_agent()}
+        headers: dict[str, Any] = {**OWN_HEADERS, "User-Agent": default_user_agent()}
         if request.body is not None and "Content-Type" in request.headers:
             headers["Content-Type"] = request.headers["Content-Type"]
         bare = requests.Request(
             request.method,
             url,
             headers=headers,
-            data=request.body,  # type: ignore[arg-type]
+            data=request.body,
             auth=get_netrc_auth(url) if self.session.trust_env else None,
             hooks=self.options.get("hooks"),
         ).prepare()
@@ -179,7 +179,7 @@ def _finish(request: requests.PreparedRequest, last_event_id: str) -> None:
     if last_event_id:
         # As bytes, and past requests' check: UTF-8 as the standard says, and an id
         # may begin with a space.
-        request.headers["Last-Event-ID"] = last_event_id.encode()  # type: ignore[assignment]
+        request.headers["Last-Event-ID"] = last_event_id.encode()
     request.register_hook("response", _drop_redirect_body)
 
 

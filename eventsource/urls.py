@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit, urlunsplit
 
+
 def redact(url: str) -> str:
     """Return `url` without user name, password, query and fragment.
 
@@ -33,7 +34,6 @@ def origin_of(url: str) -> str:
     if port is None or port == {"http": 80, "https": 443}.get(parts.scheme):
         return f"{parts.scheme}://{host}"
     return f"{parts.scheme}://{host}:{port}"
-
 
 
 def redact_text(text: str) -> str:

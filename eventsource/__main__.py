@@ -1,0 +1,7 @@
+"""`python -m eventsource` is the `eventsource` command."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,125 @@
+"""Typical uses of the public API, for the type checkers only: never run.
+
+`mypy --strict` and `pyright` must find nothing to say about this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import Any, assert_type
+
+import requests
+
+from eventsource import (
+    Comment,
+    ErrorEvent,
+    Event,
+    EventSource,
+    EventStream,
+    EventStreamParser,
+    EventTooLarge,
+    MessageEvent,
+    OpenEvent,
+    ReadyState,
+    ReconnectPolicy,
+    SSEClient,
+    UnexpectedStatus,
+    aparse,
+    parse,
+)
+
+
+def handlers() -> None:
+    es = EventSource(
+        "https://example.com/stream",
+        headers={"X-Key": "secret"},
+        params={"topic": "a"},
+        auth=("user", "password"),
+        timeout=(5, None),
+        on_error=print,
+        on_comment=print,
+        reconnect=ReconnectPolicy(delay=1, max_attempts=5, statuses=frozenset({503})),
+        event_timeout=60,
+    )
+
+    @es.on("message")
+    def show(event: MessageEvent) -> None:
+        print(event.last_event_id, event.data, event.json())
+
+    def price(event: MessageEvent) -> None:
+        assert_type(event.data, str)
+
+    es.on("open", print)
+    es.once("price", price)
+    es.add_listener("price", price)
+    es.listens_to("price")(price)
+    es.remove_listener("price", price)
+    es.remove_all_listeners()
+    es.addEventListener("price", price)
+    es.removeEventListener("price", price)
+    es.onmessage = price
+    es.onmessage = None
+    assert_type(es.url, str)
+    assert_type(es.ready_state, ReadyState)
+    assert_type(es.readyState, ReadyState)
+    assert_type(es.last_event_id, str)
+    assert_type(es.reconnection_time, float)
+    assert_type(es.error, Exception | None)
+    if es.ready_state == EventSource.CLOSED:
+        es.restart()
+    es.close()
+    assert_type(es.join(1.5), bool)
+    with EventSource("https://example.com/", start=False, reconnect=None) as source:
+        source.start()
+        assert_type(source, EventSource)
+
+
+def failed(event: ErrorEvent) -> None:
+    assert_type(event.error, Exception)
+    assert_type(event.retry_in, float | None)
+    if isinstance(event.error, UnexpectedStatus):
+        assert_type(event.error.status, int)
+    if isinstance(event.error, EventTooLarge):
+        assert_type(event.error.limit, int)
+
+
+def iterate(session: requests.Session) -> str | None:
+    with EventStream("https://example.com/", method="POST", json={"a": 1}, session=session) as s:
+        for event in s:
+            match event:
+                case MessageEvent(type="message", data=data):
+                    return data
+                case OpenEvent(status=status):
+                    assert_type(status, int)
+                case ErrorEvent(retry_in=None):
+                    break
+                case Comment(text):
+                    assert_type(text, str)
+                case _:
+                    print(event.type)
+    return None
+
+
+def sans_io(chunks: Iterable[bytes]) -> Iterator[MessageEvent]:
+    parser = EventStreamParser(last_event_id="7")
+    assert_type(parser.feed(b"data: x\n\n"), list[MessageEvent])
+    assert_type(parser.feed_with_comments(b":x\n"), list[MessageEvent | Comment])
+    assert_type(parser.reconnection_time, float | None)
+    return parse(chunks)
+
+
+async def sans_io_async(chunks: AsyncIterable[bytes]) -> AsyncIterator[MessageEvent]:
+    async for event in aparse(chunks):
+        yield event
+
+
+def sseclient() -> None:
+    client = SSEClient("https://example.com/", last_id="3", retry=1000, verify=False)
+    for message in client:
+        assert_type(message, Event)
+        assert_type(message.id, str | None)
+    assert_type(client.last_id, str | None)
+    assert_type(client.retry, int)
+    client.retry = 500
+    parsed: Any = Event.parse("data: x").dump()
+    assert_type(parsed, Any)
