@@ -100,8 +100,8 @@ def _check_headers(headers: Mapping[Any, Any]) -> None:
             raise ValueError(f"{label}: not the name of a header field")
         if value is None:
             continue
+        line = value.decode("latin-1") if isinstance(value, bytes) else value
         try:
-            line = value.decode("latin-1") if isinstance(value, bytes) else value
             line.encode("latin-1")
         except UnicodeEncodeError as error:
             raise ValueError(

@@ -298,6 +298,7 @@ class EventStream:
             response = exchange.open(self.resume_id)
             self._response = response
             self._check(response, exchange)
+            exchange.limit(math.inf)
         except Exception as error:  # an attempt may fail in any way: an auth callable's, too
             return self._lost(exchange, error)
         self._opened_at = time.monotonic()

@@ -123,10 +123,11 @@ class Transport:
     ) -> requests.Response:
         home = origin_of(response.request.url or self.url)
         at_home = True  # false for good once another origin has been asked
-        for _ in range(self.session.max_redirects + 1):
-            request = response.next
-            if request is None:
-                return response
+        followed = 0
+        while (request := response.next) is not None:
+            if followed == self.session.max_redirects:
+                raise requests.TooManyRedirects(f"more than {followed} redirects", response=response)
+            followed += 1
             url = request.url or ""
             at_home = at_home and origin_of(url) == home
             if at_home:
@@ -147,9 +148,7 @@ class Transport:
             response = self.session.send(
                 request, timeout=self.options["timeout"], allow_redirects=False, **settings
             )
-        raise requests.TooManyRedirects(
-            f"more than {self.session.max_redirects} redirects", response=response
-        )
+        return response
 
     def _bare_request(
         self, request: requests.PreparedRequest, last_event_id: str

@@ -1,0 +1,138 @@
+"""What several test files use."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import threading
+import time
+
+from eventsource import ErrorEvent, MessageEvent, OpenEvent, ReconnectPolicy
+
+LIMIT = 30.0
+"""Seconds after which a test gives up waiting: far more than any machine needs."""
+
+QUICK = ReconnectPolicy(delay=0.02, max_delay=0.05, jitter=0.0)
+"""Reconnects at once, so that tests are fast."""
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+def wait_until(condition, what="a condition", limit=LIMIT):
+    """Wait for what no event tells of, looking again every few milliseconds."""
+    pause = threading.Event()
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {limit} s for {what}")
+        pause.wait(0.005)
+
+
+class Recorder:
+    """A handler that keeps what it was called with, and can be waited for."""
+
+    def __init__(self):
+        self.events = []
+        self._queue = queue.SimpleQueue()
+
+    def __call__(self, event):
+        self.events.append(event)
+        self._queue.put(event)
+
+    def next(self, limit=LIMIT):
+        """The next event that has not been taken; waits for it."""
+        try:
+            return self._queue.get(timeout=limit)
+        except queue.Empty:
+            raise AssertionError(f"no event came within {limit} s") from None
+
+    def next_of(self, kind):
+        while not isinstance(event := self.next(), kind):
+            pass
+        return event
+
+
+def record(source, *types):
+    """Register one recorder for open, message, error and the given types."""
+    recorder = Recorder()
+    for event_type in ("open", "message", "error", *types):
+        source.on(event_type, recorder)
+    return recorder
+
+
+def respond(data, *, then="close"):
+    """A script that reads a request, sends these bytes, and closes, holds or resets."""
+
+    def script(connection):
+        connection.read_request()
+        connection.send(data)
+        if then == "hold":
+            connection.hold()
+        elif then == "reset":
+            connection.reset()
+
+    return script
+
+
+def stream(*blocks, then="close"):
+    """A script that answers with an event stream of these bytes."""
+    return respond(HEAD + b"".join(blocks), then=then)
+
+
+def status(line, *headers, body=b""):
+    """A script that answers with a status, e.g. `status("503 Busy", "Retry-After: 1")`."""
+    fields = [f"HTTP/1.1 {line}", *headers, f"Content-Length: {len(body)}", "", ""]
+    return respond("\r\n".join(fields).encode() + body)
+
+
+def take(events, kind, count=1):
+    """The next `count` items of that kind."""
+    found = []
+    for event in events:
+        if isinstance(event, kind):
+            found.append(event)
+            if len(found) == count:
+                return found
+    raise AssertionError(f"ended after {len(found)} of {count}: {found}")
+
+
+def messages(events, count=1):
+    return take(events, MessageEvent, count)
+
+
+def errors(events, count=1):
+    return take(events, ErrorEvent, count)
+
+
+def opens(events, count=1):
+    return take(events, OpenEvent, count)
+
+
+@contextlib.contextmanager
+def port_that_never_answers():
+    """A port whose accept queue is full, so that connecting to it hangs."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        while True:
+            filler = stack.enter_context(socket.socket())
+            filler.settimeout(0.2)
+            try:
+                filler.connect(address)
+            except TimeoutError:
+                break
+        yield address[1]
+
+
+@contextlib.contextmanager
+def port_that_refuses():
+    """A port that is taken, so that it stays free of listeners, and does not listen."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]

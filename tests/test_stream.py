@@ -1,0 +1,702 @@
+"""`EventStream`: connecting, reconnecting and resuming, seen by the one who iterates."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import pytest
+import requests
+
+from eventsource import (
+    Comment,
+    ErrorEvent,
+    EventStream,
+    EventTimeout,
+    EventTooLarge,
+    MessageEvent,
+    OpenEvent,
+    ReadyState,
+    ReconnectPolicy,
+    StreamEnded,
+    UnexpectedContentType,
+    UnexpectedStatus,
+)
+from eventsource import stream as stream_module
+from eventsource.testing import SSEServer
+
+from .support import (
+    HEAD,
+    LIMIT,
+    QUICK,
+    Recorder,
+    errors,
+    messages,
+    opens,
+    port_that_never_answers,
+    port_that_refuses,
+    respond,
+    status,
+    stream,
+    wait_until,
+)
+
+
+def collect(event_stream):
+    """Iterate in another thread; return its recorder and the thread."""
+    recorder = Recorder()
+
+    def run():
+        for event in event_stream:
+            recorder(event)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return recorder, thread
+
+
+def joined(thread):
+    thread.join(LIMIT)
+    return not thread.is_alive()
+
+
+# --- Opening ---
+
+
+def test_it_yields_what_happens_in_order():
+    with SSEServer(stream(b"id: 7\ndata: hello\n\n")) as server:
+        with EventStream(server.url + "s?q=1", reconnect=None) as events:
+            happened = list(events)
+        assert happened[:2] == [
+            OpenEvent("open", server.url + "s?q=1", 200, {"Content-Type": "text/event-stream"}),
+            MessageEvent("message", "hello", "7", server.url.rstrip("/")),
+        ]
+        (last,) = happened[2:]
+    assert isinstance(last.error, StreamEnded)
+    assert (last.type, last.ready_state, last.retry_in) == ("error", ReadyState.CLOSED, None)
+    assert events.error is last.error
+
+
+def test_nothing_is_sent_before_the_iteration_begins():
+    with SSEServer(stream()) as server:
+        EventStream(server.url)
+        assert server.connections == []
+
+
+def test_the_open_events_headers_are_read_only_and_without_case():
+    with SSEServer(stream(then="hold")) as server, EventStream(server.url) as events:
+        (event,) = opens(events)
+        assert event.headers["content-type"] == "text/event-stream"
+        with pytest.raises(TypeError):
+            event.headers["x"] = "y"
+
+
+def test_the_open_event_and_the_repr_show_no_credentials():
+    with SSEServer(stream(then="hold")) as server:
+        url = server.url.replace("//", "//user:secret@") + "?secret"
+        with EventStream(url) as events:
+            (event,) = opens(events)
+            assert event.url == server.url + "?secret"
+            assert repr(events) == f"<EventStream {server.url} OPEN>"
+            assert events.url == url
+
+
+def test_the_origin_is_that_of_the_url_after_redirects():
+    with SSEServer(stream(b"data: x\n\n", then="hold")) as there:
+        with (
+            SSEServer(status("302 Found", f"Location: {there.url}deep")) as here,
+            EventStream(here.url) as events,
+        ):
+            (event,) = messages(events)
+        assert event.origin == f"http://127.0.0.1:{there.port}"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/event-stream", "Text/Event-Stream ; charset=latin-1", "text/event-stream;x"],
+)
+def test_an_event_stream_opens_whatever_its_parameters(content_type):
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
+    with (
+        SSEServer(respond(head + b"data: \xc3\xa9\n\n", then="hold")) as server,
+        EventStream(server.url) as events,
+    ):
+        assert messages(events)[0].data == "é"  # UTF-8 whatever the charset parameter says
+
+
+@pytest.mark.parametrize("line", ["204 No Content", "201 Created", "404 Gone", "500 No", "304 No"])
+def test_any_other_status_closes_for_good(line):
+    with SSEServer(status(line)) as server:
+        (event,) = EventStream(server.url)
+        assert len(server.requests) == 1
+    assert isinstance(event.error, UnexpectedStatus)
+    assert isinstance(event.error, requests.HTTPError)
+    assert event.error.status == int(line[:3])
+    assert event.retry_in is None
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "text/event-streams", "application/json"])
+def test_any_other_content_type_closes_for_good(content_type):
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
+    with SSEServer(respond(head + b"data: x\n\n", then="hold")) as server:
+        (event,) = EventStream(server.url)
+    assert isinstance(event.error, UnexpectedContentType)
+    assert event.error.content_type == content_type
+
+
+def test_no_content_type_closes_for_good():
+    with SSEServer(respond(b"HTTP/1.1 200 OK\r\n\r\ndata: x\n\n")) as server:
+        (event,) = EventStream(server.url)
+    assert event.error.content_type == ""
+
+
+def test_the_body_of_a_refusal_is_in_the_error():
+    with SSEServer(status("400 Bad Request", body=b'{"why": "so"}')) as server:
+        (event,) = EventStream(server.url, method="POST", json={})
+    assert event.error.response.json() == {"why": "so"}
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "mailto:a@b.c", "about:blank"])
+def test_a_scheme_that_cannot_be_fetched_is_a_failed_connection(url):
+    events = EventStream(url)
+    (event,) = events
+    assert isinstance(event.error, requests.exceptions.InvalidSchema)
+    assert events.ready_state is ReadyState.CLOSED
+
+
+# --- Reconnecting ---
+
+
+def test_a_lost_connection_is_made_again_and_resumed():
+    with (
+        SSEServer(
+            stream(b"id: 1\ndata: a\n\n", b"id: 2\ndata: lo"),
+            stream(b"id: 2\ndata: b\n\n", then="hold"),
+        ) as server,
+        EventStream(server.url, reconnect=QUICK) as events,
+    ):
+        happened = [next(events) for _ in range(5)]
+        assert [event.type for event in happened] == ["open", "message", "error", "open", "message"]
+        assert [event.data for event in happened[1::3]] == ["a", "b"]
+        assert happened[2].ready_state is ReadyState.CONNECTING
+        assert [r.header("Last-Event-ID") for r in server.requests] == [None, "1"]
+
+
+def test_a_reset_connection_is_made_again():
+    with (
+        SSEServer(stream(b"data: a\n\n", then="reset"), stream(b"data: b\n\n")) as server,
+        EventStream(server.url, reconnect=QUICK) as events,
+    ):
+        # The kernel may drop what was not read before the reset: then no "a".
+        assert messages(events, 1)[0].data in "ab"
+        assert len(errors(events)) == 1
+
+
+def test_the_first_id_to_send_can_be_given():
+    with SSEServer(stream(then="hold")) as server:
+        with EventStream(server.url, last_event_id="é7") as events:
+            assert events.last_event_id == "é7"
+            opens(events)
+        assert server.requests[0].header("Last-Event-ID").encode("latin-1") == b"\xc3\xa97"
+
+
+def test_an_id_only_block_moves_the_place():
+    with (
+        SSEServer(stream(b"id: 1\ndata: a\n\nid: 2\n\n"), stream(then="hold")) as server,
+        EventStream(server.url, reconnect=QUICK) as events,
+    ):
+        messages(events)
+        assert events.last_event_id == "1"
+        errors(events)
+        assert events.last_event_id == "2"
+        opens(events)
+        assert server.requests[1].header("Last-Event-ID") == "2"
+
+
+def test_the_id_carries_over_to_events_without_one_after_a_reconnect():
+    with (
+        SSEServer(stream(b"id: 1\ndata: a\n\n"), stream(b"data: b\n\n", then="hold")) as server,
+        EventStream(server.url, reconnect=QUICK) as events,
+    ):
+        assert [event.last_event_id for event in messages(events, 2)] == ["1", "1"]
+
+
+def test_an_empty_id_forgets_the_place():
+    with (
+        SSEServer(stream(b"id: 1\ndata: a\n\nid\ndata: b\n\n"), stream(then="hold")) as server,
+        EventStream(server.url, reconnect=QUICK) as events,
+    ):
+        opens(events, 2)
+        assert server.requests[1].header("Last-Event-ID") is None
+
+
+def test_the_last_event_id_is_that_of_the_event_yielded_last_not_of_what_was_read():
+    with (
+        SSEServer(stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", then="hold")) as server,
+        EventStream(server.url) as events,
+    ):
+        messages(events)
+        assert events.last_event_id == "1"
+        messages(events)
+        assert events.last_event_id == "2"
+
+
+class Waits:
+    """Keeps the times that a stream waits for, and lets none pass."""
+
+    def __init__(self, events, monkeypatch):
+        self.seconds = []
+        self.now = 1000.0
+        monkeypatch.setattr(stream_module.time, "monotonic", lambda: self.now)
+        events._wakeup.wait = self._wait
+
+    def _wait(self, seconds):
+        self.seconds.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def no_jitter(monkeypatch):
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+
+
+def test_the_wait_after_an_open_stream_is_the_policys_delay(no_jitter, monkeypatch):
+    with (
+        SSEServer(stream(b"data: a\n\n")) as server,
+        EventStream(server.url, reconnect=ReconnectPolicy(delay=7)) as events,
+    ):
+        waits = Waits(events, monkeypatch)
+        found = errors(events, 4)
+        assert [event.retry_in for event in found] == [7, 7, 7, 7]
+        assert waits.seconds == pytest.approx([7, 7, 7])
+
+
+def test_the_default_delay_is_three_seconds(no_jitter, monkeypatch):
+    with SSEServer(stream(b"data: a\n\n")) as server, EventStream(server.url) as events:
+        Waits(events, monkeypatch)
+        assert events.reconnection_time == 3
+        assert errors(events)[0].retry_in == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "seconds"),
+    [(b"5000", 5), (b"100000", 100), (b"0", 0.02), (b"9" * 400, 3600), (b"99999999", 3600)],
+)
+def test_the_servers_retry_is_kept_within_bounds(field, seconds, no_jitter, monkeypatch):
+    with (
+        SSEServer(stream(b"retry: " + field + b"\ndata: a\n\n")) as server,
+        EventStream(server.url) as events,
+    ):
+        Waits(events, monkeypatch)
+        assert [event.retry_in for event in errors(events, 2)] == [seconds, seconds]
+        assert events.reconnection_time == seconds
+
+
+def test_retry_counts_from_its_line_on_also_in_a_block_that_is_cut(no_jitter, monkeypatch):
+    with (
+        SSEServer(stream(b"data: a\n\nretry: 5000\ndata: b"), stream(b"data: c\n\n")) as server,
+        EventStream(server.url) as events,
+    ):
+        Waits(events, monkeypatch)
+        assert [event.retry_in for event in errors(events, 2)] == [5, 5]
+
+
+def test_attempts_that_fail_in_a_row_back_off(no_jitter, monkeypatch):
+    with port_that_refuses() as port, EventStream(f"http://127.0.0.1:{port}/") as events:
+        waits = Waits(events, monkeypatch)
+        waited = [event.retry_in for event in errors(events, 8)]
+        assert waited == [3, 6, 12, 24, 48, 60, 60, 60]
+        assert waits.seconds == pytest.approx(waited[:-1])
+
+
+def test_connections_that_end_at_once_without_an_event_back_off(no_jitter, monkeypatch):
+    with (
+        SSEServer(stream(b"retry: 1000\n\n:comment\n\n")) as server,
+        EventStream(server.url) as events,
+    ):
+        Waits(events, monkeypatch)
+        assert [event.retry_in for event in errors(events, 5)] == [1, 2, 4, 8, 16]
+
+
+def test_a_connection_that_lasted_is_no_failure_though_it_brought_no_event(no_jitter, monkeypatch):
+    with SSEServer(stream(b":\n\n")) as server, EventStream(server.url) as events:
+        waits = Waits(events, monkeypatch)
+        found = []
+        for event in events:
+            if isinstance(event, OpenEvent):
+                waits.now += 1.0
+            elif isinstance(event, ErrorEvent):
+                found.append(event.retry_in)
+            if len(found) == 3:
+                break
+        assert found == [3, 3, 3]
+
+
+def test_an_event_ends_the_back_off(no_jitter, monkeypatch):
+    with (
+        SSEServer(stream(), stream(), stream(b"data: x\n\n"), stream()) as server,
+        EventStream(server.url) as events,
+    ):
+        Waits(events, monkeypatch)
+        assert [event.retry_in for event in errors(events, 4)] == [3, 6, 3, 3]
+
+
+def test_jitter_lengthens_each_wait_by_up_to_a_tenth(monkeypatch):
+    monkeypatch.setattr(random, "random", lambda: 1.0)
+    with SSEServer(stream(b"data: a\n\n")) as server, EventStream(server.url) as events:
+        Waits(events, monkeypatch)
+        assert errors(events)[0].retry_in == pytest.approx(3.3)
+
+
+def test_a_status_of_the_policy_is_tried_again_and_retry_after_is_honoured(no_jitter, monkeypatch):
+    with (
+        SSEServer(
+            status("503 Busy", "Retry-After: 100"),
+            status("429 Slow", "Retry-After: 999999"),
+            status(
+                "503 Busy",
+                "Date: Fri, 01 Jan 2021 00:00:00 GMT",
+                "Retry-After: Fri, 01 Jan 2021 00:05:00 GMT",
+            ),
+            status("503 Busy", "Retry-After: soon"),
+            stream(b"data: x\n\n", then="hold"),
+        ) as server,
+        EventStream(server.url, reconnect=ReconnectPolicy(statuses={503, 429})) as events,
+    ):
+        Waits(events, monkeypatch)
+        found = []
+        for event in events:
+            if isinstance(event, MessageEvent):
+                break
+            if isinstance(event, ErrorEvent):
+                found.append(event)
+        assert [event.error.status for event in found] == [503, 429, 503, 503]
+        assert [event.retry_in for event in found] == [100, 3600, 300, 24]
+
+
+def test_max_attempts_in_a_row_close_for_good():
+    policy = ReconnectPolicy(delay=0.01, max_delay=0.01, max_attempts=3)
+    with port_that_refuses() as port:
+        found = list(EventStream(f"http://127.0.0.1:{port}/", reconnect=policy))
+    assert [event.retry_in is None for event in found] == [False, False, True]
+    assert [event.ready_state for event in found] == [0, 0, 2]
+    assert all(isinstance(event.error, requests.ConnectionError) for event in found)
+
+
+def test_success_starts_the_count_of_attempts_anew():
+    policy = ReconnectPolicy(delay=0.01, max_delay=0.01, max_attempts=2, statuses={503})
+    busy = status("503 Busy")
+    with SSEServer(busy, stream(b"data: x\n\n"), busy, stream(b"data: x\n\n"), busy) as server:
+        happened = list(EventStream(server.url, reconnect=policy))
+        assert len(server.requests) == 6
+    assert happened[-1].retry_in is None
+
+
+def test_without_a_policy_there_is_one_attempt():
+    with SSEServer(stream(b"data: x\n\n")) as server:
+        happened = list(EventStream(server.url, reconnect=None))
+        assert len(server.requests) == 1
+    assert [event.type for event in happened] == ["open", "message", "error"]
+
+
+def test_a_post_is_not_sent_again():
+    with SSEServer(stream(b"data: [DONE]\n\n")) as server:
+        *_, last = EventStream(server.url, method="POST", data=b"x")
+        assert len(server.requests) == 1
+    assert isinstance(last.error, StreamEnded)
+    assert last.retry_in is None
+
+
+def test_a_post_is_sent_again_if_the_caller_passes_a_policy():
+    with (
+        SSEServer(stream(b"data: x\n\n")) as server,
+        EventStream(server.url, method="POST", data=b"x", reconnect=QUICK) as events,
+    ):
+        messages(events, 2)
+        assert [r.body for r in server.requests] == [b"x", b"x"]
+
+
+def test_an_exception_of_the_auth_callable_is_a_failed_attempt_not_the_end():
+    tries = []
+
+    def authorize(request):
+        tries.append(1)
+        if len(tries) == 1:
+            raise KeyError("no token yet")
+        return request
+
+    with (
+        SSEServer(stream(b"data: x\n\n", then="hold")) as server,
+        EventStream(server.url, auth=authorize, reconnect=QUICK) as events,
+    ):
+        first = next(events)
+        assert isinstance(first.error, KeyError)
+        assert first.ready_state is ReadyState.CONNECTING
+        assert messages(events)[0].data == "x"
+
+
+# --- Event size ---
+
+
+def test_an_event_that_is_too_large_closes_for_good_after_those_before_it():
+    with SSEServer(stream(b"data: a\n\ndata: " + b"x" * 200 + b"\n\n", then="hold")) as server:
+        events = EventStream(server.url, max_event_size=100)
+        happened = list(events)
+        assert server.connections[0].gone.wait(LIMIT)
+        assert len(server.requests) == 1
+    assert [event.type for event in happened] == ["open", "message", "error"]
+    assert isinstance(events.error, EventTooLarge)
+    assert events.error.limit == 100
+    assert events.error.size > 100
+
+
+# --- Comments ---
+
+
+def test_comments_come_in_their_place_if_asked_for():
+    with SSEServer(stream(b": a\ndata: x\n:b\n\n:c\n", then="hold")) as server:
+        with EventStream(server.url, comments=True) as events:
+            assert [next(events) for _ in range(5)][1:] == [
+                Comment("a"),
+                Comment("b"),
+                MessageEvent("message", "x", "", server.url[:-1]),
+                Comment("c"),
+            ]
+
+
+# --- event_timeout ---
+
+
+def test_silence_is_noticed_and_retried():
+    with (
+        SSEServer(stream(b"data: a\n\n", then="hold"), stream(b"data: b\n\n", then="hold")) as s,
+        EventStream(s.url, event_timeout=0.1, reconnect=QUICK) as events,
+    ):
+        (error,) = errors(events)
+        assert isinstance(error.error, EventTimeout)
+        assert isinstance(error.error, requests.Timeout)
+        assert "0.1 seconds" in str(error.error)
+        assert messages(events)[0].data == "b"
+
+
+def test_heartbeats_are_no_events_for_the_timeout():
+    def beat(connection):
+        connection.start_stream()
+        while not connection.server.closing.is_set():
+            connection.send(b":\n\n")
+            connection.pause(0.01)
+
+    with (
+        SSEServer(beat) as server,
+        EventStream(server.url, event_timeout=0.2, reconnect=QUICK) as events,
+    ):
+        assert isinstance(errors(events)[0].error, EventTimeout)
+
+
+def test_the_timeout_counts_from_the_start_of_an_attempt():
+    with port_that_never_answers() as port:
+        url = f"http://127.0.0.1:{port}/"
+        with EventStream(url, event_timeout=0.1, timeout=None, reconnect=QUICK) as events:
+            assert isinstance(errors(events, 2)[1].error, EventTimeout)
+
+
+def test_time_that_the_caller_takes_does_not_count(monkeypatch):
+    proceed = threading.Event()
+
+    def script(connection):
+        connection.start_stream()
+        connection.send_event("a")
+        assert proceed.wait(LIMIT)
+        connection.send_event("b")
+        connection.hold()
+
+    with (
+        SSEServer(script) as server,
+        EventStream(server.url, event_timeout=1, reconnect=None) as events,
+    ):
+        messages(events)
+        exchange = events._exchange
+        # However long this is: the limit is taken away meanwhile.
+        assert exchange._deadline == float("inf")
+        proceed.set()
+        assert messages(events)[0].data == "b"
+
+
+def test_messages_push_the_timeout_back():
+    def script(connection):
+        connection.start_stream()
+        for number in range(8):
+            connection.send_event(str(number))
+            connection.pause(0.25)
+
+    with (
+        SSEServer(script) as server,
+        EventStream(server.url, event_timeout=1.0, reconnect=None) as events,
+    ):
+        # Two seconds in all.
+        happened = list(events)
+        assert [e.data for e in happened[1:-1]] == [str(number) for number in range(8)]
+        assert isinstance(events.error, StreamEnded)
+
+
+# --- close() and restart() ---
+
+
+def test_close_ends_the_iteration_of_another_thread():
+    with SSEServer(stream(b"data: a\n\n", then="hold")) as server:
+        events = EventStream(server.url)
+        recorder, thread = collect(events)
+        recorder.next_of(MessageEvent)
+        events.close()
+        assert joined(thread)
+        assert events.ready_state is ReadyState.CLOSED
+        assert events.error is None
+        assert server.connections[0].gone.wait(LIMIT)
+        assert [event.type for event in recorder.events] == ["open", "message"]
+
+
+def test_nothing_is_yielded_after_close_not_even_what_has_arrived():
+    with SSEServer(stream(b"data: a\n\ndata: b\n\n", then="hold")) as server:
+        events = EventStream(server.url)
+        messages(events)
+        events.close()
+        events.close()
+        assert list(events) == []
+
+
+def test_close_before_the_iteration_prevents_it():
+    with SSEServer(stream()) as server:
+        events = EventStream(server.url)
+        events.close()
+        assert list(events) == []
+        assert server.connections == []
+
+
+def test_close_cuts_a_back_off_short():
+    with port_that_refuses() as port:
+        policy = ReconnectPolicy(delay=3600)
+        events = EventStream(f"http://127.0.0.1:{port}/", reconnect=policy)
+        recorder, thread = collect(events)
+        recorder.next_of(ErrorEvent)
+        events.close()
+        assert joined(thread)
+
+
+def test_a_stream_that_is_dropped_without_close_closes():
+    with SSEServer(stream(then="hold")) as server:
+        for _ in EventStream(server.url):
+            break
+        assert server.connections[0].gone.wait(LIMIT)
+
+
+def test_restart_makes_a_new_connection_at_once_and_yields_no_error():
+    with SSEServer(
+        stream(b"id: 1\ndata: a\n\n", then="hold"), stream(b"data: b\n\n", then="hold")
+    ) as server:
+        events = EventStream(server.url, reconnect=ReconnectPolicy(delay=3600))
+        recorder, thread = collect(events)
+        recorder.next_of(MessageEvent)
+        events.restart()
+        assert recorder.next_of(MessageEvent).data == "b"
+        assert [event.type for event in recorder.events] == ["open", "message"] * 2
+        assert server.requests[1].header("Last-Event-ID") == "1"
+        assert server.connections[0].gone.wait(LIMIT)
+        events.close()
+        assert joined(thread)
+
+
+def test_restart_cuts_a_back_off_short():
+    with SSEServer(stream(), stream(b"data: b\n\n", then="hold")) as server:
+        events = EventStream(server.url, reconnect=ReconnectPolicy(delay=3600))
+        recorder, thread = collect(events)
+        recorder.next_of(ErrorEvent)
+        events.restart()
+        assert recorder.next_of(MessageEvent).data == "b"
+        events.close()
+        assert joined(thread)
+
+
+def test_restart_still_yields_what_was_parsed_before():
+    with SSEServer(
+        stream(b"data: a\n\ndata: b\n\n", then="hold"), stream(b"data: c\n\n", then="hold")
+    ) as server:
+        with EventStream(server.url) as events:
+            found = messages(events)
+            events.restart()
+            found += messages(events, 2)
+        assert [event.data for event in found] == ["a", "b", "c"]
+
+
+def test_restart_sends_a_post_again():
+    with (
+        SSEServer(stream(b"data: a\n\n", then="hold")) as server,
+        EventStream(server.url, method="POST", data=b"x") as events,
+    ):
+        messages(events)
+        events.restart()
+        messages(events)
+        assert [r.method for r in server.requests] == ["POST", "POST"]
+
+
+def test_restart_of_a_closed_stream_does_nothing():
+    with SSEServer(stream()) as server:
+        events = EventStream(server.url, reconnect=None)
+        list(events)
+        events.restart()
+        assert list(events) == []
+        assert len(server.requests) == 1
+        assert events.ready_state is ReadyState.CLOSED
+
+
+def test_one_drop_is_one_error_also_when_restarted_many_times():
+    with SSEServer(stream(b"data: a\n\n", then="hold")) as server:
+        events = EventStream(server.url, reconnect=QUICK)
+        recorder, thread = collect(events)
+        for number in range(20):
+            server.wait_for_connection(number + 1)
+            events.restart()
+        recorder.next_of(MessageEvent)
+        events.close()
+        assert joined(thread)
+        assert "error" not in [event.type for event in recorder.events]
+
+
+def test_the_ready_state_follows():
+    proceed = threading.Event()
+
+    def script(connection):
+        connection.start_stream()
+        assert proceed.wait(LIMIT)
+
+    with SSEServer(script) as server, EventStream(server.url) as events:
+        assert events.ready_state is ReadyState.CONNECTING
+        next(events)
+        assert events.ready_state is ReadyState.OPEN
+        proceed.set()
+        next(events)
+        assert events.ready_state is ReadyState.CONNECTING
+        events.close()
+        assert events.ready_state is ReadyState.CLOSED
+
+
+def test_a_huge_reconnection_time_can_be_waited_for():
+    with port_that_refuses() as port:
+        policy = ReconnectPolicy(delay=1e15)
+        events = EventStream(f"http://127.0.0.1:{port}/", reconnect=policy)
+        recorder, thread = collect(events)
+        recorder.next_of(ErrorEvent)
+        wait_until(lambda: events._due > time.monotonic())
+        events.close()
+        assert joined(thread)
+
+
+def test_closing_needs_no_second_signal_when_it_comes_from_the_iterating_thread():
+    with SSEServer(stream(b"data: a\n\n" * 3)) as server:
+        seen = []
+        with EventStream(server.url, reconnect=QUICK) as events:
+            for event in events:
+                seen.append(event.type)
+                if event.type == "message":
+                    events.close()
+        assert seen == ["open", "message"]

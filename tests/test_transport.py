@@ -1,0 +1,821 @@
+"""One HTTP exchange: what is sent, what is read, and that it can be ended at any point."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import ssl
+import threading
+import zlib
+
+import pytest
+import requests
+import trustme
+
+from eventsource import connection as connection_module
+from eventsource.errors import Aborted, EventTimeout
+from eventsource.testing import SSEServer
+from eventsource.transport import Transport
+
+from .support import CHUNKED, HEAD, LIMIT, port_that_never_answers, respond, status, wait_until
+
+AUTHORITY = trustme.CA()
+
+
+def server_context():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def authority_file(tmp_path):
+    path = tmp_path / "authority.pem"
+    AUTHORITY.cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+def exchange_with(url, session=None, method="GET", **options):
+    return Transport(url, method=method, session=session, options=options).exchange()
+
+
+class Opened:
+    """Opens an exchange and reads it to its end in another thread; keeps what came."""
+
+    def __init__(self, exchange):
+        self.exchange = exchange
+        self.read = b""
+        self.error = None
+        self.changed = threading.Condition()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self):
+        try:
+            self.exchange.open()
+            with self.changed:
+                self.read += b"<open>"
+                self.changed.notify_all()
+            while data := self.exchange.read():
+                with self.changed:
+                    self.read += data
+                    self.changed.notify_all()
+        except Exception as error:
+            self.error = error
+
+    def wait_for(self, data):
+        with self.changed:
+            assert self.changed.wait_for(lambda: data in self.read, LIMIT), self.read
+
+    def join(self):
+        self.thread.join(LIMIT)
+        assert not self.thread.is_alive()
+
+
+# --- What is sent ---
+
+
+def request_of(server, **options):
+    exchange = exchange_with(server.url, **options)
+    exchange.open()
+    exchange.abort()
+    return server.wait_for_request()
+
+
+def test_the_request_asks_for_an_uncompressed_event_stream_and_no_cache():
+    with SSEServer(respond(HEAD)) as server:
+        request = request_of(server)
+    assert request.method == "GET"
+    assert request.header("Accept") == "text/event-stream"
+    assert request.header("Cache-Control") == "no-cache"
+    assert request.header("Accept-Encoding") == "identity"
+    assert request.header("Last-Event-ID") is None
+
+
+def test_the_callers_headers_take_precedence_in_any_case():
+    given = {"accept": "text/event-stream, text/plain", "X-Key": b"\xc3\xa9", "CACHE-CONTROL": "x"}
+    before = dict(given)
+    with SSEServer(respond(HEAD)) as server:
+        request = request_of(server, headers=given)
+    assert request.header("Accept") == "text/event-stream, text/plain"
+    assert [value for name, value in request.headers if name.lower() == "accept"] == [
+        "text/event-stream, text/plain"
+    ]
+    assert request.header("Cache-Control") == "x"
+    assert request.header("X-Key") == "\xc3\xa9"
+    assert given == before
+
+
+@pytest.mark.parametrize(
+    ("last_event_id", "on_the_wire"),
+    [
+        ("7", b"7"),
+        ("é日", b"\xc3\xa9\xe6\x97\xa5"),
+        (" a", b"a"),  # the space is sent; a field's value begins after it
+        ("a:b; c", b"a:b; c"),
+    ],
+)
+def test_the_last_event_id_is_sent_as_utf_8(last_event_id, on_the_wire):
+    with SSEServer(respond(HEAD)) as server:
+        exchange = exchange_with(server.url)
+        exchange.open(last_event_id)
+        exchange.abort()
+        request = server.wait_for_request()
+    assert request.header("Last-Event-ID").encode("latin-1") == on_the_wire
+
+
+def test_a_last_event_id_header_of_the_callers_is_sent_until_there_is_an_id():
+    with SSEServer(respond(HEAD)) as server:
+        transport = Transport(server.url, options={"headers": {"Last-Event-ID": "old"}})
+        for last_event_id in ("", "new"):
+            exchange = transport.exchange()
+            exchange.open(last_event_id)
+            exchange.abort()
+        assert [request.header("Last-Event-ID") for request in server.requests] == ["old", "new"]
+
+
+def test_a_post_sends_its_body():
+    with SSEServer(respond(HEAD)) as server:
+        request = request_of(server, method="post", json={"prompt": "é"}, params={"a": "b c"})
+    assert (request.method, request.target) == ("POST", "/?a=b+c")
+    assert request.header("Content-Type") == "application/json"
+    assert request.body == b'{"prompt": "\\u00e9"}'
+
+
+def test_tcp_keep_alive_is_on(monkeypatch):
+    seen = []
+    connect = socket.socket.connect
+
+    def spy(sock, address):
+        seen.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        seen.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
+        connect(sock, address)
+
+    with SSEServer(respond(HEAD)) as server:
+        monkeypatch.setattr(socket.socket, "connect", spy)
+        request_of(server)
+    assert seen == [1, 30]
+
+
+def test_the_default_timeouts_are_ten_seconds_to_connect_and_none_to_read():
+    assert Transport("http://host/", options={}).options["timeout"] == (10.0, None)
+
+
+# --- Credentials ---
+
+
+@pytest.fixture
+def netrc(monkeypatch, tmp_path):
+    path = tmp_path / "netrc"
+    path.write_text("machine 127.0.0.1 login from password netrc\n")
+    monkeypatch.setenv("NETRC", str(path))
+
+
+FROM_NETRC = requests.auth._basic_auth_str("from", "netrc")
+
+
+def test_netrc_is_used_when_nothing_else_is_given(netrc):
+    with SSEServer(respond(HEAD)) as server:
+        assert request_of(server).header("Authorization") == FROM_NETRC
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"headers": {"Authorization": "Bearer token"}}, "Bearer token"),
+        ({"headers": {"authorization": b"Bearer token"}}, "Bearer token"),
+        ({"auth": ("user", "password")}, requests.auth._basic_auth_str("user", "password")),
+        ({"auth": ("u", "p"), "headers": {"Authorization": "x"}}, "Basic dTpw"),
+    ],
+)
+def test_netrc_never_overrides_what_the_caller_gave(netrc, options, expected):
+    with SSEServer(respond(HEAD)) as server:
+        assert request_of(server, **options).header("Authorization") == expected
+
+
+def test_netrc_never_overrides_what_the_session_has(netrc):
+    by_auth, by_header = requests.Session(), requests.Session()
+    by_auth.auth = ("u", "p")
+    by_header.headers["Authorization"] = "Bearer token"
+    with by_auth, by_header, SSEServer(respond(HEAD)) as server:
+        for session in (by_auth, by_header):
+            exchange = exchange_with(server.url, session)
+            exchange.open()
+            exchange.abort()
+        assert [request.header("Authorization") for request in server.requests] == [
+            "Basic dTpw",
+            "Bearer token",
+        ]
+
+
+def test_netrc_never_overrides_credentials_in_the_url(netrc):
+    with SSEServer(respond(HEAD)) as server:
+        exchange = exchange_with(server.url.replace("//", "//u:p@"))
+        exchange.open()
+        exchange.abort()
+        assert server.wait_for_request().header("Authorization") == "Basic dTpw"
+
+
+def test_an_auth_callable_runs_at_each_attempt():
+    tokens = iter("ab")
+
+    def authorize(request):
+        request.headers["Authorization"] = f"Bearer {next(tokens)}"
+        return request
+
+    with SSEServer(respond(HEAD)) as server:
+        transport = Transport(server.url, options={"auth": authorize})
+        for _ in range(2):
+            exchange = transport.exchange()
+            exchange.open()
+            exchange.abort()
+        assert [r.header("Authorization") for r in server.requests] == ["Bearer a", "Bearer b"]
+
+
+def test_digest_authentication_works():
+    def challenge(connection):
+        connection.read_request()
+        connection.send(
+            b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n"
+            b'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"\r\n\r\n'
+        )
+        connection.read_request()
+        connection.send(HEAD + b"data: in\n\n")
+
+    with SSEServer(challenge) as server:
+        exchange = exchange_with(server.url, auth=requests.auth.HTTPDigestAuth("u", "p"))
+        assert exchange.open().status_code == 200
+        assert exchange.read() == b"data: in\n\n"
+        exchange.abort()
+        assert 'username="u"' in server.requests[1].header("Authorization")
+
+
+def test_a_session_that_overrides_request_to_add_a_token_works():
+    class TokenSession(requests.Session):
+        def request(self, method, url, **kwargs):
+            kwargs["headers"] = {**kwargs["headers"], "Authorization": "Bearer own"}
+            return super().request(method, url, **kwargs)
+
+    with TokenSession() as session, SSEServer(respond(HEAD)) as server:
+        exchange = exchange_with(server.url, session)
+        exchange.open("7")
+        exchange.abort()
+        request = server.wait_for_request()
+    assert request.header("Authorization") == "Bearer own"
+    assert request.header("Last-Event-ID") == "7"
+
+
+def test_cookies_are_kept_across_exchanges():
+    with SSEServer(
+        respond(HEAD.replace(b"\r\n\r\n", b"\r\nSet-Cookie: sid=1; Path=/\r\n\r\n"))
+    ) as server:
+        transport = Transport(server.url, options={"cookies": {"mine": "2"}})
+        for _ in range(2):
+            exchange = transport.exchange()
+            exchange.open()
+            exchange.abort()
+        first, second = (request.header("Cookie") for request in server.requests)
+    assert first == "mine=2"
+    assert sorted(second.split("; ")) == ["mine=2", "sid=1"]
+
+
+# --- Redirects ---
+
+
+def redirect(target, line="302 Found", *headers):
+    return status(line, f"Location: {target}", *headers)
+
+
+SECRETS = {
+    "headers": {"X-Api-Key": "secret", "Authorization": "Bearer secret", "User-Agent": "secret"},
+    "cookies": {"session": "secret"},
+}
+
+
+def test_a_redirect_on_the_same_origin_keeps_everything(netrc):
+    with SSEServer(redirect("/there"), respond(HEAD)) as server:
+        exchange = exchange_with(server.url, **SECRETS)
+        assert exchange.open("7").url == server.url + "there"
+        exchange.abort()
+        request = server.requests[1]
+    assert request.target == "/there"
+    assert request.header("X-Api-Key") == "secret"
+    assert request.header("Authorization") == "Bearer secret"
+    assert request.header("Cookie") == "session=secret"
+    assert request.header("Last-Event-ID") == "7"
+
+
+@pytest.mark.parametrize("line", ["301 Moved", "302 Found", "303 See", "307 Temp", "308 Perm"])
+def test_a_redirect_to_another_origin_takes_nothing_along_but_the_place(line):
+    with SSEServer(respond(HEAD)) as there, SSEServer(redirect(there.url + "x", line)) as here:
+        exchange = exchange_with(here.url, **SECRETS)
+        exchange.open("7")
+        exchange.abort()
+        first, request = here.requests[0], there.requests[0]
+    assert "secret" in repr(first)
+    assert "secret" not in repr(request)
+    assert request.header("Cookie") is None
+    assert request.header("Last-Event-ID") == "7"
+    assert request.header("Accept") == "text/event-stream"
+    assert request.header("Cache-Control") == "no-cache"
+
+
+def test_neither_does_a_session_of_the_callers_give_its_own_away():
+    with (
+        requests.Session() as session,
+        SSEServer(respond(HEAD)) as there,
+        SSEServer(redirect(there.url)) as here,
+    ):
+        session.headers["X-Api-Key"] = "secret"
+        session.auth = ("secret", "secret")
+        session.cookies.set("sid", "secret", domain="127.0.0.1")
+        exchange = exchange_with(here.url, session)
+        exchange.open()
+        exchange.abort()
+        assert "sid=secret" in here.requests[0].header("Cookie")
+        request = there.requests[0]
+    assert "secret" not in repr(request)
+    assert request.header("Authorization") is None
+
+
+def test_what_was_dropped_does_not_come_back_further_on():
+    servers = []
+    with (
+        SSEServer(lambda c: redirect(servers[1].url + "2")(c), lambda c: respond(HEAD)(c)) as home,
+        SSEServer(lambda c: redirect("/3")(c), lambda c: redirect(home.url + "4")(c)) as away,
+    ):
+        servers[:] = home, away
+        exchange = exchange_with(home.url, **SECRETS)
+        exchange.open()
+        exchange.abort()
+        assert [r.target for r in home.requests + away.requests] == ["/", "/4", "/2", "/3"]
+        later = [home.requests[1], *away.requests]
+    assert "secret" not in repr(later)
+
+
+def test_digest_credentials_do_not_answer_another_origins_challenge():
+    challenge = status("401 No", 'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"')
+    with SSEServer(challenge) as there, SSEServer(redirect(there.url)) as here:
+        exchange = exchange_with(here.url, auth=requests.auth.HTTPDigestAuth("secret", "p"))
+        assert exchange.open().status_code == 401
+        exchange.abort()
+        assert [request.header("Authorization") for request in there.requests] == [None]
+
+
+def test_netrc_may_have_credentials_for_the_new_origin(netrc):
+    with SSEServer(respond(HEAD)) as there, SSEServer(redirect(there.url)) as here:
+        exchange = exchange_with(here.url, headers={"Authorization": "Bearer secret"})
+        exchange.open()
+        exchange.abort()
+        assert there.requests[0].header("Authorization") == FROM_NETRC
+
+
+def test_a_redirected_post_keeps_its_body_with_307_and_not_with_303():
+    for line, expected in (("307 Temp", ("POST", b"a=1")), ("303 See", ("GET", b""))):
+        with SSEServer(respond(HEAD)) as there, SSEServer(redirect(there.url, line)) as here:
+            exchange = exchange_with(here.url, method="POST", data={"a": "1"})
+            exchange.open()
+            exchange.abort()
+            request = there.requests[0]
+        assert (request.method, request.body) == expected
+
+
+def test_the_endless_body_of_a_redirect_is_not_read():
+    def endless(connection):
+        connection.read_request()
+        connection.send(b"HTTP/1.1 302 Found\r\nLocation: /there\r\n\r\n")
+        while True:
+            connection.send(b"x" * 65536)
+
+    with SSEServer(endless, respond(HEAD)) as server:
+        exchange = exchange_with(server.url)
+        assert exchange.open().url.endswith("/there")
+        exchange.abort()
+
+
+def test_the_connection_of_a_redirect_is_closed_when_the_next_has_opened():
+    def stay(connection):
+        connection.read_request()
+        connection.send(b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n")
+        connection.hold()
+
+    with SSEServer(stay, respond(HEAD, then="hold")) as server:
+        exchange = exchange_with(server.url)
+        exchange.open()
+        assert server.connections[0].gone.wait(LIMIT)
+        exchange.abort()
+
+
+def test_a_redirect_loop_ends():
+    with SSEServer(redirect("/")) as server:
+        exchange = exchange_with(server.url)
+        with pytest.raises(requests.TooManyRedirects, match="30 redirects"):
+            exchange.open()
+        exchange.abort()
+        assert len(server.requests) == 31
+
+
+def test_redirects_are_not_followed_if_the_caller_says_so():
+    with SSEServer(redirect("/there")) as server:
+        exchange = exchange_with(server.url, allow_redirects=False)
+        assert exchange.open().status_code == 302
+        exchange.abort()
+
+
+def test_a_redirect_to_a_scheme_that_cannot_be_fetched_fails():
+    with SSEServer(redirect("ftp://u:secret@host/?secret")) as server:
+        exchange = exchange_with(server.url)
+        with pytest.raises(requests.exceptions.InvalidSchema) as caught:
+            exchange.open()
+        exchange.abort()
+    assert "secret" not in str(caught.value)
+
+
+# --- Reading ---
+
+EVENT = b"data: x\n\n"
+
+
+def compressor():
+    return zlib.compressobj(wbits=31)
+
+
+def chunk(data):
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("compressed", [False, True], ids=["identity", "gzip"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["until-close", "chunked"])
+def test_an_event_is_read_as_soon_as_it_has_arrived(tls, compressed, chunked, authority_file):
+    proceed = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        head = CHUNKED if chunked else HEAD
+        squeeze = compressor()
+        if compressed:
+            head = head.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+        connection.send(head)
+        for _ in range(3):
+            data = EVENT
+            if compressed:
+                data = squeeze.compress(data) + squeeze.flush(zlib.Z_SYNC_FLUSH)
+            connection.send(chunk(data) if chunked else data)
+            assert proceed.wait(LIMIT)
+            proceed.clear()
+        connection.hold()
+
+    with SSEServer(script, ssl_context=server_context() if tls else None) as server:
+        exchange = exchange_with(server.url, verify=authority_file)
+        exchange.open()
+        for _ in range(3):
+            assert exchange.read() == EVENT  # nothing else is sent before it is here
+            proceed.set()
+        exchange.abort()
+
+
+def test_part_of_a_chunk_is_read_before_the_rest_is_there():
+    proceed = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        connection.send(CHUNKED + b"64\r\n" + EVENT)  # of 100 bytes
+        assert proceed.wait(LIMIT)
+        connection.send(b"y" * (100 - len(EVENT)) + b"\r\n0\r\n\r\n")
+
+    with SSEServer(script) as server:
+        exchange = exchange_with(server.url)
+        exchange.open()
+        assert exchange.read() == EVENT
+        proceed.set()
+        rest = b""
+        while data := exchange.read():
+            rest += data
+        assert rest == b"y" * (100 - len(EVENT))
+        exchange.abort()
+
+
+def test_gzip_works_for_whoever_asks_for_it():
+    body = gzip.compress(EVENT * 1000)
+    head = HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+    with SSEServer(respond(head + body)) as server:
+        exchange = exchange_with(server.url, headers={"Accept-Encoding": "gzip"})
+        exchange.open()
+        read = b""
+        while data := exchange.read():
+            read += data
+        assert read == EVENT * 1000
+        assert server.requests[0].header("Accept-Encoding") == "gzip"
+        exchange.abort()
+
+
+def test_at_most_size_bytes_are_read_at_once():
+    with SSEServer(respond(HEAD + b"x" * 100)) as server:
+        exchange = exchange_with(server.url)
+        exchange.open()
+        read = []
+        while data := exchange.read(7):
+            read.append(data)
+        assert max(map(len, read)) <= 7
+        assert b"".join(read) == b"x" * 100
+        exchange.abort()
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (CHUNKED + b"10\r\nabc", requests.exceptions.ChunkedEncodingError),
+        (CHUNKED + b"zz\r\nabc", requests.exceptions.ChunkedEncodingError),
+        (
+            HEAD.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n") + b"abc",
+            requests.exceptions.ChunkedEncodingError,
+        ),
+        (
+            HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n") + b"abcdefghijkl",
+            requests.exceptions.ContentDecodingError,
+        ),
+    ],
+    ids=["chunk-cut", "no-chunk-size", "length-cut", "no-gzip"],
+)
+def test_a_broken_body_is_a_requests_exception(data, kind):
+    with SSEServer(respond(data)) as server:
+        exchange = exchange_with(server.url)
+        exchange.open()
+        with pytest.raises(kind):
+            while exchange.read():
+                pass
+        exchange.abort()
+
+
+def test_a_read_timeout_is_a_read_timeout():
+    with SSEServer(respond(HEAD, then="hold")) as server:
+        exchange = exchange_with(server.url, timeout=(10, 0.05))
+        exchange.open()
+        with pytest.raises(requests.ReadTimeout):
+            exchange.read()
+        exchange.abort()
+
+
+def test_a_connect_timeout_is_a_connect_timeout():
+    with port_that_never_answers() as port:
+        exchange = exchange_with(f"http://127.0.0.1:{port}/", timeout=0.05)
+        with pytest.raises(requests.ConnectTimeout):
+            exchange.open()
+        exchange.abort()
+
+
+def test_the_next_address_of_a_host_is_tried_when_one_refuses(monkeypatch):
+    with SSEServer(respond(HEAD, then="hold")) as server:
+        monkeypatch.setattr(
+            connection_module,
+            "_get_addresses",
+            lambda host, port, flags=0: [
+                (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.2", 1)),
+                (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)),
+            ],
+        )
+        exchange = exchange_with(server.url)
+        assert exchange.open().status_code == 200
+        assert len(exchange._sockets._duplicates) == 1
+        exchange.abort()
+
+
+# --- Errors tell no secrets ---
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:secret@127.0.0.1:{port}/path?key=secret",
+        "https://user:secret@127.0.0.1:{port}/path?key=secret",
+        "http://user:secret@no-such-host.invalid/path?key=secret",
+        "ftp://user:secret@host/path?key=secret",
+        "mailto:a?secret",
+    ],
+)
+def test_the_text_of_an_error_holds_neither_credentials_nor_the_query(url):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, not listening: refuses
+        exchange = exchange_with(url.format(port=unused.getsockname()[1]))
+        with pytest.raises(requests.RequestException) as caught:
+            exchange.open()
+        exchange.abort()
+    assert "secret" not in f"{caught.value} {caught.value!r}"
+
+
+# --- Abort, in every phase ---
+
+
+def test_abort_before_open_prevents_it():
+    with SSEServer(respond(HEAD)) as server:
+        exchange = exchange_with(server.url)
+        exchange.abort()
+        with pytest.raises(Aborted):
+            exchange.open()
+        assert server.connections == []
+
+
+def test_abort_while_the_name_is_looked_up(monkeypatch):
+    asked, answer = threading.Event(), threading.Event()
+
+    def resolver(host, port, flags=0):
+        if flags:
+            raise socket.gaierror("not a number")
+        asked.set()
+        assert answer.wait(LIMIT)
+        raise socket.gaierror("no")
+
+    monkeypatch.setattr(connection_module, "_get_addresses", resolver)
+    opened = Opened(exchange_with("http://some.host/"))
+    assert asked.wait(LIMIT)
+    opened.exchange.abort()
+    opened.join()  # though the resolver is still busy
+    answer.set()
+    assert isinstance(opened.error, Aborted)
+
+
+def test_a_look_up_that_takes_longer_than_the_connect_timeout_fails(monkeypatch):
+    answer = threading.Event()
+
+    def resolver(host, port, flags=0):
+        if flags:
+            raise socket.gaierror("not a number")
+        assert answer.wait(LIMIT)
+        return []
+
+    monkeypatch.setattr(connection_module, "_get_addresses", resolver)
+    exchange = exchange_with("http://some.host/", timeout=0.05)
+    with pytest.raises(requests.ConnectTimeout):
+        exchange.open()
+    answer.set()
+    exchange.abort()
+
+
+def test_abort_while_connecting():
+    with port_that_never_answers() as port:
+        exchange = exchange_with(f"http://127.0.0.1:{port}/", timeout=None)
+        opened = Opened(exchange)
+        wait_until(lambda: exchange._sockets, "a socket")
+        exchange.abort()
+        opened.join()
+    assert isinstance(opened.error, Aborted)
+
+
+def test_abort_during_the_tls_handshake():
+    def silent(connection):
+        connection.sock.recv(1)
+        connection.hold()
+
+    with SSEServer(silent) as server:
+        opened = Opened(exchange_with(server.url.replace("http:", "https:")))
+        connection = server.wait_for_connection()
+        opened.exchange.abort()
+        opened.join()
+        assert connection.gone.wait(LIMIT)
+    assert isinstance(opened.error, Aborted)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("phase", ["headers", "half-headers", "silent-body", "flowing-body"])
+def test_abort_after_the_request(tls, phase, authority_file):
+    def script(connection):
+        connection.read_request()
+        if phase == "half-headers":
+            connection.send(HEAD[:20])
+        if phase in ("silent-body", "flowing-body"):
+            connection.send(HEAD)
+        while phase == "flowing-body":
+            connection.send(b"x" * 10000)
+        connection.hold()
+
+    with SSEServer(script, ssl_context=server_context() if tls else None) as server:
+        opened = Opened(exchange_with(server.url, verify=authority_file))
+        server.wait_for_request()
+        if phase.endswith("body"):
+            opened.wait_for(b"<open>")
+        if phase == "flowing-body":
+            opened.wait_for(b"x")
+        opened.exchange.abort()
+        opened.join()
+        assert server.connections[0].gone.wait(LIMIT)
+    assert isinstance(opened.error, Aborted)
+
+
+def test_what_had_arrived_before_abort_is_thrown_away():
+    with SSEServer(respond(HEAD + EVENT, then="hold")) as server:
+        exchange = exchange_with(server.url)
+        exchange.open()
+        exchange.abort()
+        with pytest.raises(Aborted):
+            exchange.read()
+
+
+def test_abort_between_reads_releases_the_socket_at_once():
+    with SSEServer(respond(HEAD + EVENT, then="hold")) as server:
+        exchange = exchange_with(server.url)
+        exchange.open()
+        exchange.read()
+        exchange.abort()
+        exchange.abort()
+        assert server.connections[0].gone.wait(LIMIT)
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["until-close", "chunked"])
+def test_a_silent_read_on_a_session_of_the_callers_can_be_aborted(chunked):
+    with (
+        requests.Session() as session,
+        SSEServer(respond(CHUNKED if chunked else HEAD, then="hold")) as server,
+    ):
+        adapters = dict(session.adapters)
+        opened = Opened(exchange_with(server.url, session))
+        opened.wait_for(b"<open>")
+        opened.exchange.abort()
+        opened.join()
+        assert server.connections[0].gone.wait(LIMIT)
+        assert dict(session.adapters) == adapters
+    assert isinstance(opened.error, Aborted)
+
+
+def test_on_a_session_of_the_callers_abort_returns_before_the_headers_and_open_ends_with_them():
+    proceed = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        assert proceed.wait(LIMIT)
+        connection.send(HEAD)
+        connection.hold()
+
+    with requests.Session() as session, SSEServer(script) as server:
+        opened = Opened(exchange_with(server.url, session))
+        server.wait_for_request()
+        opened.exchange.abort()  # returns
+        assert opened.thread.is_alive()
+        proceed.set()
+        opened.join()
+        assert server.connections[0].gone.wait(LIMIT)
+    assert isinstance(opened.error, Aborted)
+
+
+# --- The limit ---
+
+
+def test_the_limit_ends_a_silent_read():
+    with SSEServer(respond(HEAD, then="hold")) as server:
+        exchange = exchange_with(server.url)
+        exchange.open()
+        exchange.limit(0.05)
+        with pytest.raises(EventTimeout):
+            exchange.read()
+        assert server.connections[0].gone.wait(LIMIT)
+
+
+def test_the_limit_ends_the_wait_for_headers():
+    with SSEServer(lambda connection: connection.hold()) as server:
+        exchange = exchange_with(server.url)
+        exchange.limit(0.05)
+        with pytest.raises(EventTimeout):
+            exchange.open()
+
+
+def test_a_shorter_limit_counts_at_once_and_a_lifted_one_not_at_all():
+    with SSEServer(respond(HEAD + EVENT, then="hold")) as server:
+        exchange = exchange_with(server.url)
+        exchange.limit(3600)
+        exchange.open()
+        exchange.limit(float("inf"))
+        assert exchange.read() == EVENT
+        exchange.limit(0.05)
+        with pytest.raises(EventTimeout):
+            exchange.read()
+
+
+# --- Error bodies ---
+
+
+def test_the_body_of_an_error_can_be_read_afterwards():
+    with SSEServer(status("400 Bad", body=b'{"error": "why"}')) as server:
+        exchange = exchange_with(server.url)
+        response = exchange.open()
+        exchange.read_error_body()
+        exchange.abort()
+    assert response.json() == {"error": "why"}
+
+
+def test_a_large_error_body_is_cut():
+    with SSEServer(status("400 Bad", body=b"x" * 200_000)) as server:
+        exchange = exchange_with(server.url)
+        response = exchange.open()
+        exchange.read_error_body()
+        exchange.abort()
+    assert response.content == b"x" * 65536
+
+
+def test_an_error_body_that_does_not_end_is_not_waited_for_long():
+    head = b"HTTP/1.1 400 Bad\r\nContent-Length: 100\r\n\r\nabc"
+    with SSEServer(respond(head, then="hold")) as server:
+        exchange = exchange_with(server.url)
+        response = exchange.open()
+        exchange.read_error_body()
+        exchange.abort()
+    assert response.content == b"abc"
