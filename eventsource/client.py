@@ -69,12 +69,13 @@ class Event:
         be without data: then `data` is `""`.
         """
         parser = _BlockParser()
-        # An empty data line makes an event of every block; that one line feed of
-        # its own is taken off again.
-        body = raw.rstrip("\r\n")
-        event = parser.feed(f"{body}\ndata:\n\n".encode())[-1]
-        assert isinstance(event, _Block)
-        return cls(event.data.removesuffix("\n"), event.type, event.id, event.retry)
+        events = parser.feed(raw.rstrip("\r\n").encode())
+        # A data line of our own makes an event of every block; the line feed that
+        # joins it to the others is taken off again.
+        block = (events or parser.feed(b"\ndata:\n\n"))[0]
+        assert isinstance(block, _Block)
+        data = block.data if events else block.data.removesuffix("\n")
+        return cls(data, block.type, block.id, block.retry)
 
     def __str__(self) -> str:
         return self.data

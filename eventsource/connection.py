@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import http.client
+import io
 import queue
 import socket
 import threading
@@ -145,11 +147,46 @@ current_sockets: contextvars.ContextVar[Sockets | None] = contextvars.ContextVar
 requests and urllib3 have no way to hand an object down to a connection."""
 
 
+class _Response(http.client.HTTPResponse):
+    """A response that knows the head of the answer from what looks like it.
+
+    `http.client` takes the end of the connection for the end of the header fields,
+    and an interim response (RFC 9110, 15.2) other than 100 for the answer. Either
+    would be refused for good, as a wrong content type or status.
+    """
+
+    def begin(self) -> None:
+        fp = self.fp
+        self.fp = _HeadReader(fp)  # type: ignore[assignment]
+        try:
+            super().begin()
+            while 100 < self.status < 200 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
+                self.headers = None  # type: ignore[assignment]  # else begin() does nothing
+                super().begin()
+        finally:
+            self.fp = fp
+
+
+class _HeadReader:
+    """The file under a response while its head is read."""
+
+    def __init__(self, fp: io.BufferedReader) -> None:
+        self._fp = fp
+
+    def readline(self, limit: int) -> bytes:
+        line = self._fp.readline(limit)
+        if not line.endswith(b"\n") and len(line) < limit:
+            raise http.client.RemoteDisconnected("the connection ended within the response's head")
+        return line
+
+
 class _AbortableConnection(HTTPConnection):
     """A connection whose socket is in `Sockets` before it connects.
 
     `_new_conn` is urllib3's seam for this; the errors are those that its own raises.
     """
+
+    response_class = _Response
 
     def _new_conn(self) -> socket.socket:
         sockets = current_sockets.get()

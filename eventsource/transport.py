@@ -126,7 +126,9 @@ class Transport:
         followed = 0
         while (request := response.next) is not None:
             if followed == self.session.max_redirects:
-                raise requests.TooManyRedirects(f"more than {followed} redirects", response=response)
+                raise requests.TooManyRedirects(
+                    f"more than {followed} redirects", response=response
+                )
             followed += 1
             url = request.url or ""
             at_home = at_home and origin_of(url) == home

@@ -38,6 +38,4 @@ def origin_of(url: str) -> str:
 
 def redact_text(text: str) -> str:
     """Return `text` with the URLs in it redacted."""
-    return re.sub(
-        r"[A-Za-z][A-Za-z0-9+.-]*:[^\s'\"<>]+", lambda match: redact(match.group()), text
-    )
+    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s'\"<>]+", lambda match: redact(match.group()), text)

@@ -431,6 +431,33 @@ def test_a_redirect_to_a_scheme_that_cannot_be_fetched_fails():
     assert "secret" not in str(caught.value)
 
 
+# --- The head of the response ---
+
+
+@pytest.mark.parametrize("cut", range(len(HEAD)))
+def test_a_head_that_is_cut_off_is_a_lost_connection_not_an_answer(cut):
+    with SSEServer(respond(HEAD[:cut])) as server:
+        exchange = exchange_with(server.url)
+        with pytest.raises(requests.ConnectionError):
+            exchange.open()
+        exchange.abort()
+
+
+INTERIM = (
+    b"HTTP/1.1 100 Continue\r\n\r\n"
+    b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    b"HTTP/1.1 103 Early Hints\r\n\r\n"
+)
+
+
+def test_an_interim_response_is_passed_over():
+    with SSEServer(respond(INTERIM + HEAD + b"data: x\n\n")) as server:
+        exchange = exchange_with(server.url)
+        assert exchange.open().status_code == 200
+        assert exchange.read() == b"data: x\n\n"
+        exchange.abort()
+
+
 # --- Reading ---
 
 EVENT = b"data: x\n\n"

@@ -1,0 +1,477 @@
+"""`close()`: in every phase, from everywhere, at the worst moment.
+
+After each: the reader thread is gone, the server has seen the socket close, no handler
+starts any more, and no exception has appeared anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import signal
+import socket
+import threading
+
+import pytest
+import requests
+
+from eventsource import EventSource, ReadyState, ReconnectPolicy
+from eventsource import connection as connection_module
+from eventsource.testing import SSEServer
+
+from .support import (
+    HEAD,
+    LIMIT,
+    QUICK,
+    Recorder,
+    port_that_never_answers,
+    port_that_refuses,
+    respond,
+    stream,
+    wait_until,
+)
+from .test_transport import server_context
+
+
+@pytest.fixture(autouse=True)
+def no_exception_anywhere(monkeypatch):
+    caught = []
+    monkeypatch.setattr(threading, "excepthook", caught.append)
+    yield
+    assert caught == []
+
+
+class Phase:
+    """A source brought into a phase, and what must be so once it is closed."""
+
+    def __init__(self, source, server=None):
+        self.source = source
+        self.server = server
+        self.calls = 0
+
+    def check(self):
+        assert self.source.join(LIMIT)
+        assert self.source.ready_state is ReadyState.CLOSED
+        assert self.source.error is None
+        if self.server is not None:
+            for connection in self.server.connections:
+                assert connection.gone.wait(LIMIT)
+
+
+def source_of(url, **options):
+    options.setdefault("timeout", None)
+    options.setdefault("on_open", lambda _: None)
+    return EventSource(url, **options)
+
+
+@contextlib.contextmanager
+def resolving():
+    """The look-up of the name has not been answered."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def resolver(host, port, flags=0):
+        if flags:
+            raise socket.gaierror("not a number")
+        asked.set()
+        assert answer.wait(LIMIT)
+        raise socket.gaierror("no")
+
+    original, connection_module._get_addresses = connection_module._get_addresses, resolver
+    try:
+        phase = Phase(source_of("http://some.host/"))
+        assert asked.wait(LIMIT)
+        yield phase
+    finally:
+        connection_module._get_addresses = original
+        answer.set()
+
+
+@contextlib.contextmanager
+def connecting():
+    """The server's machine has not answered."""
+    with port_that_never_answers() as port:
+        source = source_of(f"http://127.0.0.1:{port}/")
+        wait_until(lambda: source._stream._exchange and source._stream._exchange._sockets)
+        yield Phase(source)
+
+
+@contextlib.contextmanager
+def tls_handshake():
+    """The server has taken the connection and says nothing."""
+
+    def silent(connection):
+        connection.sock.recv(1)
+        connection.hold()
+
+    with SSEServer(silent) as server:
+        source = source_of(server.url.replace("http:", "https:"))
+        server.wait_for_connection()
+        yield Phase(source, server)
+
+
+def after_the_request(*sent, tls=False, wait_for_open=True):
+    @contextlib.contextmanager
+    def enter():
+        def script(connection):
+            connection.read_request()
+            for data in sent:
+                connection.send(data)
+            connection.hold()
+
+        opened = threading.Event()
+        with SSEServer(script, ssl_context=server_context() if tls else None) as server:
+            source = source_of(server.url, verify=False, on_open=lambda _: opened.set())
+            server.wait_for_request()
+            if wait_for_open:
+                assert opened.wait(LIMIT)
+            yield Phase(source, server)
+
+    return enter
+
+
+@contextlib.contextmanager
+def flowing_body():
+    """The server sends without a pause."""
+
+    def script(connection):
+        connection.start_stream()
+        while True:
+            connection.send(b"data: x\n\n" * 1000)
+
+    received = threading.Event()
+    with SSEServer(script) as server:
+        source = source_of(server.url, on_message=lambda _: received.set())
+        assert received.wait(LIMIT)
+        yield Phase(source, server)
+
+
+@contextlib.contextmanager
+def back_off():
+    """The source waits for the next attempt."""
+    lost = threading.Event()
+    with port_that_refuses() as port:
+        source = source_of(
+            f"http://127.0.0.1:{port}/",
+            on_error=lambda _: lost.set(),
+            reconnect=ReconnectPolicy(delay=3600),
+        )
+        assert lost.wait(LIMIT)
+        yield Phase(source)
+
+
+@contextlib.contextmanager
+def waiting_for_a_listener():
+    """An event has arrived and nobody listens."""
+    with SSEServer(stream(b"data: x\n\n", then="hold")) as server:
+        source = EventSource(server.url)
+        wait_until(lambda: source.ready_state is ReadyState.OPEN)
+        yield Phase(source, server)
+
+
+@contextlib.contextmanager
+def in_a_handler():
+    """A handler is at work, and ends when it has been closed."""
+    entered, proceed = threading.Event(), threading.Event()
+    calls = []
+
+    def handle(event):
+        calls.append(event)
+        entered.set()
+        assert proceed.wait(LIMIT)
+
+    with SSEServer(stream(b"data: a\n\ndata: b\n\n", then="hold")) as server:
+        phase = Phase(source_of(server.url, on_message=handle), server)
+        assert entered.wait(LIMIT)
+        yield phase
+        proceed.set()
+        assert phase.source.join(LIMIT)
+        assert len(calls) == 1
+
+
+PHASES = {
+    "resolving": resolving,
+    "connecting": connecting,
+    "tls-handshake": tls_handshake,
+    "headers": after_the_request(wait_for_open=False),
+    "headers-tls": after_the_request(wait_for_open=False, tls=True),
+    "half-headers": after_the_request(HEAD[:30], wait_for_open=False),
+    "silent-body": after_the_request(HEAD),
+    "silent-body-tls": after_the_request(HEAD, tls=True),
+    "body-in-flight": after_the_request(HEAD, b"id: 1\ndata: half an ev"),
+    "chunk-in-flight": after_the_request(
+        HEAD.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"), b"ff\r\ndata: ha"
+    ),
+    "flowing-body": flowing_body,
+    "back-off": back_off,
+    "waiting-for-a-listener": waiting_for_a_listener,
+}
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::urllib3.exceptions.InsecureRequestWarning"  # verify=False, on loopback
+)
+
+
+@pytest.fixture(params=PHASES, ids=list(PHASES))
+def phase(request):
+    with PHASES[request.param]() as phase:
+        yield phase
+        phase.source.close()
+        phase.source.join(LIMIT)
+
+
+def test_close_from_another_thread(phase):
+    phase.source.close()
+    phase.check()
+
+
+def test_close_twice(phase):
+    phase.source.close()
+    phase.source.close()
+    phase.check()
+    phase.source.close()
+    phase.check()
+
+
+def test_close_from_20_threads_at_once(phase):
+    barrier = threading.Barrier(20)
+    failures = []
+
+    def close():
+        try:
+            barrier.wait(LIMIT)
+            phase.source.close()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=close) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    assert failures == []
+    phase.check()
+
+
+@contextlib.contextmanager
+def on_alarm(handler):
+    """Call `handler` in the main thread in a moment, and again each millisecond."""
+    previous = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.001)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def test_close_from_a_signal_handler_while_the_main_thread_joins(phase):
+    with on_alarm(lambda *_: phase.source.close()):
+        assert phase.source.join(LIMIT)
+    phase.check()
+
+
+def test_close_from_a_signal_handler_that_interrupts_close(phase):
+    closed = 0
+
+    def handler(*_):
+        nonlocal closed
+        phase.source.close()
+        closed += 1
+
+    with on_alarm(handler):
+        while closed < 20:
+            phase.source.close()
+            phase.source.restart()
+    phase.check()
+
+
+def test_close_from_del(phase):
+    class Owner:
+        def __init__(self, source):
+            self.source = source
+            self.itself = self  # so that the garbage collector finds it, where it runs
+
+        def __del__(self):
+            self.source.close()
+
+    owner = Owner(phase.source)
+    del owner
+    gc.collect()
+    phase.check()
+
+
+def test_close_while_a_handler_runs_lets_that_one_finish_and_starts_no_other():
+    with in_a_handler() as phase:
+        phase.source.close()
+        # The server sees it though the handler is still at work.
+        assert phase.server.connections[0].gone.wait(LIMIT)
+        assert phase.source.join(0.01) is False
+
+
+@pytest.mark.parametrize("event_type", ["open", "message", "error", "comment"])
+def test_close_from_a_handler(event_type):
+    calls = []
+
+    def handle(event):
+        calls.append(event)
+        source.close()
+
+    # For an error the server closes; else it is the client who must.
+    script = stream(
+        b": c\ndata: a\n\ndata: b\n\n", then="close" if event_type == "error" else "hold"
+    )
+    with SSEServer(script) as server:
+        source = EventSource(
+            server.url, start=False, reconnect=QUICK, **{f"on_{event_type}": handle}
+        )
+        source.start()
+        Phase(source, None if event_type == "error" else server).check()
+    assert len(calls) == 1
+
+
+def test_no_handler_of_the_same_event_runs_after_close():
+    calls = []
+    with SSEServer(stream(b"data: a\n\n", then="hold")) as server:
+        source = EventSource(server.url, start=False)
+        source.on("message", lambda _: (calls.append(1), source.close()))
+        source.on("message", lambda _: calls.append(2))
+        source.start()
+        Phase(source, server).check()
+    assert calls == [1]
+
+
+def test_no_handler_is_chosen_after_close_has_returned():
+    """100 times: a handler notes whether `close()` had returned when it was chosen.
+
+    Python may run anything between the choice and the first line of the handler, so
+    the choice itself is watched: the flag is read before each handler.
+    """
+
+    def endless(connection):
+        connection.start_stream()
+        while True:
+            connection.send(b"data: x\n\n" * 100)
+
+    with SSEServer(endless) as server:
+        for _ in range(100):
+            returned = threading.Event()
+            late = []
+            received = threading.Event()
+            source = EventSource(server.url, start=False, on_message=lambda _, r=received: r.set())
+            looked = source._is_closed
+
+            def is_closed(looked=looked, returned=returned, late=late):
+                before = returned.is_set()
+                result = looked()
+                if before and not result:
+                    late.append(1)
+                return result
+
+            source._is_closed = is_closed
+            source.start()
+            assert received.wait(LIMIT)
+            source.close()
+            returned.set()
+            assert source.join(LIMIT)
+            assert late == []
+
+
+def test_close_at_once_after_the_constructor():
+    with SSEServer(stream(then="hold")) as server:
+        for _ in range(50):
+            source = EventSource(server.url, on_open=lambda _: None)
+            source.close()
+            Phase(source, server).check()
+
+
+def test_close_before_start():
+    source = EventSource("http://127.0.0.1:1/", start=False)
+    source.close()
+    assert source.join()
+    assert source.ready_state is ReadyState.CLOSED
+
+
+def test_a_session_of_the_callers_stays_open():
+    closed = []
+
+    class Session(requests.Session):
+        def close(self):
+            closed.append(1)
+            super().close()
+
+    opened = Recorder()
+    with SSEServer(stream(then="hold")) as server, Session() as session:
+        source = EventSource(server.url, session=session, on_open=opened)
+        opened.next()
+        source.close()
+        Phase(source, server).check()
+        assert closed == []
+        assert session.get(server.url, stream=True).status_code == 200
+
+
+def test_on_a_session_of_the_callers_the_thread_ends_when_the_headers_come():
+    proceed = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        assert proceed.wait(LIMIT)
+        connection.send(HEAD)
+        connection.hold()
+
+    with SSEServer(script) as server, requests.Session() as session:
+        source = source_of(server.url, session=session)
+        server.wait_for_request()
+        source.close()
+        proceed.set()
+        Phase(source, server).check()
+
+
+def test_refused_arguments_leave_no_thread():
+    before = threading.active_count()
+    for options in ({"on_open": 5}, {"last_event_id": "\0"}, {"foo": 1}, {"headers": 5}):
+        with pytest.raises((TypeError, ValueError)):
+            EventSource("http://127.0.0.1:1/", **options)
+    assert threading.active_count() == before
+
+
+def open_descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.timeout(300)
+def test_500_cycles_closed_at_random_moments_leave_nothing_behind():
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    generator = random.Random(seed)
+
+    def script(connection):
+        connection.start_stream()
+        while True:
+            connection.send(b"data: x\n\n")
+            connection.pause(0.0005)
+
+    pause = threading.Event()
+    with SSEServer(script) as server:
+        with EventSource(server.url, on_open=lambda _: None):  # what is made once is made
+            server.wait_for_request()
+        wait_until(lambda: all(c.over.is_set() for c in server.connections))
+        gc.collect()
+        threads, descriptors = threading.active_count(), open_descriptors()
+        for _ in range(500):
+            source = EventSource(
+                server.url,
+                on_message=lambda _: None,
+                reconnect=QUICK,
+                event_timeout=generator.choice([None, 5.0]),
+            )
+            pause.wait(generator.random() * 0.01)
+            if generator.random() < 0.2:
+                source.restart()
+            source.close()
+            assert source.join(LIMIT)
+        wait_until(lambda: all(c.over.is_set() for c in server.connections))
+        wait_until(lambda: threading.active_count() <= threads, "threads to end")
+        gc.collect()
+        wait_until(lambda: open_descriptors() <= descriptors, "descriptors to be closed")
