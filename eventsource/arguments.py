@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from http.cookiejar import CookieJar
 from typing import Any, Final
@@ -82,7 +83,7 @@ def check_options(method: object, session: object, options: Mapping[str, Any]) -
             raise TypeError(f"{name} must be of type {kinds}, not {type(value).__name__}")
     _check_headers(options.get("headers") or {})
     try:
-        _timeouts(options.get("timeout", DEFAULT_TIMEOUT))
+        _check_timeout(options.get("timeout", DEFAULT_TIMEOUT))
     except ValueError as error:
         raise ValueError(f"timeout: {error}") from None
     for name in ("params", "json", "cookies"):
@@ -125,11 +126,14 @@ def _check_sendable(name: str, value: object) -> None:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _timeouts(timeout: Any) -> urllib3.Timeout:
+def _check_timeout(timeout: Any) -> None:
     if isinstance(timeout, urllib3.Timeout):
-        return timeout
-    if isinstance(timeout, tuple):
-        if len(timeout) != 2:
-            raise ValueError(f"must be seconds or (connect, read), not {timeout!r}")
-        return urllib3.Timeout(connect=timeout[0], read=timeout[1])
-    return urllib3.Timeout(connect=timeout, read=timeout)
+        return
+    if not isinstance(timeout, tuple):
+        timeout = (timeout, timeout)
+    if len(timeout) != 2:
+        raise ValueError(f"must be seconds or (connect, read), not {timeout!r}")
+    urllib3.Timeout(connect=timeout[0], read=timeout[1])
+    for seconds in timeout:
+        if seconds is not None and not seconds <= threading.TIMEOUT_MAX:
+            raise ValueError(f"must be at most {threading.TIMEOUT_MAX}, not {seconds!r}")

@@ -252,6 +252,16 @@ class _Adapter(HTTPAdapter):
             manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
         return manager
 
+    def close(self) -> None:
+        # requests only lets go of the pools, and their connections stay open for as
+        # long as a response remembers its pool.
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it refuses to be iterated over
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+        super().close()
+
 
 def new_session() -> requests.Session:
     """A session whose exchanges can be aborted in every phase."""

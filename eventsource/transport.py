@@ -333,6 +333,7 @@ class Exchange:
             self._watchdog.set()
         self._sockets.release()
         if self._response is not None:
+            self._response.raw.close()  # which Response.close() omits after read_error_body()
             self._response.close()
         if self._transport.owns_session:
             self._transport.session.close()

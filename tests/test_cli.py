@@ -1,0 +1,63 @@
+"""The command, for now the demo, as a person starts it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eventsource import __version__, cli, demo
+
+
+def run(*command):
+    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "-m", "eventsource", "demo"],
+        [str(Path(sys.executable).with_name("eventsource")), "demo"],
+    ],
+    ids=["module", "script"],
+)
+def test_the_demo_streams_drops_resumes_and_ends(command):
+    done = run(*command)
+    assert done.returncode == 0, done
+    assert done.stderr == ""
+    kinds = [line.split()[2] for line in done.stdout.splitlines()]
+    assert kinds[:2] == ["server", "open"]
+    assert kinds.count("open") == 2
+    assert kinds.count("error") == 1
+    assert kinds.count("message") + kinds.count("price") == 12
+    assert kinds[-2:] == ["closed", "every"]
+    assert "reconnecting in" in done.stdout
+
+
+def test_the_demo_needs_no_more_than_ten_seconds():
+    events = demo.LAST * demo.INTERVAL
+    longest_reconnect = 1.0 * 1.1
+    assert events + longest_reconnect < 9
+
+
+def test_the_demo_says_so_when_events_are_missing(monkeypatch, capsys):
+    monkeypatch.setattr(demo, "LAST", 13)  # the server's process still counts to 12
+    assert demo.main() == 1
+    assert "NOT every event" in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"eventsource {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "more"]])
+def test_wrong_use_is_explained(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: eventsource" in capsys.readouterr().err

@@ -1,0 +1,156 @@
+"""The house as a whole: its floors, its words, its promises to the type checkers."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eventsource
+from eventsource.testing import SSEServer
+
+from .support import HEAD, LIMIT
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(eventsource.__file__).parent
+
+FLOORS = [
+    "events",
+    "urls",
+    "errors",
+    "parser",
+    "reconnect",
+    "wakeup",
+    "arguments",
+    "connection",
+    "transport",
+    "stream",
+    "handlers",
+    "browser",
+    "source",
+    "client",
+    "testing",
+    "demo",
+    "cli",
+    "__main__",
+]
+"""Each module imports only what stands above it."""
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE)
+        if relative.name != "__init__.py":
+            yield relative.parts[0].removesuffix(".py"), path
+
+
+def relative_imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            in_folder = path.parent != PACKAGE and node.level == 1
+            if not in_folder:
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+                yield from (name.split(".")[0] for name in names)
+
+
+@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda x: Path(x).stem)
+def test_a_module_imports_only_what_stands_above_it(module, path):
+    above = FLOORS[: FLOORS.index(module)]
+    assert set(relative_imports(path)) <= {*above, "__version__"}
+
+
+def test_contributing_lists_the_modules_in_their_order():
+    listed = re.findall(r"^\| (`.*?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    names = [
+        name.strip("/").removesuffix(".py") for name in re.findall(r"`(.*?)`", "".join(listed))
+    ]
+    assert [*names, "__main__"] == FLOORS
+
+
+def test_the_package_never_sleeps():
+    for _, path in modules():
+        assert "sleep(" not in path.read_text()
+
+
+def test_all_that_is_exported_is_there():
+    assert sorted(eventsource.__all__) == eventsource.__all__
+    for name in eventsource.__all__:
+        assert getattr(eventsource, name).__module__.startswith("eventsource")
+
+
+def test_every_exception_is_a_requests_exception():
+    import requests
+
+    from eventsource import errors
+
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and kind.__module__ == errors.__name__:
+            assert issubclass(kind, requests.RequestException), name
+
+
+def readme_blocks(language):
+    text = (ROOT / "README.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("block", readme_blocks("python"))
+def test_the_readmes_code_runs(block, capsys):
+    def script(connection):
+        request = connection.read_request()
+        if request.header("Last-Event-ID") in (None, "42"):
+            connection.send(HEAD)
+            if request.method == "POST":
+                connection.send(b'data: {"token": "Hel"}\n\ndata: {"token": "lo"}\n\n')
+                connection.send(b"data: [DONE]\n\n")
+                connection.hold()
+            connection.send(b"retry: 20\nid: 43\ndata: hello\n\n")
+            connection.send(b'event: price\ndata: {"price": 1}\n\n')
+        else:
+            connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    with SSEServer(script) as server:
+        names = {"fetch_token": lambda: "token", "__name__": "readme"}
+        code = re.sub(r"https://example\.com/", server.url, block)
+        exec(compile(code, "README.md", "exec"), names)  # noqa: S102
+        if "source" in names:
+            names["source"].close()
+            assert names["source"].join(LIMIT)
+    output = capsys.readouterr().out
+    if "POST" in block:
+        assert output == "Hello"
+    elif "print" in block:
+        assert "hello" in output
+
+
+def test_the_readme_has_the_two_commands():
+    assert readme_blocks("sh") == [
+        "python -m pip install . && python -m eventsource demo\n",
+        "python -m pip install -e '.[test]' && python -m pytest\n",
+    ]
+
+
+def test_an_open_source_does_not_keep_the_program_from_ending():
+    program = (
+        "import sys\n"
+        "from eventsource import EventSource\n"
+        "from eventsource.testing import SSEServer\n"
+        "def script(connection):\n"
+        "    connection.start_stream()\n"
+        "    connection.hold()\n"
+        "server = SSEServer(script)\n"
+        "source = EventSource(server.url, on_message=print)\n"
+        "server.wait_for_request()\n"
+        "sys.exit(3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
