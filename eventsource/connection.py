@@ -213,16 +213,11 @@ class _AbortableConnection(HTTPConnection):
                 for option in [*(self.socket_options or []), *KEEP_ALIVE]:
                     sock.setsockopt(*option)
                 sock.settimeout(self.timeout)
-                if self.source_address:
-                    sock.bind(self.source_address)
                 sockets.watch(sock)
                 sock.connect(address)
             except OSError as error:
                 sock.close()
                 failure = error
-            except BaseException:
-                sock.close()
-                raise
             else:
                 return sock
         raise failure

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from eventsource import __version__, cli, demo
+from eventsource import EventStream, __version__, cli, demo
+from eventsource.testing import SSEServer
+
+from .support import messages
 
 
 def run(*command):
@@ -46,6 +49,18 @@ def test_the_demo_says_so_when_events_are_missing(monkeypatch, capsys):
     monkeypatch.setattr(demo, "LAST", 13)  # the server's process still counts to 12
     assert demo.main() == 1
     assert "NOT every event" in capsys.readouterr().out
+
+
+def test_the_demos_server_numbers_drops_half_way_and_goes_on(monkeypatch):
+    monkeypatch.setattr(demo, "INTERVAL", 0.0)
+    with SSEServer(demo.count) as server:
+        first = list(EventStream(server.url, reconnect=None))
+        second = EventStream(server.url, reconnect=None, last_event_id="6")
+        rest = messages(second, 7)
+        second.close()
+    assert [event.last_event_id for event in first[1:-1]] == list("123456")
+    assert [event.last_event_id for event in rest[:-1]] == ["7", "8", "9", "10", "11", "12"]
+    assert rest[-1].type == "bye"
 
 
 def test_the_version_is_the_packages(capsys):

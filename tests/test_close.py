@@ -28,7 +28,6 @@ from .support import (
     Recorder,
     port_that_never_answers,
     port_that_refuses,
-    respond,
     stream,
     wait_until,
 )

@@ -25,7 +25,6 @@ from .support import (
     LIMIT,
     QUICK,
     Recorder,
-    port_that_refuses,
     record,
     status,
     stream,

@@ -27,7 +27,6 @@ from eventsource import stream as stream_module
 from eventsource.testing import SSEServer
 
 from .support import (
-    HEAD,
     LIMIT,
     QUICK,
     Recorder,

@@ -279,6 +279,53 @@ def test_cookies_are_kept_across_exchanges():
     assert sorted(second.split("; ")) == ["mine=2", "sid=1"]
 
 
+# --- Proxies ---
+
+
+def test_a_proxy_of_the_environment_is_used_and_the_exchange_can_be_aborted(monkeypatch):
+    with SSEServer(respond(HEAD, then="hold")) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//u:p@"))
+        opened = Opened(exchange_with("http://some.host:81/path?q"))
+        opened.wait_for(b"<open>")
+        opened.exchange.abort()
+        opened.join()
+        request = proxy.requests[0]
+        assert proxy.connections[0].gone.wait(LIMIT)
+    assert isinstance(opened.error, Aborted)
+    assert request.target == "http://some.host:81/path?q"
+    assert request.header("Proxy-Authorization") == "Basic dTpw"
+
+
+def test_no_proxy_is_obeyed(monkeypatch):
+    with SSEServer(respond(HEAD)) as server:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1/")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        request_of(server)
+
+
+def test_a_tunnel_through_a_proxy_can_be_aborted_in_the_tls_handshake():
+    def tunnel(connection):
+        connection.read_request()
+        connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        connection.sock.recv(1)
+        connection.hold()
+
+    with SSEServer(tunnel) as proxy:
+        exchange = exchange_with("https://some.host/", proxies={"https": proxy.url})
+        opened = Opened(exchange)
+        proxy.wait_for_request()
+        exchange.abort()
+        opened.join()
+        assert (proxy.requests[0].method, proxy.requests[0].target) == ("CONNECT", "some.host:443")
+        assert proxy.connections[0].gone.wait(LIMIT)
+    assert isinstance(opened.error, Aborted)
+
+
+def test_the_adapter_leaves_other_proxies_alone():
+    with pytest.raises(requests.exceptions.InvalidSchema, match="SOCKS"):
+        exchange_with("http://some.host/", proxies={"http": "socks5://127.0.0.1:1"}).open()
+
+
 # --- Redirects ---
 
 
@@ -677,6 +724,46 @@ def test_a_look_up_that_takes_longer_than_the_connect_timeout_fails(monkeypatch)
         exchange.open()
     answer.set()
     exchange.abort()
+
+
+def test_a_name_that_cannot_be_one_is_an_invalid_url():
+    with SSEServer(redirect("http://a..b/")) as server:
+        exchange = exchange_with(server.url)
+        with pytest.raises(requests.exceptions.InvalidURL):
+            exchange.open()
+        exchange.abort()
+
+
+def test_a_session_of_ours_works_outside_an_exchange_too():
+    with SSEServer(respond(HEAD)) as server:
+        session = connection_module.new_session()
+        assert session.get(server.url, timeout=LIMIT).status_code == 200
+        session.close()
+
+
+def test_abort_between_the_look_up_and_the_connection(monkeypatch):
+    exchange = exchange_with("http://some.host/")
+
+    def resolver(host, port, flags=0):
+        exchange.abort()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))]
+
+    monkeypatch.setattr(connection_module, "_get_addresses", resolver)
+    with pytest.raises(Aborted):
+        exchange.open()
+
+
+def test_abort_before_the_look_up(monkeypatch):
+    exchange = exchange_with("http://some.host/")
+
+    def resolver(host, port, flags=0):
+        assert flags, "looked up though aborted"
+        exchange.abort()
+        raise socket.gaierror("not a number")
+
+    monkeypatch.setattr(connection_module, "_get_addresses", resolver)
+    with pytest.raises(Aborted):
+        exchange.open()
 
 
 def test_abort_while_connecting():
