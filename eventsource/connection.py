@@ -76,7 +76,7 @@ class Sockets:
                     sock.shutdown(socket.SHUT_RDWR)
 
     def release(self) -> None:
-        """Close the duplicates; the connections made so far have been closed."""
+        """Close the duplicates; the connections have been closed."""
         with self._lock:
             while self._duplicates:
                 self._duplicates.pop().close()
@@ -84,8 +84,8 @@ class Sockets:
     def settle(self) -> None:
         """The response has come, on the connection made last: forget the others.
 
-        Others there are of addresses that refused, and after an authentication
-        that took two connections.
+        Others there are of addresses that refused, of redirects, and after an
+        authentication that took two connections.
         """
         with self._lock:
             while len(self._duplicates) > 1:

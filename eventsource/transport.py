@@ -81,7 +81,7 @@ class Transport:
         """Return a new exchange, not yet opened."""
         return Exchange(self)
 
-    def send(self, sockets: Sockets, last_event_id: str) -> requests.Response:
+    def send(self, last_event_id: str) -> requests.Response:
         """Send the request, follow redirects, return the response, its body unread."""
 
         def finish(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -103,7 +103,7 @@ class Transport:
             allow_redirects=False,
             **options,
         )
-        return self._follow_redirects(sockets, response, last_event_id) if follow else response
+        return self._follow_redirects(response, last_event_id) if follow else response
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add credentials: what the caller gave most explicitly wins, `.netrc` is last."""
@@ -119,7 +119,7 @@ class Transport:
         return auth(request) if auth is not None else request
 
     def _follow_redirects(
-        self, sockets: Sockets, response: requests.Response, last_event_id: str
+        self, response: requests.Response, last_event_id: str
     ) -> requests.Response:
         home = origin_of(response.request.url or self.url)
         at_home = True  # false for good once another origin has been asked
@@ -146,7 +146,6 @@ class Transport:
                 self.options.get("cert"),
             )
             response.close()
-            sockets.release()
             response = self.session.send(
                 request, timeout=self.options["timeout"], allow_redirects=False, **settings
             )
@@ -221,7 +220,7 @@ class Exchange:
         with self._reading():
             token = current_sockets.set(self._sockets)
             try:
-                self._response = self._transport.send(self._sockets, last_event_id)
+                self._response = self._transport.send(last_event_id)
                 self._sockets.settle()
             finally:
                 current_sockets.reset(token)

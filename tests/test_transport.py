@@ -392,9 +392,11 @@ def test_what_was_dropped_does_not_come_back_further_on():
         SSEServer(lambda c: redirect("/3")(c), lambda c: redirect(home.url + "4")(c)) as away,
     ):
         servers[:] = home, away
-        exchange = exchange_with(home.url, **SECRETS)
-        exchange.open()
-        exchange.abort()
+        with requests.Session() as session:
+            session.cookies.set("sid", "secret", domain="127.0.0.1")
+            exchange = exchange_with(home.url, session, **SECRETS)
+            exchange.open()
+            exchange.abort()
         assert [r.target for r in home.requests + away.requests] == ["/", "/4", "/2", "/3"]
         later = [home.requests[1], *away.requests]
     assert "secret" not in repr(later)
@@ -701,7 +703,7 @@ def test_abort_while_the_name_is_looked_up(monkeypatch):
         raise socket.gaierror("no")
 
     monkeypatch.setattr(connection_module, "_get_addresses", resolver)
-    opened = Opened(exchange_with("http://some.host/"))
+    opened = Opened(exchange_with("http://some.host/", timeout=None))
     assert asked.wait(LIMIT)
     opened.exchange.abort()
     opened.join()  # though the resolver is still busy
