@@ -351,7 +351,6 @@ class EventStream:
             self._from_server = parser.reconnection_time
         if had_event:
             self._had_event = True
-            self._failures = 0
             self._quiet = 0.0
         return list(items)
 

@@ -605,6 +605,17 @@ def test_restart_makes_a_new_connection_at_once_and_yields_no_error():
         assert joined(thread)
 
 
+def test_a_loss_after_a_restart_is_an_error_like_any_other():
+    with SSEServer(
+        stream(b"data: a\n\n", then="hold"), stream(b"data: b\n\n"), stream(then="hold")
+    ) as server:
+        with EventStream(server.url, reconnect=QUICK) as events:
+            messages(events)
+            events.restart()
+            assert [next(events).type for _ in range(3)] == ["open", "message", "error"]
+            assert next(events).type == "open"
+
+
 def test_restart_cuts_a_back_off_short():
     with SSEServer(stream(), stream(b"data: b\n\n", then="hold")) as server:
         events = EventStream(server.url, reconnect=ReconnectPolicy(delay=3600))
