@@ -8,7 +8,7 @@ requests has an exception of its own (`ConnectionError`, `SSLError`,
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import requests
 import urllib3
@@ -49,6 +49,9 @@ class UnexpectedStatus(EventSourceError, requests.HTTPError):
             response=response,
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.response,)
+
 
 class UnexpectedContentType(EventSourceError):
     """The server answered 200, but with something that is no event stream.
@@ -65,6 +68,9 @@ class UnexpectedContentType(EventSourceError):
             response=response,
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.response,)
+
 
 class EventTooLarge(EventSourceError):
     """An event is larger than `max_event_size`; its source closes for good.
@@ -78,6 +84,9 @@ class EventTooLarge(EventSourceError):
         self.size = size
         self.limit = limit
         super().__init__(f"an event of at least {size} bytes exceeds max_event_size={limit}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.size, self.limit)
 
 
 def describe(error: BaseException) -> BaseException:

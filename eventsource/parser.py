@@ -34,8 +34,9 @@ class EventStreamParser:
         last_event_id: the last event ID at the start: a reconnected stream goes
             on from where the one before it was.
         origin: given to each event as its `origin`.
-        max_event_size: the largest event, in bytes: its `data`, `event` and `id`
-            lines together, and any single line.
+        max_event_size: the largest event, in bytes: what is kept of it, which are
+            its `data`, `event` and `id` lines so far, and the line being read,
+            whatever that is.
 
     Attributes:
         last_event_id: the last event ID. It moves when a block ends, also when
@@ -111,8 +112,11 @@ class EventStreamParser:
             elif colon and comments:
                 items.append(Comment(value.decode("utf-8", "replace")))
         else:
-            if self._size + len(self._line) > self._max_event_size:
-                self._fail(self._size + len(self._line))
+            unfinished = len(self._line)
+            if self._at_start and _BOM.startswith(self._line):
+                unfinished = 0  # it may yet become a byte order mark
+            if self._size + unfinished > self._max_event_size:
+                self._fail(self._size + unfinished)
         if self.error is not None and not items:
             raise self.error
         return items
@@ -137,6 +141,10 @@ class EventStreamParser:
                 self._at_start = False
                 lines[0] = lines[0].removeprefix(_BOM)
         self._line += rest
+        if self._at_start and len(self._line) >= len(_BOM):
+            self._at_start = False
+            if self._line.startswith(_BOM):
+                del self._line[: len(_BOM)]
         return lines
 
     def _process_field(self, name: bytes, value: bytes, size: int) -> None:

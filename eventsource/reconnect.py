@@ -100,10 +100,10 @@ class ReconnectPolicy:
         if failures:
             first = max(reconnection_time, MIN_RECONNECTION_TIME)
             try:
-                grown = first * self.factor ** (failures - 1)
+                grown = first * float(self.factor) ** (failures - 1)
             except OverflowError:
                 grown = math.inf
-            wait = max(wait, min(grown, self.max_delay))
+            wait = max(wait, min(grown, max(self.max_delay, MIN_RECONNECTION_TIME)))
         if retry_after is not None:
             wait = max(wait, min(retry_after, MAX_RECONNECTION_TIME))
         return wait * (1 + self.jitter * random)
@@ -135,7 +135,11 @@ def check_number(name: str, value: object, least: float, most: float = math.inf)
     """Refuse what is no finite number from `least` to `most`, naming the argument."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, not {value!r}")
-    if not math.isfinite(value) or not least <= value <= most:
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an int beyond all floats
+        finite = False
+    if not finite or not least <= value <= most:
         bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
         raise ValueError(f"{name} must be {bounds} and finite, not {value!r}")
 

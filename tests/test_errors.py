@@ -1,0 +1,90 @@
+"""The exceptions: what they say, what they are, and that they can be handed on."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import requests
+import urllib3
+
+from eventsource import EventTooLarge, StreamEnded, UnexpectedContentType, UnexpectedStatus
+from eventsource.errors import describe
+
+
+def response(status=404, reason="Not Found", **headers):
+    result = requests.Response()
+    result.status_code = status
+    result.reason = reason
+    result.headers.update(headers)
+    result._content = b"body"
+    return result
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (UnexpectedStatus(response()), "the server answered 404 Not Found, not 200"),
+        (UnexpectedStatus(response(204, "")), "the server answered 204, not 200"),
+        (
+            UnexpectedContentType(response(200, **{"content-type": "a/b"})),
+            "the response's content type is 'a/b', not 'text/event-stream'",
+        ),
+        (EventTooLarge(5, 4), "an event of at least 5 bytes exceeds max_event_size=4"),
+        (StreamEnded("over"), "over"),
+    ],
+)
+def test_they_say_what_happened_and_can_be_copied(error, text):
+    for other in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301
+        assert type(other) is type(error)
+        assert str(other) == text
+        assert getattr(other, "limit", 4) == 4
+        if other.response is not None:
+            assert other.response.content == b"body"
+
+
+URL = "http://user:secret@host/path?secret"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (
+            requests.ConnectionError(
+                urllib3.exceptions.MaxRetryError(None, "/path?secret", OSError("refused"))
+            ),
+            requests.ConnectionError,
+            "refused",
+        ),
+        (requests.exceptions.InvalidURL(f"bad {URL!r}"), requests.exceptions.InvalidURL, None),
+        (requests.ConnectionError(), requests.ConnectionError, ""),
+        (urllib3.exceptions.ProtocolError("cut"), requests.exceptions.ChunkedEncodingError, "cut"),
+        (urllib3.exceptions.DecodeError("x"), requests.exceptions.ContentDecodingError, "x"),
+        (urllib3.exceptions.SSLError("x"), requests.exceptions.SSLError, "x"),
+        (urllib3.exceptions.HTTPError("x"), requests.ConnectionError, "x"),
+        (
+            urllib3.exceptions.LocationParseError(URL),
+            requests.exceptions.InvalidURL,
+            "Failed to parse: http://host/path",
+        ),
+    ],
+)
+def test_errors_from_below_become_requests_exceptions_without_secrets(error, kind, text):
+    described = describe(error)
+    assert type(described) is kind
+    assert "secret" not in f"{described}{described!r}{described.args}"
+    assert text is None or str(described) == text
+
+
+def test_what_is_not_requests_own_stays_as_it_is():
+    class OtherError(requests.RequestException):
+        def __init__(self, a, b):
+            super().__init__(a + b)
+
+    for error in (
+        KeyError("x"),
+        OtherError("a", "b"),
+        requests.exceptions.JSONDecodeError("message", "document", 0),
+    ):
+        assert describe(error) is error
