@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from urllib3.util import parse_url
 
-from .urls import redact
+from .urls import redact_strictly
 
 DEFAULT_TIMEOUT: Final = (10.0, None)
 """Seconds to connect, and to wait for bytes (no limit: a stream may be silent)."""
@@ -42,9 +43,12 @@ def check_url(url: object) -> str:
     """
     if not isinstance(url, str):
         raise TypeError(f"url must be a str, not {url!r}")
-    refusal = f"url must be an absolute URL such as 'https://host/path', not {redact(url)!r}"
+    refusal = (
+        f"url must be an absolute URL such as 'https://host/path', not {redact_strictly(url)!r}"
+    )
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)", url.lstrip())
-    if scheme is None:
+    # "localhost:8000/path" has a scheme by the letter, and a forgotten one in fact.
+    if scheme is None or re.match(r"[^:/]*:[0-9]+(/|$)", url.lstrip()):
         raise requests.exceptions.MissingSchema(refusal)
     if scheme.group().lower() in ("http", "https"):
         try:
@@ -74,24 +78,30 @@ def check_options(method: object, session: object, options: Mapping[str, Any]) -
         raise TypeError(f"session must be a requests.Session or None, not {session!r}")
     for name, value in options.items():
         if name == "auth":
-            if not (value is None or callable(value) or (type(value) is tuple and len(value) == 2)):
-                raise TypeError("auth must be a callable or a (user, password) tuple")
+            _check_auth(value)
         elif name not in _OPTIONS:
             raise TypeError(f"unexpected keyword argument {name!r}")
         elif value is not None and not isinstance(value, _OPTIONS[name]):
             kinds = " or ".join(kind.__name__ for kind in _OPTIONS[name])
             raise TypeError(f"{name} must be of type {kinds}, not {type(value).__name__}")
-    _check_headers(options.get("headers") or {})
+    check_headers(options.get("headers") or {})
     try:
         _check_timeout(options.get("timeout", DEFAULT_TIMEOUT))
     except ValueError as error:
         raise ValueError(f"timeout: {error}") from None
+    _check_proxies(options.get("proxies") or {})
     for name in ("params", "json", "cookies"):
         if options.get(name) is not None:
             _check_sendable(name, options[name])
 
 
-def _check_headers(headers: Mapping[Any, Any]) -> None:
+def check_headers(headers: Mapping[Any, Any]) -> None:
+    """Refuse header fields that cannot be sent, naming them but not their values.
+
+    Raises:
+        TypeError: a name or value is neither text nor bytes.
+        ValueError: a name or value holds what must not be in it.
+    """
     for name, value in headers.items():
         if not isinstance(name, str | bytes) or not isinstance(value, str | bytes | None):
             raise TypeError(f"headers: {name!r} and its value must be str or bytes")
@@ -112,6 +122,33 @@ def _check_headers(headers: Mapping[Any, Any]) -> None:
         bad = re.search(r"[\r\n\0]|^\s", line)
         if bad:
             raise ValueError(f"{label}: {bad.group()!r} at index {bad.start()} is not allowed")
+
+
+def _check_auth(auth: object) -> None:
+    if auth is None or callable(auth):
+        return
+    if type(auth) is not tuple or len(auth) != 2:
+        raise TypeError("auth must be a callable or a (user, password) tuple")
+    for part in auth:
+        if not isinstance(part, str | bytes):
+            raise TypeError("auth: user and password must be str or bytes")
+        if isinstance(part, str) and not part.isascii():
+            try:
+                part.encode("latin-1")
+            except UnicodeEncodeError:
+                raise ValueError("auth: not latin-1; pass user and password as bytes") from None
+
+
+def _check_proxies(proxies: Mapping[Any, Any]) -> None:
+    for name, url in proxies.items():
+        if url is None or name == "no_proxy":
+            continue
+        try:
+            host = parse_url(url).host
+        except (TypeError, AttributeError, urllib3.exceptions.LocationParseError):
+            host = None
+        if not host:
+            raise ValueError(f"proxies[{name!r}] is not a URL")
 
 
 def _check_sendable(name: str, value: object) -> None:
@@ -137,3 +174,48 @@ def _check_timeout(timeout: Any) -> None:
     for seconds in timeout:
         if seconds is not None and not seconds <= threading.TIMEOUT_MAX:
             raise ValueError(f"must be at most {threading.TIMEOUT_MAX}, not {seconds!r}")
+
+
+def with_read_timeout(timeout: Any, seconds: float) -> Any:
+    """Return `timeout`, in any of its forms, with a limit to read if it has none."""
+    if timeout is None:
+        return (None, seconds)
+    if isinstance(timeout, tuple) and timeout[1] is None:
+        return (timeout[0], seconds)
+    return timeout
+
+
+class ReplayableBody:
+    """The request's body, brought back to its beginning for each attempt.
+
+    Text, bytes and what is encoded anew need nothing; a file is rewound to where it
+    stood; an iterator or an uploaded file can be sent once only.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._sent = False
+        self._file: Any = None
+        data: Any = options.get("data")
+        self._once = bool(options.get("files"))
+        if hasattr(data, "read"):
+            try:
+                self._start = data.tell()
+                self._file = data
+            except (AttributeError, OSError):
+                self._once = True
+        elif hasattr(data, "__next__"):
+            self._once = True
+
+    def rewind(self) -> None:
+        """Prepare the body for being sent.
+
+        Raises:
+            requests.exceptions.UnrewindableBodyError: it has been sent and is gone.
+        """
+        if self._sent and self._once:
+            raise requests.exceptions.UnrewindableBodyError(
+                "the request's body has been sent and cannot be sent again"
+            )
+        if self._sent and self._file is not None:
+            self._file.seek(self._start)
+        self._sent = True

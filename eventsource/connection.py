@@ -46,6 +46,11 @@ KEEP_ALIVE: Final = [
 ]
 
 
+MAX_INTERIM: Final = 100
+"""Interim responses (1xx) before the answer: more than any server sends, less than
+would keep a reader busy for ever."""
+
+
 class Sockets:
     """The sockets of one exchange, in all their phases, from the look-up of the name.
 
@@ -160,11 +165,16 @@ class _Response(http.client.HTTPResponse):
         self.fp = _HeadReader(fp)  # type: ignore[assignment]
         try:
             super().begin()
+            interim = 0
             while 100 < self.status < 200 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
+                interim += 1
+                if interim > MAX_INTERIM:
+                    raise http.client.HTTPException(f"more than {MAX_INTERIM} interim responses")
                 self.headers = None  # type: ignore[assignment]  # else begin() does nothing
                 super().begin()
         finally:
-            self.fp = fp
+            if self.fp is not None:  # else begin() has closed it
+                self.fp = fp
 
 
 class _HeadReader:
@@ -179,6 +189,9 @@ class _HeadReader:
             raise http.client.RemoteDisconnected("the connection ended within the response's head")
         return line
 
+    def close(self) -> None:
+        self._fp.close()
+
 
 class _AbortableConnection(HTTPConnection):
     """A connection whose socket is in `Sockets` before it connects.
@@ -187,6 +200,9 @@ class _AbortableConnection(HTTPConnection):
     """
 
     response_class = _Response
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"  # as it stands in the texts of errors
 
     def _new_conn(self) -> socket.socket:
         sockets = current_sockets.get()
@@ -208,16 +224,18 @@ class _AbortableConnection(HTTPConnection):
     def _connect(self, sockets: Sockets, host: str) -> socket.socket:
         failure = OSError("the name has no address")
         for family, kind, protocol, _, address in sockets.look_up(host, self.port, self.timeout):
-            sock = socket.socket(family, kind, protocol)
+            sock = None
             try:
+                sock = socket.socket(family, kind, protocol)
                 for option in [*(self.socket_options or []), *KEEP_ALIVE]:
                     sock.setsockopt(*option)
                 sock.settimeout(self.timeout)
                 sockets.watch(sock)
                 sock.connect(address)
             except OSError as error:
-                sock.close()
                 failure = error
+                if sock is not None:
+                    sock.close()
             else:
                 return sock
         raise failure
@@ -228,11 +246,17 @@ class _AbortableHTTPSConnection(_AbortableConnection, HTTPSConnection):
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
     # urllib3's own classes do not match its protocol for pyright either.
     ConnectionCls = _AbortableConnection  # pyright: ignore[reportAssignmentType]
 
 
 class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
     ConnectionCls = _AbortableHTTPSConnection  # pyright: ignore[reportAssignmentType]
 
 

@@ -124,6 +124,8 @@ def _plain_text(error: BaseException) -> str:
     # MaxRetryError quotes the URL's path and query; what it wraps does not.
     while isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
         error = error.reason
+    if isinstance(error, urllib3.exceptions.LocationParseError):
+        return "a URL cannot be parsed"  # it may be a proxy's, with a password
     return redact_text(str(error))
 
 
@@ -131,7 +133,6 @@ FUTILE: Final = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.MissingSchema,
     requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidHeader,
     requests.exceptions.UnrewindableBodyError,
 )
 """Failures that another attempt would only repeat."""

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 MIN_RECONNECTION_TIME: Final = 0.02
-"""The shortest wait a server can ask for, so that `retry: 0` makes no hot loop."""
+"""The shortest wait, so that neither `retry: 0` nor `delay=0` makes a hot loop."""
 MAX_RECONNECTION_TIME: Final = 3600.0
 """The longest wait a server can ask for: a typing error in a `retry` field or a
 `Retry-After` must not silence a client for days."""
@@ -96,14 +96,13 @@ class ReconnectPolicy:
             retry_after: what the server's `Retry-After` asks for, in seconds. It
                 can only lengthen the wait.
         """
-        wait = reconnection_time
+        first = wait = max(reconnection_time, MIN_RECONNECTION_TIME)
         if failures:
-            first = max(reconnection_time, MIN_RECONNECTION_TIME)
             try:
                 grown = first * float(self.factor) ** (failures - 1)
             except OverflowError:
                 grown = math.inf
-            wait = max(wait, min(grown, max(self.max_delay, MIN_RECONNECTION_TIME)))
+            wait = max(wait, min(grown, self.max_delay))
         if retry_after is not None:
             wait = max(wait, min(retry_after, MAX_RECONNECTION_TIME))
         return wait * (1 + self.jitter * random)

@@ -181,10 +181,15 @@ class EventSource(BrowserNames):
         with self._start_lock:
             if self._thread is not None or self._closed:
                 return
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run, name=f"eventsource {redact(self.url)}", daemon=True
             )
-            self._thread.start()
+            self._thread = thread
+            try:
+                thread.start()
+            except BaseException:  # no thread could be had; another call may try again
+                self._thread = None
+                raise
 
     def restart(self) -> None:
         """Drop this connection and make another now; a wait is cut short.
@@ -219,7 +224,8 @@ class EventSource(BrowserNames):
         if timeout is not None:
             check_number("timeout", timeout, 0)
             timeout = min(timeout, threading.TIMEOUT_MAX)
-        thread = self._thread
+        with self._start_lock:  # which another thread may just be doing
+            thread = self._thread
         if thread is None:
             return True
         if thread is threading.current_thread():
@@ -306,10 +312,11 @@ class EventSource(BrowserNames):
                         return
                 # A block that is no event may have moved the id after the last event.
                 self._last_event_id = stream.resume_id
-        except Exception:
-            logger.exception("%r: closed by an unexpected error", self)
+        except BaseException as error:  # SystemExit from a handler, for one
+            logger.exception("%r: closed by %s", self, type(error).__name__)
+            if not isinstance(error, Exception):
+                raise
         finally:
-            # Also when a handler has raised SystemExit or KeyboardInterrupt.
             self.close()
 
     def _dispatch(self, item: Item) -> bool:

@@ -104,7 +104,9 @@ class EventStream:
         session: requests.Session | None = None,
         **request_options: Any,
     ) -> None:
-        self._transport = Transport(url, method=method, session=session, options=request_options)
+        self._transport = Transport(
+            url, method=method, session=session, silence=event_timeout, options=request_options
+        )
         check_last_event_id("last_event_id", last_event_id)
         if reconnect is not None and not isinstance(reconnect, ReconnectPolicy):
             raise TypeError(f"reconnect must be a ReconnectPolicy or None, not {reconnect!r}")
@@ -228,7 +230,9 @@ class EventStream:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_quiet"):  # else the constructor has refused its arguments
+        # Not if the constructor has refused its arguments. Nor on a session of the
+        # caller's: the collector may run in a thread that holds the session's locks.
+        if hasattr(self, "_quiet") and self._transport.owns_session:
             self.close()
 
     def _become(self, state: ReadyState) -> bool:
@@ -266,7 +270,11 @@ class EventStream:
             The items in order; none when the stream is closed.
         """
         while self._state is not ReadyState.CLOSED:
-            items = self._connect() if self._exchange is None else self._read(self._exchange)
+            try:
+                items = self._connect() if self._exchange is None else self._read(self._exchange)
+            except BaseException:  # Ctrl-C, say: the next call begins with a new connection
+                self._forget_exchange()
+                raise
             if items:
                 return items
         return []
@@ -353,6 +361,13 @@ class EventStream:
             self._had_event = True
             self._quiet = 0.0
         return list(items)
+
+    def _forget_exchange(self) -> None:
+        with self._lock:
+            exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abort()
+        self._become(ReadyState.CONNECTING)
 
     def _lost(self, exchange: Exchange, error: Exception) -> list[Item]:
         """The exchange is over: decide what follows, and say so."""

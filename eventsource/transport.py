@@ -13,21 +13,31 @@ that the caller brings keeps its own adapters; there only urllib3's own
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.auth import HTTPBasicAuth
 from requests.structures import CaseInsensitiveDict
 from requests.utils import default_user_agent, get_auth_from_url, get_netrc_auth
+from urllib3.exceptions import LocationParseError
 
-from .arguments import DEFAULT_TIMEOUT, check_options, check_url
+from .arguments import (
+    DEFAULT_TIMEOUT,
+    ReplayableBody,
+    check_headers,
+    check_options,
+    check_url,
+    with_read_timeout,
+)
 from .connection import Sockets, current_sockets, new_session
 from .errors import Aborted, EventTimeout, describe
-from .urls import origin_of
+from .urls import origin_of, redact_strictly
 from .wakeup import Wakeup
 
 READ_SIZE: Final = 64 * 1024
@@ -36,6 +46,8 @@ ERROR_BODY_SIZE: Final = 64 * 1024
 """Bytes kept of the body of a response that is no event stream."""
 ERROR_BODY_TIME: Final = 1.0
 """Seconds spent at the most on reading such a body."""
+LATENESS: Final = 0.01
+"""Seconds by which a limit may be noticed late, which saves thread switches."""
 
 OWN_HEADERS: Final = {
     "Accept": "text/event-stream",
@@ -45,6 +57,10 @@ OWN_HEADERS: Final = {
 }
 """Header fields of every request; the caller's take precedence."""
 
+_T = TypeVar("_T")
+
+logger = logging.getLogger(__name__)
+
 
 class Transport:
     """What all exchanges of one source have in common: the request and the session.
@@ -53,6 +69,9 @@ class Transport:
         url: an absolute URL.
         method: the request method.
         session: a session of the caller's, or None for one of our own.
+        silence: seconds without a byte that end an exchange on a session of the
+            caller's, where `Exchange.limit` cannot end the wait for the headers;
+            unless the options have a timeout to read.
         options: further arguments of `requests.Session.request`.
 
     Raises:
@@ -65,6 +84,7 @@ class Transport:
         *,
         method: str = "GET",
         session: requests.Session | None = None,
+        silence: float | None = None,
         options: Mapping[str, Any],
     ) -> None:
         self.url = check_url(url)
@@ -73,6 +93,9 @@ class Transport:
         self.owns_session = session is None
         self.session = new_session() if session is None else session
         self.options = {"timeout": DEFAULT_TIMEOUT, "allow_redirects": True, **options}
+        if session is not None and silence is not None:
+            self.options["timeout"] = with_read_timeout(self.options["timeout"], silence)
+        self._body = ReplayableBody(self.options)
         self.headers: CaseInsensitiveDict[Any] = CaseInsensitiveDict(OWN_HEADERS)
         self.headers.update(self.options.pop("headers", None) or {})
         self.auth = self.options.pop("auth", None)
@@ -87,10 +110,12 @@ class Transport:
         def finish(request: requests.PreparedRequest) -> requests.PreparedRequest:
             # Runs as the request's `auth`: the last step of preparing it. So
             # sessions that override `request()` to add tokens of their own work.
+            request.register_hook("response", _bound_challenge)  # before the auth's own
             request = self._authorize(request)
             _finish(request, last_event_id)
             return request
 
+        self._body.rewind()
         options = dict(self.options)
         follow = options.pop("allow_redirects")
         options["proxies"] = dict(options.get("proxies") or {})  # the session adds to it
@@ -132,12 +157,6 @@ class Transport:
             followed += 1
             url = request.url or ""
             at_home = at_home and origin_of(url) == home
-            if at_home:
-                sent = response.request.headers.get("Authorization")
-                if sent is not None and "Authorization" in request.headers:
-                    request.headers["Authorization"] = sent  # and not .netrc's
-            else:
-                request = self._bare_request(request, last_event_id)
             settings = self.session.merge_environment_settings(
                 url,
                 dict(self.options.get("proxies") or {}),
@@ -146,9 +165,22 @@ class Transport:
                 self.options.get("cert"),
             )
             response.close()
-            response = self.session.send(
-                request, timeout=self.options["timeout"], allow_redirects=False, **settings
-            )
+            try:
+                if not at_home:
+                    request = self._bare_request(request, last_event_id)
+                elif "Authorization" in request.headers and (
+                    sent := response.request.headers.get("Authorization")
+                ):
+                    request.headers["Authorization"] = sent  # and not .netrc's
+                response = self.session.send(
+                    request, timeout=self.options["timeout"], allow_redirects=False, **settings
+                )
+            except (
+                requests.exceptions.InvalidSchema,
+                requests.exceptions.InvalidURL,
+                LocationParseError,
+            ):
+                raise _bad_redirect(url) from None
         return response
 
     def _bare_request(
@@ -176,17 +208,46 @@ class Transport:
 
 
 def _finish(request: requests.PreparedRequest, last_event_id: str) -> None:
+    check_headers(request.headers)  # http.client's refusal would quote a bad token
     if last_event_id:
         # As bytes, and past requests' check: UTF-8 as the standard says, and an id
         # may begin with a space.
         request.headers["Last-Event-ID"] = last_event_id.encode()
-    request.register_hook("response", _drop_redirect_body)
+    request.register_hook("response", _check_redirect)
 
 
-def _drop_redirect_body(response: requests.Response, **_: Any) -> None:
+def _check_redirect(response: requests.Response, **_: Any) -> None:
+    if not response.is_redirect:
+        return
     # requests reads a redirect's body to its end, and that may never come.
-    if response.is_redirect:
-        response.close()
+    response.close()
+    location = response.headers["Location"]
+    try:
+        # As requests reads it; its own failures are errors of many kinds.
+        urlsplit(urljoin(response.url, location.encode("latin-1").decode())).port  # noqa: B018
+    except ValueError:
+        raise _bad_redirect(location) from None
+
+
+def _bad_redirect(location: str) -> requests.ConnectionError:
+    # Not InvalidURL: the URL is the server's, which may send another next time.
+    return requests.ConnectionError(
+        f"redirected to what cannot be fetched: {redact_strictly(location)!r}"
+    )
+
+
+def _bound_challenge(response: requests.Response, **_: Any) -> None:
+    # requests' digest authentication reads the body of a 401 to its end.
+    if response.status_code == requests.codes.unauthorized:
+        body = response.raw.read(ERROR_BODY_SIZE, decode_content=True)
+        _set_content(response, body)
+        if len(body) == ERROR_BODY_SIZE:
+            response.raw.close()
+
+
+def _set_content(response: requests.Response, body: bytes) -> None:
+    response._content = body  # noqa: SLF001 - what `Response.content` returns
+    response._content_consumed = True  # noqa: SLF001
 
 
 class Exchange:
@@ -205,8 +266,9 @@ class Exchange:
         # Only the reading thread writes these:
         self._response: requests.Response | None = None
         self._deadline = math.inf  # on the monotonic clock
-        self._shortest_limit = math.inf
         self._watchdog: Wakeup | None = None
+        # And the watchdog this one:
+        self._next_look = math.inf  # when it looks at the deadline again
 
     def open(self, last_event_id: str = "") -> requests.Response:
         """Send the request and return the response, when its headers are here.
@@ -217,14 +279,17 @@ class Exchange:
             Exception: the exchange failed; a `requests.RequestException` but for
                 errors of the caller's own `auth` and hooks.
         """
-        with self._reading():
+
+        def send() -> requests.Response:
             token = current_sockets.set(self._sockets)
             try:
                 self._response = self._transport.send(last_event_id)
-                self._sockets.settle()
             finally:
                 current_sockets.reset(token)
-        return self._response
+            self._sockets.settle()
+            return self._response
+
+        return self._inside_do(send)
 
     def read(self, size: int = READ_SIZE) -> bytes:
         """Return what has arrived of the body, decompressed; wait if nothing has.
@@ -239,8 +304,8 @@ class Exchange:
             requests.RequestException: the connection failed.
         """
         assert self._response is not None
-        with self._reading():
-            data: bytes = self._response.raw.read1(size, decode_content=True)
+        raw = self._response.raw
+        data: bytes = self._inside_do(lambda: raw.read1(size, decode_content=True))
         return data
 
     def read_error_body(self) -> None:
@@ -252,6 +317,8 @@ class Exchange:
         """
         response = self._response
         assert response is not None
+        if response._content_consumed:  # noqa: SLF001
+            return  # by the answer to a challenge
         body = bytearray()
         if "Content-Length" in response.headers or "Transfer-Encoding" in response.headers:
             self.limit(min(ERROR_BODY_TIME, self._deadline - time.monotonic()))
@@ -260,8 +327,7 @@ class Exchange:
                     data := self.read(ERROR_BODY_SIZE - len(body))
                 ):
                     body += data
-        response._content = bytes(body)  # noqa: SLF001 - what `Response.content` returns
-        response._content_consumed = True  # noqa: SLF001
+        _set_content(response, bytes(body))
 
     def limit(self, seconds: float) -> None:
         """End the exchange `seconds` from now, unless told otherwise before then.
@@ -269,18 +335,16 @@ class Exchange:
         `math.inf` takes the limit away. Only the reading thread may call this.
         """
         self._deadline = time.monotonic() + seconds
-        if seconds < self._shortest_limit:
-            self._shortest_limit = seconds
-            if self._watchdog is None:
-                self._watchdog = Wakeup()
-                threading.Thread(
-                    target=self._watch_deadline,
-                    args=(self._watchdog,),
-                    name="eventsource-timeout",
-                    daemon=True,
-                ).start()
-            else:
-                self._watchdog.set()
+        if self._watchdog is None and seconds != math.inf:
+            self._watchdog = Wakeup()
+            threading.Thread(
+                target=self._watch_deadline,
+                args=(self._watchdog,),
+                name="eventsource-timeout",
+                daemon=True,
+            ).start()
+        elif self._watchdog is not None and self._deadline < self._next_look - LATENESS:
+            self._watchdog.set()
 
     def abort(self) -> None:
         """End the exchange, whatever it is doing, and release all that it holds.
@@ -299,25 +363,33 @@ class Exchange:
                 with contextlib.suppress(OSError, RuntimeError, ValueError, AttributeError):
                     self._response.raw.shutdown()
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _inside_do(self, work: Callable[[], _T]) -> _T:
         with self._lock:
             if self._aborted:
                 raise self._abortion()
             self._inside = True
         try:
-            yield
+            try:
+                result = work()
+            finally:
+                with self._lock:
+                    self._inside = False
+                    if self._aborted:
+                        self._release()
         except Exception as error:
-            if self._aborted:
-                raise self._abortion() from None
-            raise describe(error) from None
-        finally:
-            with self._lock:
-                self._inside = False
-                if self._aborted:
-                    self._release()
-        if self._aborted:
+            failure = describe(error)
+        else:
+            if not self._aborted:
+                return result
+            failure = None
+        if self._aborted or failure is None:
             raise self._abortion()
+        # Here, and not where it was caught: there the exception from below, whose text
+        # may hold secrets, would become its `__context__`.
+        try:
+            raise failure
+        finally:
+            del failure
 
     def _abortion(self) -> Aborted | EventTimeout:
         return EventTimeout("no message in time") if self._timed_out else Aborted("aborted")
@@ -325,26 +397,38 @@ class Exchange:
     def _release(self) -> None:
         """Give back sockets, response and, if ours, the session's connections.
 
-        The lock is held, and no thread is inside.
+        The lock is held, and no thread is inside. Once only: a signal handler may get
+        here while this runs, when urllib3's own locks are held; and an abort that
+        comes late must not close the session under the next exchange.
         """
+        if self._released:
+            return
         self._released = True
+        steps: list[Callable[[], object]] = [self._sockets.release]
         if self._watchdog is not None:
-            self._watchdog.set()
-        self._sockets.release()
+            steps.append(self._watchdog.set)
         if self._response is not None:
-            self._response.raw.close()  # which Response.close() omits after read_error_body()
-            self._response.close()
+            # Response.close() omits the first after read_error_body().
+            steps += [self._response.raw.close, self._response.close]
         if self._transport.owns_session:
-            self._transport.session.close()
+            steps.append(self._transport.session.close)
+        for step in steps:
+            try:
+                step()
+            except Exception:  # on a dead socket, say; the other steps still count
+                logger.debug("while releasing", exc_info=True)
 
     def _watch_deadline(self, wakeup: Wakeup) -> None:
-        # The deadline moves with each message. Rather than being told each time,
-        # which would cost a thread switch per message, this looks at it again
-        # when the earliest possible one has come.
+        # The deadline moves with each message. To be told each time would cost a
+        # thread switch per message; so this is told only of a deadline that comes
+        # before the one it waits for, and finds out about later ones then.
         while not self._released:
-            remaining = self._deadline - time.monotonic()
+            self._next_look = math.inf  # from here to the next but one line, be told of any
+            deadline = self._deadline
+            self._next_look = deadline
+            remaining = deadline - time.monotonic()
             if remaining <= 0:
                 self._timed_out = True
                 self.abort()
                 return
-            wakeup.wait(min(remaining, self._shortest_limit))
+            wakeup.wait(remaining)

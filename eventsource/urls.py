@@ -14,8 +14,22 @@ def redact(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url, maxsplit=1)[0])
+        return redact_strictly(url)
+    if not parts.netloc:
+        return redact_strictly(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def redact_strictly(url: str) -> str:
+    """Like `redact`, for what may be no URL: nothing before the last `@` is shown.
+
+    A password with an unescaped `/`, `?` or `#` would pass for a path or the like.
+    """
+    before, at, rest = url.rpartition("@")
+    if at:
+        scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/*", before)
+        rest = (scheme.group() if scheme else "") + rest
+    return re.split(r"[?#]", rest, maxsplit=1)[0]
 
 
 def without_userinfo(url: str) -> str:

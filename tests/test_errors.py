@@ -66,7 +66,7 @@ URL = "http://user:secret@host/path?secret"
         (
             urllib3.exceptions.LocationParseError(URL),
             requests.exceptions.InvalidURL,
-            "Failed to parse: http://host/path",
+            "a URL cannot be parsed",
         ),
     ],
 )

@@ -209,7 +209,7 @@ def test_the_back_off_grows_from_the_servers_reconnection_time():
 
 
 def test_the_back_off_grows_also_from_a_delay_of_nothing():
-    assert waits(ReconnectPolicy(delay=0), 0, range(4)) == [0, 0.02, 0.04, 0.08]
+    assert waits(ReconnectPolicy(delay=0), 0, range(4)) == [0.02, 0.02, 0.04, 0.08]
 
 
 def test_a_reconnection_time_above_max_delay_is_kept_and_does_not_grow():

@@ -13,6 +13,7 @@ import requests
 import trustme
 
 from eventsource import connection as connection_module
+from eventsource import transport as transport_module
 from eventsource.errors import Aborted, EventTimeout
 from eventsource.testing import SSEServer
 from eventsource.transport import Transport
@@ -250,6 +251,45 @@ def test_digest_authentication_works():
         assert 'username="u"' in server.requests[1].header("Authorization")
 
 
+def test_the_endless_body_of_a_digest_challenge_is_not_read():
+    def challenge(connection):
+        connection.read_request()
+        connection.send(
+            b'HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="r", nonce="n", qop="auth"\r\n\r\n'
+        )
+        while True:
+            connection.send(b"x" * 65536)
+
+    with SSEServer(challenge, respond(HEAD + b"data: in\n\n")) as server:
+        exchange = exchange_with(server.url, auth=requests.auth.HTTPDigestAuth("u", "p"))
+        assert exchange.open().status_code == 200
+        assert exchange.read() == b"data: in\n\n"
+        exchange.abort()
+
+
+def test_the_body_of_a_401_is_kept_up_to_the_limit():
+    with SSEServer(status("401 No", body=b"why")) as server:
+        exchange = exchange_with(server.url)
+        response = exchange.open()
+        exchange.read_error_body()
+        exchange.abort()
+        assert response.content == b"why"
+
+
+def test_a_token_with_a_line_end_is_refused_without_being_shown():
+    def authorize(request):
+        request.headers["Authorization"] = "Bearer secret\n"
+        return request
+
+    with SSEServer(respond(HEAD)) as server:
+        exchange = exchange_with(server.url, auth=authorize)
+        with pytest.raises(ValueError, match=r"headers\['Authorization'\]") as caught:
+            exchange.open()
+        exchange.abort()
+        assert server.requests == []
+    assert "secret" not in str(caught.value)
+
+
 def test_a_session_that_overrides_request_to_add_a_token_works():
     class TokenSession(requests.Session):
         def request(self, method, url, **kwargs):
@@ -474,10 +514,22 @@ def test_redirects_are_not_followed_if_the_caller_says_so():
 def test_a_redirect_to_a_scheme_that_cannot_be_fetched_fails():
     with SSEServer(redirect("ftp://u:secret@host/?secret")) as server:
         exchange = exchange_with(server.url)
-        with pytest.raises(requests.exceptions.InvalidSchema) as caught:
+        with pytest.raises(requests.ConnectionError, match="'ftp://host/'") as caught:
             exchange.open()
         exchange.abort()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "location", ["http://[", "http://host:99999/", "http://host:x/", "\xff", "http://a..b/"]
+)
+def test_a_redirect_to_what_is_no_url_is_a_lost_connection(location):
+    script = respond(b"HTTP/1.1 302 Found\r\nLocation: " + location.encode("latin-1") + b"\r\n\r\n")
+    with SSEServer(script) as server:
+        exchange = exchange_with(server.url)
+        with pytest.raises(requests.ConnectionError, match="cannot be fetched"):
+            exchange.open()
+        exchange.abort()
 
 
 # --- The head of the response ---
@@ -497,6 +549,27 @@ INTERIM = (
     b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
     b"HTTP/1.1 103 Early Hints\r\n\r\n"
 )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"garbage not http\r\n\r\n",
+        b"HTTP/1.1 ?\r\n\r\n",
+        b"HTTP/9\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 200,
+    ],
+    ids=["garbage", "no-status", "version", "lengths", "long-line", "many-lines", "interim"],
+)
+def test_a_head_that_makes_no_sense_is_a_requests_exception(data):
+    with SSEServer(respond(data)) as server:
+        exchange = exchange_with(server.url)
+        with pytest.raises(requests.RequestException):
+            exchange.open()
+        exchange.abort()
 
 
 def test_an_interim_response_is_passed_over():
@@ -678,6 +751,8 @@ def test_the_text_of_an_error_holds_neither_credentials_nor_the_query(url):
             exchange.open()
         exchange.abort()
     assert "secret" not in f"{caught.value} {caught.value!r}"
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
 
 
 # --- Abort, in every phase ---
@@ -726,14 +801,6 @@ def test_a_look_up_that_takes_longer_than_the_connect_timeout_fails(monkeypatch)
         exchange.open()
     answer.set()
     exchange.abort()
-
-
-def test_a_name_that_cannot_be_one_is_an_invalid_url():
-    with SSEServer(redirect("http://a..b/")) as server:
-        exchange = exchange_with(server.url)
-        with pytest.raises(requests.exceptions.InvalidURL):
-            exchange.open()
-        exchange.abort()
 
 
 def test_a_session_of_ours_works_outside_an_exchange_too():
@@ -873,6 +940,59 @@ def test_on_a_session_of_the_callers_abort_returns_before_the_headers_and_open_e
     assert isinstance(opened.error, Aborted)
 
 
+def test_the_silence_of_a_session_of_the_callers_is_limited_if_asked_for():
+    with requests.Session() as session, SSEServer(lambda c: c.hold()) as server:
+        transport = Transport(server.url, session=session, silence=0.05, options={})
+        exchange = transport.exchange()
+        with pytest.raises(requests.ReadTimeout):
+            exchange.open()
+        exchange.abort()
+
+
+@pytest.mark.parametrize(
+    ("timeout", "expected"),
+    [(None, (None, 7)), ((1, None), (1, 7)), ((1, 2), (1, 2)), (5, 5)],
+)
+def test_a_read_timeout_of_the_callers_takes_precedence(timeout, expected):
+    with requests.Session() as session:
+        transport = Transport(
+            "http://host/", session=session, silence=7, options={"timeout": timeout}
+        )
+        assert transport.options["timeout"] == expected
+        default = Transport("http://host/", session=session, silence=7, options={})
+        assert default.options["timeout"] == (10.0, 7)
+
+
+def test_an_abort_that_comes_late_does_not_touch_the_session():
+    with SSEServer(respond(HEAD, then="hold")) as server:
+        transport = Transport(server.url, options={})
+        first, second = transport.exchange(), transport.exchange()
+        first.open()
+        first.abort()
+        closed = []
+        transport.session.close = lambda: closed.append(1)
+        first.abort()
+        assert closed == []
+        second.abort()
+        assert closed == [1]
+
+
+def test_one_step_of_releasing_that_fails_does_not_stop_the_others():
+    with SSEServer(respond(HEAD, then="hold")) as server:
+        exchange = exchange_with(server.url)
+        response = exchange.open()
+        close = response.raw.close
+
+        def fail():
+            close()
+            raise OSError("dead socket")
+
+        response.raw.close = fail
+        exchange.abort()
+        assert exchange._sockets._duplicates == []
+        assert server.connections[0].gone.wait(LIMIT)
+
+
 # --- The limit ---
 
 
@@ -904,6 +1024,31 @@ def test_a_shorter_limit_counts_at_once_and_a_lifted_one_not_at_all():
         exchange.limit(0.05)
         with pytest.raises(EventTimeout):
             exchange.read()
+
+
+def test_a_limit_that_creeps_costs_no_wake_ups(monkeypatch):
+    """Heartbeats shorten the limit again and again, to the same deadline."""
+    waits = []
+    wait = transport_module.Wakeup.wait
+
+    def spy(wakeup, timeout=None):
+        waits.append(timeout)
+        return wait(wakeup, timeout)
+
+    monkeypatch.setattr(transport_module.Wakeup, "wait", spy)
+    with SSEServer(respond(HEAD, then="hold")) as server:
+        exchange = exchange_with(server.url)
+        exchange.limit(3600)
+        exchange.open()
+        for number in range(1000):
+            exchange.limit(3600 - number / 1e9)
+        for _ in range(1000):
+            exchange.limit(3600)
+            exchange.limit(float("inf"))
+        exchange.limit(0.05)
+        with pytest.raises(EventTimeout):
+            exchange.read()
+    assert len(waits) < 10
 
 
 # --- Error bodies ---
