@@ -76,14 +76,17 @@ class EventSource(BrowserNames):
             the events.
         method: the request method.
         session: a `requests.Session` to use. It must not be used by another thread
-            meanwhile, and keeps its own adapters: then the thread of a closed
-            source may live until the response's headers come or a timeout passes.
+            meanwhile, and keeps its own adapters. So `restart()`, and the thread of
+            a closed source, may wait until the response's headers come or a timeout
+            passes (an `event_timeout`, too), and TCP keep-alive is its own affair.
         start: False: the thread is started by `start()`.
         **request_options: what `requests.Session.request` takes: headers, params,
             data, json, files, cookies, auth, timeout, proxies, hooks, verify,
             cert, allow_redirects. `timeout` is 10 seconds to connect and none to
             read unless you say otherwise. An `auth` callable runs at each
-            attempt, in the reader thread, so that it can refresh a token.
+            attempt, in the reader thread, so that it can refresh a token. A file
+            given as `data` is rewound for each attempt; an iterator or `files` can
+            be sent once.
 
     Raises:
         TypeError, ValueError: an argument cannot be used; the message names it. No

@@ -78,13 +78,16 @@ class EventStream:
         comments: also yield a `Comment` for each comment line.
         method: the request method.
         session: a `requests.Session` to use. It must not be used by another
-            thread meanwhile, and keeps its own adapters: then `close()` cannot
-            interrupt an attempt before the response's headers have come.
+            thread meanwhile, and keeps its own adapters. So `close()` and
+            `restart()` cannot interrupt an attempt before the response's headers
+            have come (an `event_timeout` also ends that wait), and TCP keep-alive
+            is its own affair.
         **request_options: what `requests.Session.request` takes: headers, params,
             data, json, files, cookies, auth, timeout, proxies, hooks, verify,
             cert, allow_redirects. `timeout` is 10 seconds to connect and none to
             read unless you say otherwise. An `auth` callable runs at each
-            attempt, so that it can refresh a token.
+            attempt, so that it can refresh a token. A file given as `data` is
+            rewound for each attempt; an iterator or `files` can be sent once.
 
     Raises:
         TypeError, ValueError: an argument cannot be used; the message names it.

@@ -12,12 +12,13 @@ import os
 import random
 import signal
 import socket
+import sys
 import threading
 
 import pytest
 import requests
 
-from eventsource import EventSource, ReadyState, ReconnectPolicy
+from eventsource import EventSource, EventStream, ReadyState, ReconnectPolicy
 from eventsource import connection as connection_module
 from eventsource.testing import SSEServer
 
@@ -254,19 +255,38 @@ def test_close_from_20_threads_at_once(phase):
 
 
 @contextlib.contextmanager
-def on_alarm(handler):
-    """Call `handler` in the main thread in a moment, and again each millisecond."""
-    previous = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.001)
+def on_signal(handler):
+    """Let `handler` run for SIGUSR1. (SIGALRM is pytest-timeout's.)"""
+    previous = signal.signal(signal.SIGUSR1, handler)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.signal(signal.SIGUSR1, previous)
+
+
+@contextlib.contextmanager
+def signals(handler):
+    """Let `handler` interrupt the main thread in a moment, and again and again."""
+    over = threading.Event()
+    main = threading.get_ident()
+
+    def send():
+        over.wait(0.02)
+        while not over.wait(0.001):
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    sender = threading.Thread(target=send)
+    with on_signal(handler):
+        sender.start()
+        try:
+            yield
+        finally:
+            over.set()
+            sender.join()
 
 
 def test_close_from_a_signal_handler_while_the_main_thread_joins(phase):
-    with on_alarm(lambda *_: phase.source.close()):
+    with signals(lambda *_: phase.source.close()):
         assert phase.source.join(LIMIT)
     phase.check()
 
@@ -279,11 +299,47 @@ def test_close_from_a_signal_handler_that_interrupts_close(phase):
         phase.source.close()
         closed += 1
 
-    with on_alarm(handler):
+    with signals(handler):
         while closed < 20:
             phase.source.close()
             phase.source.restart()
     phase.check()
+
+
+def test_close_from_a_signal_handler_at_every_line_of_a_close():
+    """A real signal before each line that runs in `close()`, one after another.
+
+    urllib3's and the standard library's lines, too: their locks are not re-entrant.
+    """
+    left = 0
+
+    def trace(frame, kind, argument):
+        nonlocal left
+        if kind == "line":
+            left -= 1
+            if left == 0:
+                signal.raise_signal(signal.SIGUSR1)
+        return trace
+
+    lines = 0
+    with SSEServer(stream(b"data: x\n\n", then="hold")) as server:
+        while left <= 0:
+            lines += 1
+            left = lines
+            events = EventStream(server.url)
+            next(events)
+            with on_signal(lambda *_, e=events: e.close()):
+                tracing = sys.gettrace()
+                sys.settrace(trace)
+                try:
+                    events.close()
+                finally:
+                    sys.settrace(tracing)
+            assert list(events) == []
+        for connection in server.connections:
+            assert connection.gone.wait(LIMIT)
+    print(f"{lines - 1} lines")
+    assert lines > 50
 
 
 def test_close_from_del(phase):

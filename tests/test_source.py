@@ -408,7 +408,7 @@ def test_an_event_that_is_too_large_is_the_last_error():
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_exit_raised_in_a_handler_closes_the_source(server, kind):
+def test_an_exit_raised_in_a_handler_closes_the_source_and_is_logged(server, kind, caplog):
     def leave(event):
         raise kind
 
@@ -416,6 +416,7 @@ def test_an_exit_raised_in_a_handler_closes_the_source(server, kind):
     assert source.join(LIMIT)
     assert source.ready_state is ReadyState.CLOSED
     assert server.connections[0].gone.wait(LIMIT)
+    assert f"closed by {kind.__name__}" in caplog.text
 
 
 # --- Its life ---
@@ -441,6 +442,41 @@ def test_a_closed_source_is_not_started(server):
     assert source.join()
     assert source.ready_state is ReadyState.CLOSED
     assert server.connections == []
+
+
+def test_join_waits_for_a_start_that_is_under_way():
+    for _ in range(200):
+        source = EventSource("http://127.0.0.1:1/", start=False, on_message=print)
+        barrier = threading.Barrier(2)
+
+        def start(source=source, barrier=barrier):
+            barrier.wait(LIMIT)
+            source.start()
+
+        thread = threading.Thread(target=start)
+        thread.start()
+        barrier.wait(LIMIT)
+        source.join(0)  # raises nothing
+        thread.join(LIMIT)
+        source.close()
+        assert source.join(LIMIT)
+
+
+def test_a_start_that_fails_can_be_tried_again(server, monkeypatch):
+    source = EventSource(server.url, start=False, on_message=print)
+    with monkeypatch.context() as patch:
+
+        def fail(thread):
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread"):
+            source.start()
+    assert source.join()
+    source.start()
+    server.wait_for_connection()
+    source.close()
+    assert source.join(LIMIT)
 
 
 def test_with_closes_and_joins(server):

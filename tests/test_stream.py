@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import threading
 import time
@@ -416,6 +417,61 @@ def test_a_post_is_sent_again_if_the_caller_passes_a_policy():
         assert [r.body for r in server.requests] == [b"x", b"x"]
 
 
+@pytest.mark.parametrize("data", [lambda: iter([b"x"]), lambda: Unseekable(b"x")])
+def test_a_body_that_can_be_sent_once_only_is_not_sent_again_empty(data):
+    with SSEServer(stream(b"data: x\n\n")) as server:
+        *_, last = EventStream(server.url, method="POST", data=data(), reconnect=QUICK)
+        assert len(server.requests) == 1
+    assert isinstance(last.error, requests.exceptions.UnrewindableBodyError)
+    assert last.retry_in is None
+
+
+def test_an_uploaded_file_is_sent_once_only():
+    with SSEServer(stream(b"data: x\n\n")) as server:
+        *_, last = EventStream(
+            server.url, method="POST", files={"f": io.BytesIO(b"x")}, reconnect=QUICK
+        )
+        assert len(server.requests) == 1
+    assert isinstance(last.error, requests.exceptions.UnrewindableBodyError)
+
+
+def test_a_file_is_sent_again_from_where_it_stood():
+    file = io.BytesIO(b"abc")
+    file.seek(1)
+    with (
+        SSEServer(stream(b"data: x\n\n")) as server,
+        EventStream(server.url, method="POST", data=file, reconnect=QUICK) as events,
+    ):
+        messages(events, 2)
+        assert [r.body for r in server.requests[:2]] == [b"bc", b"bc"]
+
+
+class Unseekable(io.BytesIO):
+    def tell(self):
+        raise OSError("cannot tell")
+
+
+def test_ctrl_c_in_the_middle_of_an_attempt_leaves_a_stream_that_goes_on(monkeypatch):
+    with (
+        SSEServer(stream(b"id: 1\ndata: a\n\n", then="hold")) as server,
+        EventStream(server.url) as events,
+    ):
+        exchange = type(events._transport.exchange())
+        for method in ("open", "read"):
+
+            def interrupt(*_):
+                raise KeyboardInterrupt
+
+            if method == "read":
+                opens(events)
+            with monkeypatch.context() as patch:
+                patch.setattr(exchange, method, interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    next(events)
+            assert events.ready_state is ReadyState.CONNECTING
+        assert messages(events)[0].data == "a"
+
+
 def test_an_exception_of_the_auth_callable_is_a_failed_attempt_not_the_end():
     tries = []
 
@@ -587,6 +643,18 @@ def test_a_stream_that_is_dropped_without_close_closes():
         for _ in EventStream(server.url):
             break
         assert server.connections[0].gone.wait(LIMIT)
+
+
+def test_a_dropped_stream_on_a_session_of_the_callers_leaves_the_session_alone(monkeypatch):
+    closes = []
+    with SSEServer(stream(then="hold")) as server, requests.Session() as session:
+        events = EventStream(server.url, session=session)
+        opens(events)
+        monkeypatch.setattr(events._exchange, "abort", lambda: closes.append(1))
+        response = events.response
+        del events
+        assert closes == []  # the collector may run where the session's locks are held
+        response.close()
 
 
 def test_restart_makes_a_new_connection_at_once_and_yields_no_error():
