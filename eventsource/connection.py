@@ -16,6 +16,8 @@ import http.client
 import io
 import queue
 import socket
+import struct
+import sys
 import threading
 from typing import Any, Final
 
@@ -30,6 +32,7 @@ from urllib3.exceptions import (
     NewConnectionError,
 )
 from urllib3.util.connection import allowed_gai_family
+from urllib3.util.wait import wait_for_read
 
 from .errors import Aborted
 
@@ -46,6 +49,8 @@ KEEP_ALIVE: Final = [
 ]
 
 
+RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+"""`struct linger`: on, zero seconds."""
 MAX_INTERIM: Final = 100
 """Interim responses (1xx) before the answer: more than any server sends, less than
 would keep a reader busy for ever."""
@@ -78,6 +83,12 @@ class Sockets:
                 self._answer.put(Aborted("aborted"))
             for sock in self._duplicates:
                 with contextlib.suppress(OSError):  # not connected any more
+                    if wait_for_read(sock, timeout=0):
+                        # Unread bytes: reset when closed, which the system does by
+                        # itself only if nobody reads them after shutdown(). A server
+                        # that waits for our window to open would notice a mere FIN
+                        # after a minute.
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                     sock.shutdown(socket.SHUT_RDWR)
 
     def release(self) -> None:

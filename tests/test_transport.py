@@ -993,6 +993,32 @@ def test_one_step_of_releasing_that_fails_does_not_stop_the_others():
         assert server.connections[0].gone.wait(LIMIT)
 
 
+@pytest.mark.parametrize("unread", [False, True])
+def test_a_connection_with_unread_bytes_is_reset_though_somebody_reads_them_meanwhile(unread):
+    """Else a server whose send waits for our window would notice after a minute only."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        server.settimeout(LIMIT)
+        with client, server:
+            sockets = connection_module.Sockets()
+            sockets.watch(client)
+            if unread:
+                server.sendall(b"x")
+                assert client.recv(1, socket.MSG_PEEK) == b"x"
+            sockets.shut_down()
+            while client.recv(65536):
+                pass
+            assert server.recv(1) == b""
+            client.close()
+            sockets.release()
+            if unread:
+                with pytest.raises(ConnectionResetError):
+                    server.recv(1)
+            else:
+                assert server.recv(1) == b""
+
+
 # --- The limit ---
 
 
