@@ -271,8 +271,7 @@ def _policy(retry: float) -> ReconnectPolicy:
     check_number("retry", retry, 0)
     return ReconnectPolicy(
         delay=retry / 1000,
-        # With retry=0 a server that is away would be asked without a pause.
-        max_delay=max(retry, DEFAULT_RETRY) / 1000,
+        max_delay=DEFAULT_RETRY / 1000,  # for retry=0; a longer `delay` is kept
         statuses=frozenset(range(400, 600)),
     )
 

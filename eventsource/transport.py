@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.auth import HTTPBasicAuth
+from requests.auth import AuthBase, HTTPBasicAuth
 from requests.structures import CaseInsensitiveDict
 from requests.utils import default_user_agent, get_auth_from_url, get_netrc_auth
 from urllib3.exceptions import LocationParseError
@@ -110,7 +110,6 @@ class Transport:
         def finish(request: requests.PreparedRequest) -> requests.PreparedRequest:
             # Runs as the request's `auth`: the last step of preparing it. So
             # sessions that override `request()` to add tokens of their own work.
-            request.register_hook("response", _bound_challenge)  # before the auth's own
             request = self._authorize(request)
             _finish(request, last_event_id)
             return request
@@ -141,6 +140,8 @@ class Transport:
                     auth = get_netrc_auth(self.url) if self.session.trust_env else None
         if type(auth) is tuple:
             auth = HTTPBasicAuth(*auth)
+        if isinstance(auth, AuthBase) and not isinstance(auth, HTTPBasicAuth):
+            request.register_hook("response", _bound_challenge)  # before one of its own
         return auth(request) if auth is not None else request
 
     def _follow_redirects(
@@ -237,12 +238,19 @@ def _bad_redirect(location: str) -> requests.ConnectionError:
 
 
 def _bound_challenge(response: requests.Response, **_: Any) -> None:
-    # requests' digest authentication reads the body of a 401 to its end.
+    # requests' digest authentication, for one, reads the body of a 401 to its end.
     if response.status_code == requests.codes.unauthorized:
-        body = response.raw.read(ERROR_BODY_SIZE, decode_content=True)
+        body = b""
+        if _has_framing(response):
+            body = response.raw.read(ERROR_BODY_SIZE, decode_content=True)
         _set_content(response, body)
-        if len(body) == ERROR_BODY_SIZE:
+        if len(body) == ERROR_BODY_SIZE or not _has_framing(response):
             response.raw.close()
+
+
+def _has_framing(response: requests.Response) -> bool:
+    """Whether the end of the body can be told from the end of the connection."""
+    return "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
 
 
 def _set_content(response: requests.Response, body: bytes) -> None:
@@ -320,7 +328,7 @@ class Exchange:
         if response._content_consumed:  # noqa: SLF001
             return  # by the answer to a challenge
         body = bytearray()
-        if "Content-Length" in response.headers or "Transfer-Encoding" in response.headers:
+        if _has_framing(response):
             self.limit(min(ERROR_BODY_TIME, self._deadline - time.monotonic()))
             with contextlib.suppress(requests.RequestException):
                 while len(body) < ERROR_BODY_SIZE and (

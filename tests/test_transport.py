@@ -251,11 +251,13 @@ def test_digest_authentication_works():
         assert 'username="u"' in server.requests[1].header("Authorization")
 
 
-def test_the_endless_body_of_a_digest_challenge_is_not_read():
+@pytest.mark.parametrize("framing", [b"", b"Content-Length: 99999999999\r\n"])
+def test_the_endless_body_of_a_digest_challenge_is_not_read(framing):
     def challenge(connection):
         connection.read_request()
         connection.send(
-            b'HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="r", nonce="n", qop="auth"\r\n\r\n'
+            b"HTTP/1.1 401 No\r\n"
+            b'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"\r\n' + framing + b"\r\n"
         )
         while True:
             connection.send(b"x" * 65536)
@@ -267,9 +269,19 @@ def test_the_endless_body_of_a_digest_challenge_is_not_read():
         exchange.abort()
 
 
-def test_the_body_of_a_401_is_kept_up_to_the_limit():
+@pytest.mark.parametrize("auth", [None, requests.auth.HTTPDigestAuth("u", "p"), lambda r: r])
+def test_a_401_that_is_held_open_is_not_waited_for(auth):
+    with SSEServer(respond(b"HTTP/1.1 401 No\r\n\r\n", then="hold")) as server:
+        exchange = exchange_with(server.url, auth=auth)
+        assert exchange.open().status_code == 401
+        exchange.read_error_body()
+        exchange.abort()
+
+
+@pytest.mark.parametrize("auth", [None, requests.auth.HTTPDigestAuth("u", "p")])
+def test_the_body_of_a_401_is_kept(auth):
     with SSEServer(status("401 No", body=b"why")) as server:
-        exchange = exchange_with(server.url)
+        exchange = exchange_with(server.url, auth=auth)
         response = exchange.open()
         exchange.read_error_body()
         exchange.abort()
