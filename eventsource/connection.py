@@ -82,7 +82,8 @@ class Sockets:
             if self._answer is not None:
                 self._answer.put(Aborted("aborted"))
             for sock in self._duplicates:
-                with contextlib.suppress(OSError):  # not connected any more
+                # Not connected any more; or closed, by a signal handler meanwhile.
+                with contextlib.suppress(OSError, ValueError):
                     if wait_for_read(sock, timeout=0):
                         # Unread bytes: reset when closed, which the system does by
                         # itself only if nobody reads them after shutdown(). A server
