@@ -726,6 +726,14 @@ def test_a_connect_timeout_is_a_connect_timeout():
         exchange.abort()
 
 
+def test_a_host_is_found_by_its_name():
+    with SSEServer(respond(HEAD + EVENT)) as server:
+        exchange = exchange_with(server.url.replace("127.0.0.1", "localhost"))
+        assert exchange.open().status_code == 200
+        assert exchange.read() == EVENT
+        exchange.abort()
+
+
 def test_the_next_address_of_a_host_is_tried_when_one_refuses(monkeypatch):
     with SSEServer(respond(HEAD, then="hold")) as server:
         monkeypatch.setattr(
