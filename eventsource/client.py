@@ -7,7 +7,6 @@ chunking, large events, prompt delivery, comments, nothing printed.
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any, Final, Self
 
 import requests
@@ -194,12 +193,7 @@ class SSEClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 import requests
@@ -239,12 +238,7 @@ class EventSource(BrowserNames):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close, and wait for the thread, for at most 10 seconds."""
         self.close()
         if not self.join(EXIT_TIMEOUT) and self._thread is not threading.current_thread():
