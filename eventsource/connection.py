@@ -93,7 +93,7 @@ class Sockets:
                     sock.shutdown(socket.SHUT_RDWR)
 
     def release(self) -> None:
-        """Close the duplicates; the connections have been closed."""
+        """Close the duplicates: the exchange is over, and its connections are being closed."""
         with self._lock:
             while self._duplicates:
                 self._duplicates.pop().close()
