@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import http.client
-import io
 import queue
 import socket
 import struct
@@ -35,6 +33,7 @@ from urllib3.util.connection import allowed_gai_family
 from urllib3.util.wait import wait_for_read
 
 from .errors import Aborted
+from .response import Response
 
 KEEP_ALIVE: Final = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -51,9 +50,6 @@ KEEP_ALIVE: Final = [
 
 RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 """`struct linger`: on, zero seconds."""
-MAX_INTERIM: Final = 100
-"""Interim responses (1xx) before the answer: more than any server sends, less than
-would keep a reader busy for ever."""
 
 
 class Sockets:
@@ -164,54 +160,13 @@ current_sockets: contextvars.ContextVar[Sockets | None] = contextvars.ContextVar
 requests and urllib3 have no way to hand an object down to a connection."""
 
 
-class _Response(http.client.HTTPResponse):
-    """A response that knows the head of the answer from what looks like it.
-
-    `http.client` takes the end of the connection for the end of the header fields,
-    and an interim response (RFC 9110, 15.2) other than 100 for the answer. Either
-    would be refused for good, as a wrong content type or status.
-    """
-
-    def begin(self) -> None:
-        fp = self.fp
-        self.fp = _HeadReader(fp)  # type: ignore[assignment]
-        try:
-            super().begin()
-            interim = 0
-            while 100 < self.status < 200 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
-                interim += 1
-                if interim > MAX_INTERIM:
-                    raise http.client.HTTPException(f"more than {MAX_INTERIM} interim responses")
-                self.headers = None  # type: ignore[assignment]  # else begin() does nothing
-                super().begin()
-        finally:
-            if self.fp is not None:  # else begin() has closed it
-                self.fp = fp
-
-
-class _HeadReader:
-    """The file under a response while its head is read."""
-
-    def __init__(self, fp: io.BufferedReader) -> None:
-        self._fp = fp
-
-    def readline(self, limit: int) -> bytes:
-        line = self._fp.readline(limit)
-        if not line.endswith(b"\n") and len(line) < limit:
-            raise http.client.RemoteDisconnected("the connection ended within the response's head")
-        return line
-
-    def close(self) -> None:
-        self._fp.close()
-
-
 class _AbortableConnection(HTTPConnection):
     """A connection whose socket is in `Sockets` before it connects.
 
     `_new_conn` is urllib3's seam for this; the errors are those that its own raises.
     """
 
-    response_class = _Response
+    response_class = Response
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"  # as it stands in the texts of errors

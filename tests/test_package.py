@@ -26,6 +26,7 @@ FLOORS = [
     "reconnect",
     "wakeup",
     "arguments",
+    "response",
     "connection",
     "transport",
     "stream",

@@ -1,0 +1,237 @@
+"""The bytes of a response, all that have arrived in one call.
+
+`http.client` undoes the chunked transfer coding (RFC 9112, 7.1) one chunk a call, and
+servers send one chunk per event: on a busy stream that costs more than all the rest.
+
+The invariant: `Response.read1()` by itself takes **only chunks that are plainly framed
+and whole in the buffer**. Waiting, extensions, trailers, the last chunk, whatever is
+malformed or cut: all that is left to `http.client`, which finds the bytes and its own
+state as if it had read the chunks before. So the body and the errors are its own.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+import socket
+import ssl
+from typing import Any, Final
+
+from urllib3.util.wait import wait_for_read
+
+READ_SIZE: Final = 64 * 1024
+"""Bytes taken from the socket at once at the most. Some hundred events: what a read
+costs apart from its bytes is then shared by enough of them."""
+MAX_INTERIM: Final = 100
+"""Interim responses (1xx) before the answer: more than any server sends, less than
+would keep a reader busy for ever."""
+MAX_KNOWN_FRAMES: Final = 4096
+"""Entries in the table of chunk frames: 0.5 MB at the most."""
+
+
+class Incoming(io.BufferedIOBase):
+    """The file under a response: a buffered socket whose buffer is open to view.
+
+    `io.BufferedReader` cannot be asked for what it holds without the risk of waiting.
+
+    Attributes:
+        buffer: what was received last.
+        position: how much of it has been read.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self.buffer = b""
+        self.position = 0
+        self._sock = sock
+        self._failure: OSError | None = None  # for the next receive()
+        self._claim = sock.makefile("rb", buffering=0)  # keeps the socket open until close()
+
+    def _receive(self) -> None:
+        """Wait for bytes and make them the buffer, which has been used up."""
+        self.position = 0
+        self.buffer = b""
+        if self._failure is not None:
+            raise self._failure
+        self.buffer = self._sock.recv(READ_SIZE)
+        if self.buffer and isinstance(self._sock, ssl.SSLSocket):
+            self._receive_more_records(self._sock)
+
+    def _receive_more_records(self, sock: ssl.SSLSocket) -> None:
+        # A TLS socket hands out one record a call, and servers write one per event.
+        # Part of a record must not be waited for: hence without a timeout.
+        if not sock.pending() and not wait_for_read(sock, timeout=0):
+            return
+        records = [self.buffer]
+        room = READ_SIZE - len(self.buffer)
+        timeout = sock.gettimeout()
+        sock.settimeout(0)
+        try:
+            while room > 0 and (record := sock.recv(room)):
+                records.append(record)
+                room -= len(record)
+        except ssl.SSLWantReadError:
+            pass  # no more whole records
+        except OSError as error:
+            self._failure = error  # what came before it is not lost
+        finally:
+            sock.settimeout(timeout)
+        self.buffer = b"".join(records)
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        if self.position == len(self.buffer):
+            self._receive()
+        start = self.position
+        if size is None or size < 0 or size >= len(self.buffer) - start:
+            self.position = len(self.buffer)
+            return self.buffer[start:]
+        self.position = start + size
+        return self.buffer[start : self.position]
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        parts = []
+        missing = -1 if size is None else size
+        while missing and (part := self.read1(missing)):
+            parts.append(part)
+            if missing > 0:
+                missing -= len(part)
+        return b"".join(parts)
+
+    def readinto(self, target: Any, /) -> int:
+        view = memoryview(target).cast("B")
+        filled = 0
+        while filled < len(view) and (part := self.read1(len(view) - filled)):
+            view[filled : filled + len(part)] = part
+            filled += len(part)
+        return filled
+
+    def readline(self, limit: int | None = -1, /) -> bytes:
+        parts = []
+        room = -1 if limit is None else limit
+        while room:
+            if self.position == len(self.buffer):
+                self._receive()
+            end = self.buffer.find(b"\n", self.position) + 1 or len(self.buffer)
+            size = end - self.position
+            part = self.read1(size if room < 0 else min(size, room)) if size else b""
+            parts.append(part)
+            if not part or part.endswith(b"\n"):
+                break
+            if room > 0:
+                room -= len(part)
+        return b"".join(parts)
+
+    def peek(self, _size: int = 0, /) -> bytes:
+        if self.position == len(self.buffer):
+            self._receive()
+        return self.buffer[self.position :]
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return int(self._claim.fileno())
+
+    def close(self) -> None:
+        self._claim.close()
+        super().close()
+
+
+class Response(http.client.HTTPResponse):
+    """`http.client`'s response, but prompt in bulk, and sure of its head.
+
+    `http.client` takes the end of the connection for the end of the header fields,
+    and an interim response (RFC 9110, 15.2) other than 100 for the answer. Either
+    would be refused for good, as a wrong content type or status.
+    """
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()  # which has read nothing
+        self._incoming = Incoming(sock)
+        self.fp = self._incoming  # type: ignore[assignment]
+
+    def begin(self) -> None:
+        fp = self.fp
+        self.fp = _HeadReader(fp)  # type: ignore[assignment]
+        try:
+            super().begin()
+            interim = 0
+            while 100 < self.status < 200 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
+                interim += 1
+                if interim > MAX_INTERIM:
+                    raise http.client.HTTPException(f"more than {MAX_INTERIM} interim responses")
+                self.headers = None  # type: ignore[assignment]  # else begin() does nothing
+                super().begin()
+        finally:
+            if self.fp is not None:  # else begin() has closed it
+                self.fp = fp
+
+    def read1(self, n: int = -1) -> bytes:
+        """Return what has arrived of the body; wait if nothing has.
+
+        Args:
+            n: the most bytes to return; negative: no limit but the buffer's.
+        """
+        data = super().read1(n)
+        if not self.chunked or self.chunk_left != 0:
+            return data  # the chunk goes on; or the body has ended
+        return self._with_whole_chunks(data, n)
+
+    def _with_whole_chunks(self, data: bytes, n: int) -> bytes:
+        """Add the chunks that are whole in the buffer, which stands at the end of `data`'s.
+
+        A frame is what stands between the data of two chunks: the CRLF that ends the
+        one, and the size of the other with its CRLF. They are few and come again and
+        again, so that one look into a table both checks and reads a frame.
+        """
+        incoming = self._incoming
+        buffer, position = incoming.buffer, incoming.position
+        room = n - len(data) if n >= 0 else len(buffer)
+        chunks = [data]
+        while (end := buffer.find(b"\r\n", position + 2)) > 0:
+            end += 2
+            frame = buffer[position:end]
+            size = _sizes.get(frame) or _size_from(frame)
+            stop = end + size
+            if not size or stop > len(buffer) or size > room:
+                break
+            chunks.append(buffer[end:stop])
+            room -= size
+            position = stop
+        incoming.position = position
+        return b"".join(chunks)
+
+
+_sizes: dict[bytes, int] = {}
+"""The chunk sizes that the frames met so far announce."""
+_FRAME: Final = re.compile(rb"\r\n([0-9A-Fa-f]+)\r\n")
+MAX_FRAME: Final = 16
+"""Bytes of a frame that goes into the table: sizes of up to twelve digits."""
+
+
+def _size_from(frame: bytes) -> int:
+    """Return the size that a frame announces; 0 if it is for `http.client` to judge."""
+    match = _FRAME.fullmatch(frame) if len(frame) <= MAX_FRAME else None
+    if match is None:
+        return 0
+    if len(_sizes) >= MAX_KNOWN_FRAMES:
+        _sizes.clear()
+    size = _sizes[frame] = int(match[1], 16)
+    return size
+
+
+class _HeadReader:
+    """The file under a response while its head is read."""
+
+    def __init__(self, fp: io.BufferedReader) -> None:
+        self._fp = fp
+
+    def readline(self, limit: int) -> bytes:
+        line = self._fp.readline(limit)
+        if not line.endswith(b"\n") and len(line) < limit:
+            raise http.client.RemoteDisconnected("the connection ended within the response's head")
+        return line
+
+    def close(self) -> None:
+        self._fp.close()
