@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import requests
 
 from .errors import UnexpectedStatus
-from .events import ErrorEvent, MessageEvent
+from .events import Comment, ErrorEvent, MessageEvent
 from .parser import EventStreamParser
 from .reconnect import MAX_RECONNECTION_TIME, ReconnectPolicy, check_number
 from .stream import EventStream, check_last_event_id
@@ -103,8 +103,8 @@ class SSEClient:
         last_id: where to go on: sent as `Last-Event-ID`.
         retry: milliseconds to wait before reconnecting; a server may change it.
         session: a `requests.Session` to use.
-        chunk_size: bytes to read at once at the most. What has arrived is delivered
-            at once whatever this number.
+        chunk_size: accepted, and of no effect: what has arrived is read at once, and
+            nothing is waited for.
         **requests_kwargs: what `requests.get` takes. Any content type is accepted.
 
     Raises:
@@ -137,7 +137,6 @@ class SSEClient:
             session=session,
             **requests_kwargs,
         )
-        self._stream.read_at_most(chunk_size)
         first = next(self._stream)
         if isinstance(first, ErrorEvent):
             self.close()
@@ -200,31 +199,39 @@ class SSEClient:
 class _Block(MessageEvent):
     """An event that remembers what its own block said."""
 
-    id: str | None
-    retry: int | None
+    id: str | None = None
+    retry: int | None = None
 
 
 class _BlockParser(EventStreamParser):
     """A parser whose events are `_Block`s."""
 
+    _kind = _Block
     _id: str | None = None
     _retry: int | None = None
 
-    def _process_field(self, name: bytes, value: bytes, size: int) -> None:
+    def _take_run(self, chunk: bytes, items: list[MessageEvent | Comment]) -> int:
+        return super()._take_run(chunk, items) if self._retry is None else 0
+
+    def _process_usual_lines(
+        self, lines: list[bytes], items: list[MessageEvent | Comment], *, comments: bool
+    ) -> None:
+        for line in lines:  # each as it stands in the definition, which notes id and retry
+            self._process_line(line[:-1], items, comments=comments)
+
+    def _process_field(self, name: bytes, value: bytes | bytearray, size: int) -> None:
         super()._process_field(name, value, size)
-        if name == b"id" and b"\0" not in value:
+        if name == b"id" and 0 not in value:
             self._id = value.decode("utf-8", "replace")
         elif name == b"retry" and self.reconnection_time is not None and value.isdigit():
             self._retry = round(min(self.reconnection_time, MAX_RECONNECTION_TIME) * 1000)
 
     def _dispatch(self) -> MessageEvent | None:
         event = super()._dispatch()
-        block = None
-        if event is not None:
-            block = _Block(*event)
-            block.id, block.retry = self._id, self._retry
+        if isinstance(event, _Block):
+            event.id, event.retry = self._id, self._retry
         self._id = self._retry = None
-        return block
+        return event
 
     def go_on_from(self, last_event_id: str) -> None:
         self.last_event_id = self._last_event_id = last_event_id
@@ -244,9 +251,6 @@ class _ClientStream(EventStream):
         if response.status_code >= 400 or response.status_code == NO_CONTENT:
             exchange.read_error_body()
             raise UnexpectedStatus(response)
-
-    def read_at_most(self, size: int) -> None:
-        self._read_size = size
 
     def wait_to_reconnect(self, milliseconds: float) -> None:
         self._from_server = None

@@ -12,6 +12,8 @@ unfinished line is kept in one growing buffer, and it is not searched again.
 
 from __future__ import annotations
 
+import io
+import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Final, cast
 
@@ -22,6 +24,11 @@ MAX_EVENT_SIZE: Final = 64 * 2**20
 """Default of `max_event_size` in bytes: large enough for payloads that are known
 to occur (whole configurations, base64 images), small enough to hold in memory."""
 
+MAX_LINES: Final = 1000
+"""Data lines of an unfinished event that are kept apart: 50 KB beside their bytes."""
+
+_LINE_FEED: Final = ord("\n")
+_NUL: Final = 0
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -46,6 +53,8 @@ class EventStreamParser:
         error: the `EventTooLarge` that ended the parsing, or None.
     """
 
+    _kind: type[MessageEvent] = MessageEvent  # what the events are made as
+
     def __init__(
         self,
         *,
@@ -59,7 +68,7 @@ class EventStreamParser:
         self._origin = origin
         self._max_event_size = max_event_size
         # The buffers of the standard:
-        self._data: list[bytes] = []
+        self._data: list[bytes | bytearray] = []
         self._event_type = b""
         self._last_event_id = last_event_id
         # Where the bytes stand:
@@ -94,35 +103,22 @@ class EventStreamParser:
             raise self.error
         if type(chunk) is not bytes:
             chunk = bytes(memoryview(chunk))
+        chunk = self._with_line_feeds(chunk)
         items: list[MessageEvent | Comment] = []
-        for line in self._complete_lines(chunk):
-            if self._size + len(line) > self._max_event_size:
-                self._fail(self._size + len(line))
-                break
-            if not line:
-                event = self._dispatch()
-                if event is not None:
-                    items.append(event)
-                continue
-            name, colon, value = line.partition(b":")
-            if value.startswith(b" "):
-                value = value[1:]
-            if name:
-                self._process_field(name, value, len(line))
-            elif colon and comments:
-                items.append(Comment(value.decode("utf-8", "replace")))
-        else:
-            unfinished = len(self._line)
-            if self._at_start and _BOM.startswith(self._line):
-                unfinished = 0  # it may yet become a byte order mark
-            if self._size + unfinished > self._max_event_size:
-                self._fail(self._size + unfinished)
+        if self._line or self._size or self._at_start:  # within a block: on to its end
+            start, blank, chunk = chunk.partition(b"\n\n")
+            self._process_lines(start + blank, items, comments=comments)
+        if chunk and self.error is None:
+            self._process_lines(chunk, items, comments=comments)
+        if len(self._data) > MAX_LINES:
+            self._join_lines()
+            self._data[:] = [bytearray(self._data[0])]
         if self.error is not None and not items:
             raise self.error
         return items
 
-    def _complete_lines(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that `chunk` ends; keep what follows the last of them."""
+    def _with_line_feeds(self, chunk: bytes) -> bytes:
+        """Return `chunk` with a line feed for each line end in it."""
         if self._after_cr and chunk:
             self._after_cr = False
             if chunk.startswith(b"\n"):
@@ -130,33 +126,150 @@ class EventStreamParser:
         if b"\r" in chunk:
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        lines = chunk.split(b"\n")
-        rest = lines.pop()
-        if lines:
-            if self._line:
-                self._line += lines[0]
-                lines[0] = bytes(self._line)
-                self._line.clear()
-            if self._at_start:
-                self._at_start = False
-                lines[0] = lines[0].removeprefix(_BOM)
-        self._line += rest
-        if self._at_start and len(self._line) >= len(_BOM):
+        return chunk
+
+    def _process_lines(
+        self, chunk: bytes, items: list[MessageEvent | Comment], *, comments: bool
+    ) -> None:
+        """Process the lines that `chunk` ends; keep what follows the last of them."""
+        if self._line or self._at_start:
+            line, end, chunk = chunk.partition(b"\n")
+            self._continue_line(line, ended=bool(end))
+            if end:
+                whole, self._line = self._line, bytearray()
+                self._process_line(whole, items, comments=comments)
+                if self.error is not None:
+                    return
+        if not self._size:
+            chunk = chunk[self._take_run(chunk, items) :]
+        # Unlike bytes.split(), it looks for the line ends eight or more bytes at a time.
+        lines = io.BytesIO(chunk).readlines()
+        rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+        if self._size + len(chunk) > self._max_event_size:
+            for line in lines:
+                self._process_line(line[:-1], items, comments=comments)
+        else:
+            self._process_usual_lines(lines, items, comments=comments)
+        if self.error is None:
+            self._continue_line(rest, ended=False)
+            unfinished = len(self._line)
+            if self._at_start and _BOM.startswith(self._line):
+                unfinished = 0  # it may yet become a byte order mark
+            if self._size + unfinished > self._max_event_size:
+                self._fail(self._size + unfinished)
+
+    def _take_run(self, chunk: bytes, items: list[MessageEvent | Comment]) -> int:
+        """Take the events of `chunk`, up to its last blank line, if it is all plain.
+
+        Plain is what most servers send: blocks of one `data: ` line. To split them all
+        at once takes half the time of `_process_usual_lines`. The stream must stand
+        between two blocks.
+
+        Returns:
+            The number of bytes taken; 0 if there is anything else in them.
+        """
+        end = chunk.rfind(b"\n\n")
+        if end < 0 or end > self._max_event_size or not chunk.startswith(b"data: "):
+            return 0
+        values = chunk[len(b"data: ") : end].split(b"\n\ndata: ")
+        if _LINE_FEED in b"".join(values):
+            return 0
+        new, kind, last_id, origin = tuple.__new__, self._kind, self.last_event_id, self._origin
+        items += [
+            new(kind, ("message", value.decode("utf-8", "replace"), last_id, origin))
+            for value in values
+        ]
+        return end + 2
+
+    def _process_usual_lines(
+        self, lines: list[bytes], items: list[MessageEvent | Comment], *, comments: bool
+    ) -> None:
+        """Do what `_process_line` does with each, if none of them can exceed the size.
+
+        Those in the spelling that servers use take a third of the time here.
+        """
+        size = 0  # of what counts here, beside self._size
+        data, event_type, new, kind = self._data, self._event_type, tuple.__new__, self._kind
+        for line in lines:
+            if line == b"\n":
+                self.last_event_id = self._last_event_id
+                self._size = size = 0
+                if data:
+                    if len(data) > 1:
+                        self._join_lines()
+                    name = event_type.decode("utf-8", "replace") if event_type else "message"
+                    text = data.pop().decode("utf-8", "replace")
+                    items.append(new(kind, (name, text, self.last_event_id, self._origin)))
+                event_type = b""
+            elif line.startswith(b"data: "):
+                data.append(line[6:-1])
+                size += len(line) - 1
+            elif line.startswith(b"event: "):
+                event_type = line[7:-1]
+                size += len(line) - 1
+            elif line.startswith(b"id: ") and _NUL not in line:
+                self._last_event_id = line[4:-1].decode("utf-8", "replace")
+                size += len(line) - 1
+            elif line.startswith(b":") and not comments:
+                pass
+            else:
+                self._event_type = event_type
+                self._process_line(line[:-1], items, comments=comments)
+                event_type = self._event_type
+        self._event_type = event_type
+        self._size += size
+
+    def _continue_line(self, part: bytes, *, ended: bool) -> None:
+        self._line += part
+        if self._at_start and (ended or len(self._line) >= len(_BOM)):
             self._at_start = False
             if self._line.startswith(_BOM):
                 del self._line[: len(_BOM)]
-        return lines
 
-    def _process_field(self, name: bytes, value: bytes, size: int) -> None:
+    def _process_line(
+        self, line: bytes | bytearray, items: list[MessageEvent | Comment], *, comments: bool
+    ) -> None:
+        """Process a line, as the standard says.
+
+        A `bytearray` is the caller's no more: it becomes the value, so that the value
+        of a long line does not take its memory again.
+        """
+        if self.error is not None:
+            return
+        if self._size + len(line) > self._max_event_size:
+            self._fail(self._size + len(line))
+            return
+        if not line:
+            event = self._dispatch()
+            if event is not None:
+                items.append(event)
+            return
+        size = len(line)
+        colon = line.find(b":")
+        name = bytes(line if colon < 0 else line[:colon])
+        start = size if colon < 0 else colon + 1
+        if line.startswith(b" ", start):
+            start += 1
+        if isinstance(line, bytearray):
+            del line[:start]
+            value: bytes | bytearray = line
+        else:
+            value = line[start:]
+        if name:
+            self._process_field(name, value, size)
+        elif comments:
+            items.append(Comment(value.decode("utf-8", "replace")))
+
+    def _process_field(self, name: bytes, value: bytes | bytearray, size: int) -> None:
         """Process the field, as the standard says, of a line of `size` bytes."""
         if name == b"data":
             self._data.append(value)
             self._size += size
         elif name == b"event":
-            self._event_type = value
+            self._event_type = bytes(value)
             self._size += size
         elif name == b"id":
-            if b"\0" not in value:
+            if _NUL not in value:
                 self._last_event_id = value.decode("utf-8", "replace")
                 self._size += size
         elif name == b"retry" and value.isdigit():  # of bytes: ASCII digits only
@@ -165,18 +278,37 @@ class EventStreamParser:
     def _dispatch(self) -> MessageEvent | None:
         """Dispatch the event, as the standard says: end the block."""
         self.last_event_id = self._last_event_id
-        data, event_type = self._data, self._event_type
-        self._event_type = b""
+        event_type, self._event_type = self._event_type, b""
         self._size = 0
-        if not data:
+        if not self._data:
             return None
-        self._data = []
-        return MessageEvent(
-            event_type.decode("utf-8", "replace") if event_type else "message",
-            b"\n".join(data).decode("utf-8", "replace"),
-            self.last_event_id,
-            self._origin,
+        data = self._data
+        if len(data) > 1:
+            self._join_lines()
+        value = data.pop()
+        return tuple.__new__(
+            self._kind,
+            (
+                event_type.decode("utf-8", "replace") if event_type else "message",
+                value.decode("utf-8", "replace"),
+                self.last_event_id,
+                self._origin,
+            ),
         )
+
+    def _join_lines(self) -> None:
+        """Make one value of all so far.
+
+        A `bytearray` at their head is that of a large event, and takes up the others.
+        """
+        first, *others = self._data
+        if isinstance(first, bytearray):
+            for value in others:
+                first += b"\n"
+                first += value
+            del self._data[1:]
+        else:
+            self._data[:] = [b"\n".join(self._data)]
 
     def _fail(self, size: int) -> None:
         self.error = EventTooLarge(size, self._max_event_size)

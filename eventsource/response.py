@@ -14,7 +14,6 @@ from __future__ import annotations
 import http.client
 import io
 import re
-import socket
 import ssl
 from typing import Any, Final
 
@@ -79,6 +78,7 @@ class Incoming(io.BufferedIOBase):
         self.buffer = b"".join(records)
 
     def read1(self, size: int | None = -1, /) -> bytes:
+        """Return at most `size` bytes; wait only if there are none."""
         if self.position == len(self.buffer):
             self._receive()
         start = self.position
@@ -89,6 +89,7 @@ class Incoming(io.BufferedIOBase):
         return self.buffer[start : self.position]
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Return `size` bytes, fewer only at the end; negative: all up to the end."""
         parts = []
         missing = -1 if size is None else size
         while missing and (part := self.read1(missing)):
@@ -98,6 +99,7 @@ class Incoming(io.BufferedIOBase):
         return b"".join(parts)
 
     def readinto(self, target: Any, /) -> int:
+        """Fill `target`, up to the end; return the number of bytes."""
         view = memoryview(target).cast("B")
         filled = 0
         while filled < len(view) and (part := self.read1(len(view) - filled)):
@@ -106,6 +108,7 @@ class Incoming(io.BufferedIOBase):
         return filled
 
     def readline(self, limit: int | None = -1, /) -> bytes:
+        """Return a line with its line feed; without, after `limit` bytes or at the end."""
         parts = []
         room = -1 if limit is None else limit
         while room:
@@ -122,17 +125,21 @@ class Incoming(io.BufferedIOBase):
         return b"".join(parts)
 
     def peek(self, _size: int = 0, /) -> bytes:
+        """Return what has been received and not read; wait only if there is nothing."""
         if self.position == len(self.buffer):
             self._receive()
         return self.buffer[self.position :]
 
     def readable(self) -> bool:
+        """Return True."""
         return True
 
     def fileno(self) -> int:
+        """Return the number of the socket."""
         return int(self._claim.fileno())
 
     def close(self) -> None:
+        """Let go of the socket."""
         self._claim.close()
         super().close()
 
@@ -152,6 +159,7 @@ class Response(http.client.HTTPResponse):
         self.fp = self._incoming  # type: ignore[assignment]
 
     def begin(self) -> None:
+        """Read the head of the answer, past interim responses."""
         fp = self.fp
         self.fp = _HeadReader(fp)  # type: ignore[assignment]
         try:

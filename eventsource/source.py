@@ -125,6 +125,9 @@ class EventSource(BrowserNames):
             **request_options,
         )
         self._last_event_id = last_event_id  # written by the reader thread only
+        # The listeners and what to call for them, by type, as far as they have been
+        # looked up; replaced by an empty one whenever a listener comes or goes.
+        self._snapshots: dict[str, tuple[tuple[Handler, Handler], ...]] = {}
         self._closed = False  # by close(); set once, never unset
         self._has_listened = on_comment is not None  # set once, never unset
         self._listening = Wakeup()  # set by close() and by the first registration
@@ -250,6 +253,7 @@ class EventSource(BrowserNames):
         # The one place that `on`, `once`, `add_listener` and `listens_to` go through.
         check_handler(event, k)
         super()._add_event_handler(event, k, v)
+        self._snapshots = {}
         if event != "new_listener" and not self._has_listened:
             self._has_listened = True
             self._listening.set()
@@ -259,54 +263,61 @@ class EventSource(BrowserNames):
         with contextlib.suppress(KeyError):  # pyee before 14 raises it
             super().remove_listener(event, f)
 
-    def emit(self, event: str, *args: Any, **kwargs: Any) -> bool:
-        """Call the listeners of `event`, here and now, as pyee does.
+    def _remove_listener(self, event: str, f: Handler) -> None:
+        # The one place that `remove_listener` and a `once` that has run go through.
+        super()._remove_listener(event, f)
+        self._snapshots = {}
 
-        But one that raises is logged and stops nobody else, and `error` needs no
-        listener. Useful to test handlers without a server.
+    def remove_all_listeners(self, event: str | None = None) -> None:
+        """Remove all listeners of `event`; None: of all types."""
+        super().remove_all_listeners(event)
+        self._snapshots = {}
 
-        Returns:
-            Whether there was a listener.
-        """
-        return self._call_listeners(event, args, kwargs, lambda: False)[0]
-
-    def _call_listeners(
-        self,
-        event: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        stopped: Callable[[], bool],
-    ) -> tuple[bool, bool]:
-        """Say whether there was a listener, and whether each of them had its turn."""
+    def _look_up(self, event: str) -> tuple[tuple[Handler, Handler], ...]:
+        """Return the listeners of `event`, and what to call for each, in order."""
+        snapshots = self._snapshots  # if a listener comes now, this one is thrown away
         with self._lock:
-            listeners = list(self._table(event).items())
-        for listener, call in listeners:
-            if stopped():
-                return True, False
-            if self._table(event).get(listener) is call:  # not removed meanwhile
-                self._emit_run(call, args, kwargs)
-        return bool(listeners), True
+            listeners = tuple(self._table(event).items())
+        if listeners:  # else a server that names ever new types could fill the memory
+            snapshots[event] = listeners
+        return listeners
 
     def _table(self, event: str) -> Mapping[Handler, Handler]:
         """What pyee keeps: each listener and what to call, in order."""
         return self._events.get(event) or {}
 
+    def emit(self, event: str, *args: Any, **kwargs: Any) -> bool:
+        """Call the listeners of `event`, here and now, as pyee does.
+
+        But one that raises is logged and stops nobody else, one that has been removed
+        meanwhile is not called, and `error` needs no listener. Useful to test handlers
+        without a server.
+
+        Returns:
+            Whether there was a listener.
+        """
+        listeners = self._look_up(event)
+        for listener, call in listeners:
+            if self._table(event).get(listener) is call:
+                self._emit_run(call, args, kwargs)
+        return bool(listeners)
+
     def _emit_run(self, f: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
             f(*args, **kwargs)
-        except Exception:
-            name = getattr(f, "__qualname__", type(f).__qualname__)
-            logger.exception("%r: the handler %s raised", self, name)
+        except Exception as error:
+            self._log_failure(f, error)
+
+    def _log_failure(self, handler: Handler, error: Exception) -> None:
+        name = getattr(handler, "__qualname__", type(handler).__qualname__)
+        logger.error("%r: the handler %s raised", self, name, exc_info=error)
 
     # --- The reader thread ---
 
     def _run(self) -> None:
         stream = self._stream
         try:
-            while items := stream.take():
-                for item in items:
-                    if not self._dispatch(item):
-                        return
+            while (items := stream.take()) and self._dispatch(items):
                 # A block that is no event may have moved the id after the last event.
                 self._last_event_id = stream.resume_id
         except BaseException as error:  # SystemExit from a handler, for one
@@ -316,25 +327,36 @@ class EventSource(BrowserNames):
         finally:
             self.close()
 
-    def _dispatch(self, item: Item) -> bool:
-        """Call the listeners of one item; say whether to go on."""
-        while not self._has_listened and not self._closed:
-            self._listening.wait()
-        if self._closed:
-            return False
-        if isinstance(item, Comment):
-            if self._on_comment is not None:
-                self._emit_run(self._on_comment, (item.text,), {})
-            return True
-        if item.type == "new_listener":  # pyee's own, not the server's to fire
-            heard, complete = False, True
-        else:
-            heard, complete = self._call_listeners(item.type, (item,), {}, self._is_closed)
-        if isinstance(item, MessageEvent) and complete:
-            self._last_event_id = item.last_event_id
-        if isinstance(item, ErrorEvent) and item.retry_in is None and not heard:
-            logger.warning("%r: closed for good: %s", self, summary(item.error))
-        return complete
+    def _dispatch(self, items: list[Item]) -> bool:
+        """Call the listeners of each item; say whether each of them had its turn.
 
-    def _is_closed(self) -> bool:
-        return self._closed
+        What stands here in one loop runs for each event: hence no calls but to handlers.
+        """
+        for item in items:
+            while not self._has_listened and not self._closed:
+                self._listening.wait()
+            if self._closed:
+                return False
+            if isinstance(item, Comment):
+                if self._on_comment is not None:
+                    self._emit_run(self._on_comment, (item.text,), {})
+                continue
+            event_type = item.type
+            snapshots = self._snapshots
+            listeners = snapshots.get(event_type) or self._look_up(event_type)
+            if event_type == "new_listener":  # pyee's own, not the server's to fire
+                listeners = ()
+            for listener, call in listeners:
+                if self._closed:
+                    return False
+                # Not if it has been removed since this event's first listener ran.
+                if snapshots is self._snapshots or self._table(event_type).get(listener) is call:
+                    try:
+                        call(item)
+                    except Exception as error:
+                        self._log_failure(call, error)
+            if isinstance(item, MessageEvent):
+                self._last_event_id = item.last_event_id
+            elif isinstance(item, ErrorEvent) and item.retry_in is None and not listeners:
+                logger.warning("%r: closed for good: %s", self, summary(item.error))
+        return True

@@ -38,7 +38,7 @@ from .reconnect import (
     check_number,
     parse_retry_after,
 )
-from .transport import READ_SIZE, Exchange, Transport
+from .transport import Exchange, Transport
 from .urls import origin_of, redact, without_userinfo
 from .wakeup import Wakeup
 
@@ -127,7 +127,6 @@ class EventStream:
         self._event_timeout = event_timeout
         self._max_event_size = max_event_size
         self._comments = comments
-        self._read_size = READ_SIZE
 
         self._wakeup = Wakeup()
         # Guards what follows; re-entrant, because a signal handler may call close()
@@ -330,7 +329,7 @@ class EventStream:
             started = time.monotonic()
             if self._parser.error is not None:
                 return self._lost(exchange, self._parser.error)
-            chunk = exchange.read(self._read_size)
+            chunk = exchange.read()
             exchange.limit(math.inf)
             self._quiet += time.monotonic() - started
             if not chunk:

@@ -37,11 +37,10 @@ from .arguments import (
 )
 from .connection import Sockets, current_sockets, new_session
 from .errors import Aborted, EventTimeout, describe
+from .response import READ_SIZE
 from .urls import origin_of, redact_strictly
 from .wakeup import Wakeup
 
-READ_SIZE: Final = 64 * 1024
-"""Bytes taken in one read at the most; what has arrived is never waited for."""
 ERROR_BODY_SIZE: Final = 64 * 1024
 """Bytes kept of the body of a response that is no event stream."""
 ERROR_BODY_TIME: Final = 1.0

