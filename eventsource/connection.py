@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import queue
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -28,8 +30,10 @@ from urllib3.exceptions import (
     LocationParseError,
     NameResolutionError,
     NewConnectionError,
+    SSLError,
 )
 from urllib3.util.connection import allowed_gai_family
+from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 from urllib3.util.wait import wait_for_read
 
 from .errors import Aborted
@@ -209,7 +213,55 @@ class _AbortableConnection(HTTPConnection):
 
 
 class _AbortableHTTPSConnection(_AbortableConnection, HTTPSConnection):
-    pass
+    def connect(self) -> None:
+        plain_to_proxy = self.proxy is None or self.proxy.scheme != "https"
+        if self.ssl_context is None and plain_to_proxy and not self._has_particulars():
+            self.ssl_context = _shared_context(self.cert_reqs, self.ca_certs, self.ca_cert_dir)
+            self.ca_certs = self.ca_cert_dir = None  # else they would be loaded again
+        super().connect()
+
+    def _has_particulars(self) -> bool:
+        return any(
+            setting is not None
+            for setting in (
+                *(self.cert_file, self.key_file, self.key_password, self.ca_cert_data),
+                *(self.ssl_version, self.ssl_minimum_version, self.ssl_maximum_version),
+                *(self.assert_hostname, self.assert_fingerprint),
+            )
+        )
+
+
+_contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
+MAX_CONTEXTS: Final = 16
+"""TLS contexts that are kept; more than one program has need of."""
+
+
+def _shared_context(
+    cert_reqs: int | str | None, ca_certs: str | None, ca_cert_dir: str | None
+) -> ssl.SSLContext:
+    """Return the TLS context that all connections with these settings share.
+
+    Each of them would otherwise have its own copy of the certificates of all
+    authorities: 0.7 MB, and some ten milliseconds to load them (measured with
+    certifi's, OpenSSL 3). A file that has changed is loaded anew.
+    """
+    try:
+        stamp = os.stat(ca_certs) if ca_certs else None  # noqa: PTH116
+        key = (cert_reqs, ca_certs, ca_cert_dir, stamp and (stamp.st_ino, stamp.st_mtime_ns))
+        context = _contexts.get(key)
+        if context is not None:
+            return context
+        context = create_urllib3_context(cert_reqs=resolve_cert_reqs(cert_reqs))
+        if ca_certs or ca_cert_dir:
+            context.load_verify_locations(ca_certs, ca_cert_dir)
+        else:
+            context.load_default_certs()
+    except OSError as error:  # as urllib3 raises it
+        raise SSLError(error) from error
+    while len(_contexts) >= MAX_CONTEXTS:
+        _contexts.pop(next(iter(_contexts)), None)
+    # No lock: of two threads that get here at once, both take what the first has put.
+    return _contexts.setdefault(key, context)
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):

@@ -13,7 +13,6 @@ unfinished line is kept in one growing buffer, and it is not searched again.
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Final, cast
 
