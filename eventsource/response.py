@@ -69,7 +69,7 @@ class Incoming(io.BufferedIOBase):
             while room > 0 and (record := sock.recv(room)):
                 records.append(record)
                 room -= len(record)
-        except ssl.SSLWantReadError:
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass  # no more whole records
         except OSError as error:
             self._failure = error  # what came before it is not lost
@@ -195,17 +195,21 @@ class Response(http.client.HTTPResponse):
         """
         incoming = self._incoming
         buffer, position = incoming.buffer, incoming.position
-        room = n - len(data) if n >= 0 else len(buffer)
+        limit = len(buffer) if n < 0 else min(len(buffer), position + n - len(data))
         chunks = [data]
-        while (end := buffer.find(b"\r\n", position + 2)) > 0:
-            end += 2
-            frame = buffer[position:end]
-            size = _sizes.get(frame) or _size_from(frame)
-            stop = end + size
-            if not size or stop > len(buffer) or size > room:
+        known = _sizes.get
+        width = 0  # of a frame: most often that of the one before
+        while True:
+            size = known(buffer[position : position + width])
+            if size is None:
+                width = buffer.find(b"\r\n", position + 2, position + MAX_FRAME) + 2 - position
+                frame = buffer[position : position + width]
+                size = known(frame) or _size_from(frame)
+            start = position + width
+            stop = start + size
+            if stop > limit or not size:
                 break
-            chunks.append(buffer[end:stop])
-            room -= size
+            chunks.append(buffer[start:stop])
             position = stop
         incoming.position = position
         return b"".join(chunks)
@@ -220,7 +224,7 @@ MAX_FRAME: Final = 16
 
 def _size_from(frame: bytes) -> int:
     """Return the size that a frame announces; 0 if it is for `http.client` to judge."""
-    match = _FRAME.fullmatch(frame) if len(frame) <= MAX_FRAME else None
+    match = _FRAME.fullmatch(frame)
     if match is None:
         return 0
     if len(_sizes) >= MAX_KNOWN_FRAMES:

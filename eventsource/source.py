@@ -273,15 +273,6 @@ class EventSource(BrowserNames):
         super().remove_all_listeners(event)
         self._snapshots = {}
 
-    def _look_up(self, event: str) -> tuple[tuple[Handler, Handler], ...]:
-        """Return the listeners of `event`, and what to call for each, in order."""
-        snapshots = self._snapshots  # if a listener comes now, this one is thrown away
-        with self._lock:
-            listeners = tuple(self._table(event).items())
-        if listeners:  # else a server that names ever new types could fill the memory
-            snapshots[event] = listeners
-        return listeners
-
     def _table(self, event: str) -> Mapping[Handler, Handler]:
         """What pyee keeps: each listener and what to call, in order."""
         return self._events.get(event) or {}
@@ -296,7 +287,8 @@ class EventSource(BrowserNames):
         Returns:
             Whether there was a listener.
         """
-        listeners = self._look_up(event)
+        with self._lock:
+            listeners = tuple(self._table(event).items())
         for listener, call in listeners:
             if self._table(event).get(listener) is call:
                 self._emit_run(call, args, kwargs)
@@ -327,25 +319,27 @@ class EventSource(BrowserNames):
         finally:
             self.close()
 
+    def _wait_for_a_listener(self) -> None:
+        while not self._has_listened and not self._closed:
+            self._listening.wait()
+
     def _dispatch(self, items: list[Item]) -> bool:
         """Call the listeners of each item; say whether each of them had its turn.
 
         What stands here in one loop runs for each event: hence no calls but to handlers.
         """
+        on_comment = self._on_comment
         for item in items:
-            while not self._has_listened and not self._closed:
-                self._listening.wait()
+            if not self._has_listened:
+                self._wait_for_a_listener()
             if self._closed:
                 return False
-            if isinstance(item, Comment):
-                if self._on_comment is not None:
-                    self._emit_run(self._on_comment, (item.text,), {})
+            if on_comment is not None and type(item) is Comment:
+                self._emit_run(on_comment, (item.text,), {})
                 continue
             event_type = item.type
             snapshots = self._snapshots
             listeners = snapshots.get(event_type) or self._look_up(event_type)
-            if event_type == "new_listener":  # pyee's own, not the server's to fire
-                listeners = ()
             for listener, call in listeners:
                 if self._closed:
                     return False
@@ -355,8 +349,19 @@ class EventSource(BrowserNames):
                         call(item)
                     except Exception as error:
                         self._log_failure(call, error)
-            if isinstance(item, MessageEvent):
+            if type(item) is MessageEvent:
                 self._last_event_id = item.last_event_id
-            elif isinstance(item, ErrorEvent) and item.retry_in is None and not listeners:
+            elif type(item) is ErrorEvent and item.retry_in is None and not listeners:
                 logger.warning("%r: closed for good: %s", self, summary(item.error))
         return True
+
+    def _look_up(self, event_type: str) -> tuple[tuple[Handler, Handler], ...]:
+        """Return the listeners of an event of the server's, and what to call for each."""
+        if event_type == "new_listener" or event_type not in self._events:
+            return ()  # pyee's own, not the server's to fire; or nobody's
+        snapshots = self._snapshots  # thrown away if a listener comes or goes from here on
+        with self._lock:
+            listeners = tuple(self._table(event_type).items())
+        if listeners:  # else a server that names ever new types could fill the memory
+            snapshots[event_type] = listeners
+        return listeners

@@ -241,20 +241,25 @@ class EventStream:
 
     # --- The iteration ---
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Item:
-        while not self._closed:
+    def __iter__(self) -> Iterator[Item]:
+        # A generator: a loop gets on with it in a third of the time that it takes to
+        # call `__next__`. It has no state of its own, so that another may go on.
+        while True:
             for item in self._batch:
+                if self._closed:
+                    return
                 if isinstance(item, MessageEvent):
                     self._last_event_id = item.last_event_id
-                return item
+                yield item
             self._last_event_id = self.resume_id
             batch = self.take()
             if not batch:
-                break
+                return
             self._batch = iter(batch)
+
+    def __next__(self) -> Item:
+        for item in self:
+            return item
         raise StopIteration
 
     def take(self) -> list[Item]:
