@@ -12,8 +12,10 @@ unfinished line is kept in one growing buffer, and it is not searched again.
 
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from itertools import repeat
 from typing import Final, cast
 
 from .errors import EventTooLarge
@@ -25,6 +27,10 @@ to occur (whole configurations, base64 images), small enough to hold in memory."
 
 MAX_LINES: Final = 1000
 """Data lines of an unfinished event that are kept apart: 50 KB beside their bytes."""
+
+PIECE: Final = 8192
+"""Bytes of a large event that are decoded at once. Python gives each character of a
+text the width of its widest: an emoji makes its piece four times as large, no more."""
 
 _LINE_FEED: Final = ord("\n")
 _NUL: Final = 0
@@ -110,8 +116,8 @@ class EventStreamParser:
         if chunk and self.error is None:
             self._process_lines(chunk, items, comments=comments)
         if len(self._data) > MAX_LINES:
-            self._join_lines()
-            self._data[:] = [bytearray(self._data[0])]
+            value = self._take_data()
+            self._data.append(value if isinstance(value, bytearray) else bytearray(value))
         if self.error is not None and not items:
             raise self.error
         return items
@@ -173,11 +179,14 @@ class EventStreamParser:
         values = chunk[len(b"data: ") : end].split(b"\n\ndata: ")
         if _LINE_FEED in b"".join(values):
             return 0
-        new, kind, last_id, origin = tuple.__new__, self._kind, self.last_event_id, self._origin
-        items += [
-            new(kind, ("message", value.decode("utf-8", "replace"), last_id, origin))
-            for value in values
-        ]
+        try:
+            texts = [*map(bytes.decode, values)]
+        except UnicodeDecodeError:
+            texts = [value.decode("utf-8", "replace") for value in values]
+        fields = zip(
+            repeat("message"), texts, repeat(self.last_event_id), repeat(self._origin), strict=False
+        )
+        items += map(tuple.__new__, repeat(self._kind), fields)
         return end + 2
 
     def _process_usual_lines(
@@ -194,10 +203,9 @@ class EventStreamParser:
                 self.last_event_id = self._last_event_id
                 self._size = size = 0
                 if data:
-                    if len(data) > 1:
-                        self._join_lines()
                     name = event_type.decode("utf-8", "replace") if event_type else "message"
-                    text = data.pop().decode("utf-8", "replace")
+                    value = data.pop() if len(data) == 1 else self._take_data()
+                    text = _text(value) if len(value) > PIECE else value.decode("utf-8", "replace")
                     items.append(new(kind, (name, text, self.last_event_id, self._origin)))
                 event_type = b""
             elif line.startswith(b"data: "):
@@ -281,38 +289,45 @@ class EventStreamParser:
         self._size = 0
         if not self._data:
             return None
-        data = self._data
-        if len(data) > 1:
-            self._join_lines()
-        value = data.pop()
-        return tuple.__new__(
-            self._kind,
-            (
-                event_type.decode("utf-8", "replace") if event_type else "message",
-                value.decode("utf-8", "replace"),
-                self.last_event_id,
-                self._origin,
-            ),
-        )
+        name = event_type.decode("utf-8", "replace") if event_type else "message"
+        text = _text(self._take_data())
+        return tuple.__new__(self._kind, (name, text, self.last_event_id, self._origin))
 
-    def _join_lines(self) -> None:
-        """Make one value of all so far.
+    def _take_data(self) -> bytes | bytearray:
+        """Return the values of the block's `data` lines as one, and keep none.
 
         A `bytearray` at their head is that of a large event, and takes up the others.
         """
-        first, *others = self._data
+        data = self._data
+        first = data[0]
         if isinstance(first, bytearray):
-            for value in others:
+            for value in data[1:]:
                 first += b"\n"
                 first += value
-            del self._data[1:]
         else:
-            self._data[:] = [b"\n".join(self._data)]
+            first = b"\n".join(data)
+        data.clear()
+        return first
 
     def _fail(self, size: int) -> None:
         self.error = EventTooLarge(size, self._max_event_size)
         self._line.clear()
         self._data.clear()
+
+
+def _text(value: bytes | bytearray) -> str:
+    """Decode `value`; one that is a `bytearray` is the caller's no more.
+
+    To decode a large one at once could take up to six times its size.
+    """
+    if len(value) <= PIECE or value.isascii():
+        return value.decode("utf-8", "replace")
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces = [decoder.decode(value[i : i + PIECE]) for i in range(0, len(value), PIECE)]
+    pieces.append(decoder.decode(b"", final=True))
+    if isinstance(value, bytearray):
+        value.clear()
+    return "".join(pieces)
 
 
 def parse(

@@ -3,10 +3,10 @@
 `http.client` undoes the chunked transfer coding (RFC 9112, 7.1) one chunk a call, and
 servers send one chunk per event: on a busy stream that costs more than all the rest.
 
-The invariant: `Response.read1()` by itself takes **only chunks that are plainly framed
-and whole in the buffer**. Waiting, extensions, trailers, the last chunk, whatever is
-malformed or cut: all that is left to `http.client`, which finds the bytes and its own
-state as if it had read the chunks before. So the body and the errors are its own.
+The invariant: `Response.read1()` by itself takes **only what is in the buffer and plainly
+framed**. Waiting, extensions, trailers, the last chunk, whatever is malformed or cut: all
+that is left to `http.client`, which finds the bytes and its own state as if it had read
+the chunks before. So the body and the errors are its own.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ class Incoming(io.BufferedIOBase):
 
     def read1(self, size: int | None = -1, /) -> bytes:
         """Return at most `size` bytes; wait only if there are none."""
+        if size == 0:
+            return b""
         if self.position == len(self.buffer):
             self._receive()
         start = self.position
@@ -182,12 +184,12 @@ class Response(http.client.HTTPResponse):
             n: the most bytes to return; negative: no limit but the buffer's.
         """
         data = super().read1(n)
-        if not self.chunked or self.chunk_left != 0:
-            return data  # the chunk goes on; or the body has ended
-        return self._with_whole_chunks(data, n)
+        if not self.chunked or self.chunk_left != 0 or self.fp is None:
+            return data  # the chunk goes on; or the body has ended, or has been closed
+        return self._with_more_chunks(data, n)
 
-    def _with_whole_chunks(self, data: bytes, n: int) -> bytes:
-        """Add the chunks that are whole in the buffer, which stands at the end of `data`'s.
+    def _with_more_chunks(self, data: bytes, n: int) -> bytes:
+        """Add the chunks that are in the buffer, which stands at the end of that of `data`.
 
         A frame is what stands between the data of two chunks: the CRLF that ends the
         one, and the size of the other with its CRLF. They are few and come again and
@@ -211,6 +213,10 @@ class Response(http.client.HTTPResponse):
                 break
             chunks.append(buffer[start:stop])
             position = stop
+        if size and start < limit == len(buffer):  # the beginning of a chunk
+            chunks.append(buffer[start:])
+            self.chunk_left = stop - limit
+            position = limit
         incoming.position = position
         return b"".join(chunks)
 
