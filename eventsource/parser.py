@@ -33,6 +33,7 @@ PIECE: Final = 8192
 text the width of its widest: an emoji makes its piece four times as large, no more."""
 
 _LINE_FEED: Final = ord("\n")
+_COLON: Final = ord(":")
 _NUL: Final = 0
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -110,8 +111,8 @@ class EventStreamParser:
             chunk = bytes(memoryview(chunk))
         chunk = self._with_line_feeds(chunk)
         items: list[MessageEvent | Comment] = []
-        if self._line or self._size or self._at_start:  # within a block: on to its end
-            start, blank, chunk = chunk.partition(b"\n\n")
+        if (self._line or self._size or self._at_start) and _LINE_FEED in chunk:
+            start, blank, chunk = chunk.partition(b"\n\n")  # within a block: on to its end
             self._process_lines(start + blank, items, comments=comments)
         if chunk and self.error is None:
             self._process_lines(chunk, items, comments=comments)
@@ -199,15 +200,18 @@ class EventStreamParser:
         size = 0  # of what counts here, beside self._size
         data, event_type, new, kind = self._data, self._event_type, tuple.__new__, self._kind
         for line in lines:
-            if line == b"\n":
-                self.last_event_id = self._last_event_id
-                self._size = size = 0
+            first = line[0]
+            if first == _LINE_FEED:
                 if data:
                     name = event_type.decode("utf-8", "replace") if event_type else "message"
                     value = data.pop() if len(data) == 1 else self._take_data()
                     text = _text(value) if len(value) > PIECE else value.decode("utf-8", "replace")
-                    items.append(new(kind, (name, text, self.last_event_id, self._origin)))
+                    items.append(new(kind, (name, text, self._last_event_id, self._origin)))
+                self.last_event_id = self._last_event_id
+                self._size = size = 0
                 event_type = b""
+            elif first == _COLON and not comments:
+                pass
             elif line.startswith(b"data: "):
                 data.append(line[6:-1])
                 size += len(line) - 1
@@ -217,8 +221,6 @@ class EventStreamParser:
             elif line.startswith(b"id: ") and _NUL not in line:
                 self._last_event_id = line[4:-1].decode("utf-8", "replace")
                 size += len(line) - 1
-            elif line.startswith(b":") and not comments:
-                pass
             else:
                 self._event_type = event_type
                 self._process_line(line[:-1], items, comments=comments)
