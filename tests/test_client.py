@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 
 import pytest
 import requests
+from hypothesis import HealthCheck, given, settings
 
 from eventsource import Event, SSEClient
+from eventsource.client import _BlockParser
 from eventsource.testing import SSEServer
 
 from .support import HEAD, LIMIT, port_that_refuses, respond, status, stream, wait_until
+from .test_parser import usual_streams_cut
 
 
 def client_of(server, **options):
@@ -316,3 +320,17 @@ def test_bad_assignments_are_named(name, value):
     with SSEServer(stream(then="hold")) as server, client_of(server) as client:
         with pytest.raises((TypeError, ValueError), match=name):
             setattr(client, name, value)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(usual_streams_cut())
+def test_id_and_retry_are_those_of_the_messages_own_block_however_the_stream_is_cut(stream_cut):
+    stream, chunks = stream_cut
+    blocks = re.split(rb"(?:\r?\n){2,}", stream)
+    own = [Event.parse(block.decode("utf-8", "replace")) for block in blocks]
+    expected = [
+        (x.data, x.event, x.id, x.retry) for x, b in zip(own, blocks, strict=True) if b"data" in b
+    ]
+    parser = _BlockParser()
+    got = [event for chunk in chunks for event in parser.feed(chunk)]
+    assert [(x.data, x.type, x.id, x.retry) for x in got] == expected

@@ -72,6 +72,26 @@ def test_contributing_lists_the_modules_in_their_order():
     assert [*names, "__main__"] == FLOORS
 
 
+def test_the_import_adds_nothing_heavy_to_that_of_requests():
+    code = """
+import sys
+import pyee, requests
+before = set(sys.modules)
+import eventsource
+print(*sorted(set(sys.modules) - before))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = set(run.stdout.split())
+    added = {name for name in names if name.partition(".")[0] != "eventsource"}
+    # Of the standard library, as far as requests has not imported them; the second line
+    # is what `inspect`, which `dataclasses` needs, brings in on Python 3.11.
+    assert added <= {
+        *("_contextvars", "contextvars", "dataclasses", "inspect", "pyee.base"),
+        *("_ast", "_opcode", "ast", "dis", "opcode"),
+    }
+    assert names.isdisjoint({"eventsource.testing", "eventsource.cli", "eventsource.demo"})
+
+
 def test_the_package_never_sleeps():
     for _, path in modules():
         assert "sleep(" not in path.read_text()

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from eventsource import EventStreamParser, MessageEvent, aparse, parse
+from eventsource import parser as parser_module
 from eventsource.errors import EventTooLarge
 from eventsource.events import Comment
 from eventsource.parser import MAX_EVENT_SIZE
@@ -970,6 +971,71 @@ def test_every_stream_gives_what_the_reference_gives_however_it_is_cut(stream_cu
         assert parser.error is None
 
 
+USUAL = [
+    *[b"data: %b\n\n" % value for value in (b"1", b"", b" 2", b"a: b", "\u00e9".encode(), b"\xff")],
+    *[b"event: e\ndata: 3\n\n", b"id: 7\nevent: e\ndata: 4\n\n", b"event: e\nid: 8\ndata: 5\n\n"],
+    *[b"data: 6\ndata: 7\n\n", b"data: 8\nid: 9\n\n", b"id: 1\0\ndata: 9\n\n", b"retry: 10\n\n"],
+    *[
+        b": beat\n\n",
+        b":\n",
+        b"\n",
+        b"id: 5\n\n",
+        b"event: f\n\n",
+        b"data:10\n\n",
+        b"data\n\n",
+        b"x: y\n",
+    ],
+]
+"""Blocks as servers send them: for each there is a shorter way through the parser."""
+
+
+@st.composite
+def usual_streams_cut(draw):
+    """Runs of the same block, and what comes between; whole, and in chunks."""
+    runs = st.tuples(st.sampled_from(USUAL), st.integers(1, 6)).map(lambda run: run[0] * run[1])
+    stream = b"".join(draw(st.lists(runs, max_size=8)))
+    if draw(st.booleans()):
+        stream = stream.replace(b"\n", b"\r\n")
+    cuts = sorted(draw(st.lists(st.integers(0, len(stream)), max_size=4)))
+    return stream, [stream[a:b] for a, b in itertools.pairwise([0, *cuts, len(stream)])]
+
+
+@thorough(2000)
+@given(usual_streams_cut(), st.sampled_from(["", "41"]))
+def test_the_shorter_ways_give_what_the_reference_gives(stream_cut, last_event_id):
+    stream, chunks = stream_cut
+    events_, last_id, reconnection_time_, items_ = reference(stream, last_event_id)
+    for parts in (chunks, [stream]):
+        parser = EventStreamParser(last_event_id=last_event_id)
+        assert [plain(event) for part in parts for event in parser.feed(part)] == events_
+        assert parser.last_event_id == last_id
+        assert parser.reconnection_time == reconnection_time_
+        parser = EventStreamParser(last_event_id=last_event_id)
+        assert [plain(x) for part in parts for x in parser.feed_with_comments(part)] == items_
+
+
+@thorough(500)
+@given(usual_streams_cut(), st.integers(1, 60))
+def test_the_shorter_ways_find_the_same_events_too_large(stream_cut, limit):
+    stream, chunks = stream_cut
+    whole = verdict([stream], limit)
+    assert verdict(chunks, limit) == whole
+    assert verdict(in_bytes(stream), limit) == whole
+
+
+@thorough(500)
+@given(
+    st.lists(
+        st.one_of(st.sampled_from(TOKENS), st.text(max_size=5).map(lambda text: text.encode()))
+    ).map(b"".join)
+)
+def test_text_that_is_decoded_in_pieces_is_the_same(value):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parser_module, "PIECE", 3)
+        assert parser_module._text(value) == value.decode("utf-8", "replace")
+        assert parser_module._text(bytearray(value)) == value.decode("utf-8", "replace")
+
+
 @thorough(500)
 @given(streams_cut(), st.sampled_from(["", "41"]))
 def test_parse_and_aparse_give_what_the_reference_gives(stream_cut, last_event_id):
@@ -1129,21 +1195,73 @@ def test_a_chunk_of_many_events_is_not_searched_again_for_each_event(end):
     assert fourfold <= 4.1 * once
 
 
-def test_an_event_being_received_takes_little_more_memory_than_its_bytes():
-    size, chunk = 2**24, b"x" * 2**16
+SIZE = 2**24
+
+
+def in_reads(value, size=2**16):
+    return (value[start : start + size] for start in range(0, len(value), size))
+
+
+@pytest.mark.parametrize(
+    ("unit", "completing"),
+    [
+        pytest.param(b"x", 2.25, id="ASCII"),
+        pytest.param("\u00e9".encode(), 2.25, id="two bytes, one in memory"),
+        pytest.param("\u65e5".encode(), 2.25, id="three bytes, two in memory"),
+        # The text itself takes four times the bytes.
+        pytest.param(b"x" * 65532 + "\U0001f600".encode(), 5.6, id="rarely four bytes"),
+    ],
+)
+def test_a_large_event_takes_about_twice_its_size_in_memory(unit, completing):
+    value = unit * (SIZE // len(unit))
+    size = len(value)
     parser = EventStreamParser()
     tracemalloc.start()
     try:
         parser.feed(b"data: ")
-        for _ in range(size // len(chunk)):
+        for chunk in in_reads(value):
             parser.feed(chunk)
         received, receiving = tracemalloc.get_traced_memory()
-        events_ = parser.feed(b"\n\n")
-        held, completing = tracemalloc.get_traced_memory()
+        (event,) = parser.feed(b"\n\n")
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(events_[0].data) == size
+    assert event.data == value.decode()
     assert received < 1.25 * size
     assert receiving < 1.25 * size
-    assert completing < 3.25 * size  # the line, its value, and the text
-    assert held < 1.05 * size
+    assert peak < completing * size
+
+
+@pytest.mark.parametrize("width", [2, 20, 60_000])
+def test_a_large_event_of_many_lines_takes_about_twice_its_size_in_memory(width):
+    line = b"data: " + b"x" * width + b"\n"
+    chunk = line * max(1, 2**16 // len(line))
+    count = SIZE // 4 // len(chunk)
+    size = len(chunk) * count
+    parser = EventStreamParser()
+    tracemalloc.start()
+    try:
+        for _ in range(count):
+            parser.feed(chunk)
+        (event,) = parser.feed(b"\n")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    lines = event.data.split("\n")
+    assert set(lines) == {"x" * width}
+    assert len(lines) == count * (len(chunk) // len(line))
+    assert peak < 2.25 * size + 2**20
+
+
+def test_nothing_is_kept_of_a_large_event_but_itself():
+    parser = EventStreamParser()
+    tracemalloc.start()
+    try:
+        events_ = []
+        for chunk in [b"data: ", *in_reads(b"x" * SIZE), b"\n\n"]:
+            events_ += parser.feed(chunk)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(events_[0].data) == SIZE
+    assert held < 1.05 * SIZE

@@ -196,6 +196,49 @@ def test_a_handler_added_by_a_handler_hears_the_next_event(server):
         assert received.next().data == "b"
 
 
+class CountsLookUps(EventSource):
+    look_ups = ()
+
+    def _look_up(self, event_type):
+        self.look_ups += (event_type,)
+        return super()._look_up(event_type)
+
+
+def test_the_listeners_of_a_type_are_looked_up_again_only_after_a_change():
+    """Each way to add or remove one, between hundreds of events in one read."""
+    changes = {
+        "100": lambda source: source.on("other", print),
+        "200": lambda source: source.once("message", repr),  # removes itself at 201
+        "300": lambda source: source.remove_listener("other", print),
+        "400": lambda source: setattr(source, "onmessage", repr),
+        "500": lambda source: source.remove_all_listeners("other"),
+    }
+    received = Recorder()
+    blocks = b"".join(b"data: %d\n\n" % number for number in range(600))
+
+    def handler(event):
+        if event.data in changes:
+            changes[event.data](source)
+        received(event)
+
+    with SSEServer(stream(blocks, then="hold")) as server:
+        with CountsLookUps(server.url, start=False, on_message=handler) as source:
+            source.start()
+            assert [received.next().data for _ in range(600)] == [str(n) for n in range(600)]
+    look_ups = [name for name in source.look_ups if name == "message"]
+    assert len(look_ups) == 1 + len(changes) + 1  # the one more for `once`
+
+
+def test_a_server_that_names_ever_new_types_fills_no_table():
+    received = Recorder()
+    blocks = b"".join(b"event: t%d\ndata: x\n\n" % number for number in range(1000))
+    with SSEServer(stream(blocks + b"data: last\n\n", then="hold")) as server:
+        with EventSource(server.url, on_message=received) as source:
+            assert received.next().data == "last"
+            assert list(source._snapshots) == ["message"]
+            assert source.event_names() == {"message"}
+
+
 def test_removing_what_is_not_there_is_no_error(server):
     with EventSource(server.url, start=False) as source:
         source.remove_listener("message", print)
@@ -259,7 +302,7 @@ def test_a_server_cannot_forge_new_listener():
     with SSEServer(stream(b"event: new_listener\ndata: x\n\ndata: y\n\n", then="hold")) as server:
         with EventSource(server.url, start=False) as source:
             source.on("new_listener", lambda *arguments: forged(arguments))
-            source.on("message", received)
+            source.on("message", received)  # which emits it, here and now
             source.start()
             assert received.next().data == "y"
     assert forged.events == [("message", received)]
