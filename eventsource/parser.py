@@ -33,6 +33,7 @@ PIECE: Final = 8192
 text the width of its widest: an emoji makes its piece four times as large, no more."""
 
 _LINE_FEED: Final = ord("\n")
+_CARRIAGE_RETURN: Final = ord("\r")
 _COLON: Final = ord(":")
 _NUL: Final = 0
 _BOM: Final = b"\xef\xbb\xbf"
@@ -111,9 +112,13 @@ class EventStreamParser:
             chunk = bytes(memoryview(chunk))
         chunk = self._with_line_feeds(chunk)
         items: list[MessageEvent | Comment] = []
-        if (self._line or self._size or self._at_start) and _LINE_FEED in chunk:
-            start, blank, chunk = chunk.partition(b"\n\n")  # within a block: on to its end
+        within_block = self._line or self._size or self._at_start
+        if within_block and _LINE_FEED in chunk:
+            start, blank, chunk = chunk.partition(b"\n\n")
             self._process_lines(start + blank, items, comments=comments)
+            within_block = False  # if anything is left
+        if chunk and not within_block and self.error is None:
+            chunk = chunk[self._take_run(chunk, items) :]
         if chunk and self.error is None:
             self._process_lines(chunk, items, comments=comments)
         if len(self._data) > MAX_LINES:
@@ -129,7 +134,7 @@ class EventStreamParser:
             self._after_cr = False
             if chunk.startswith(b"\n"):
                 chunk = chunk[1:]
-        if b"\r" in chunk:
+        if _CARRIAGE_RETURN in chunk:
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return chunk
@@ -146,8 +151,6 @@ class EventStreamParser:
                 self._process_line(whole, items, comments=comments)
                 if self.error is not None:
                     return
-        if not self._size:
-            chunk = chunk[self._take_run(chunk, items) :]
         # Unlike bytes.split(), it looks for the line ends eight or more bytes at a time.
         lines = io.BytesIO(chunk).readlines()
         rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""

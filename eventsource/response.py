@@ -46,23 +46,24 @@ class Incoming(io.BufferedIOBase):
         self._failure: OSError | None = None  # for the next receive()
         self._claim = sock.makefile("rb", buffering=0)  # keeps the socket open until close()
 
-    def _receive(self) -> None:
-        """Wait for bytes and make them the buffer, which has been used up."""
+    def receive(self) -> None:
+        """Wait for bytes and add them to what is left in the buffer."""
+        self.buffer = self.buffer[self.position :]
         self.position = 0
-        self.buffer = b""
         if self._failure is not None:
             raise self._failure
-        self.buffer = self._sock.recv(READ_SIZE)
-        if self.buffer and isinstance(self._sock, ssl.SSLSocket):
-            self._receive_more_records(self._sock)
+        data = self._sock.recv(READ_SIZE)
+        if data and isinstance(self._sock, ssl.SSLSocket):
+            data = self._with_more_records(self._sock, data)
+        self.buffer = self.buffer + data if self.buffer else data
 
-    def _receive_more_records(self, sock: ssl.SSLSocket) -> None:
+    def _with_more_records(self, sock: ssl.SSLSocket, record: bytes) -> bytes:
         # A TLS socket hands out one record a call, and servers write one per event.
         # Part of a record must not be waited for: hence without a timeout.
         if not sock.pending() and not wait_for_read(sock, timeout=0):
-            return
-        records = [self.buffer]
-        room = READ_SIZE - len(self.buffer)
+            return record
+        records = [record]
+        room = READ_SIZE - len(record)
         timeout = sock.gettimeout()
         sock.settimeout(0)
         try:
@@ -75,14 +76,14 @@ class Incoming(io.BufferedIOBase):
             self._failure = error  # what came before it is not lost
         finally:
             sock.settimeout(timeout)
-        self.buffer = b"".join(records)
+        return b"".join(records)
 
     def read1(self, size: int | None = -1, /) -> bytes:
         """Return at most `size` bytes; wait only if there are none."""
         if size == 0:
             return b""
         if self.position == len(self.buffer):
-            self._receive()
+            self.receive()
         start = self.position
         if size is None or size < 0 or size >= len(self.buffer) - start:
             self.position = len(self.buffer)
@@ -115,7 +116,7 @@ class Incoming(io.BufferedIOBase):
         room = -1 if limit is None else limit
         while room:
             if self.position == len(self.buffer):
-                self._receive()
+                self.receive()
             end = self.buffer.find(b"\n", self.position) + 1 or len(self.buffer)
             size = end - self.position
             part = self.read1(size if room < 0 else min(size, room)) if size else b""
@@ -129,7 +130,7 @@ class Incoming(io.BufferedIOBase):
     def peek(self, _size: int = 0, /) -> bytes:
         """Return what has been received and not read; wait only if there is nothing."""
         if self.position == len(self.buffer):
-            self._receive()
+            self.receive()
         return self.buffer[self.position :]
 
     def readable(self) -> bool:
@@ -183,13 +184,20 @@ class Response(http.client.HTTPResponse):
         Args:
             n: the most bytes to return; negative: no limit but the buffer's.
         """
+        incoming = self._incoming
+        if self.chunked and self.chunk_left == 0 and self.fp is not None and n != 0:
+            # At the end of a chunk. All that http.client could do with so little is wait.
+            if b"\r\n".startswith(incoming.buffer[incoming.position : incoming.position + 3]):
+                incoming.receive()
+            if data := self._take_chunks(n):
+                return data
         data = super().read1(n)
         if not self.chunked or self.chunk_left != 0 or self.fp is None:
             return data  # the chunk goes on; or the body has ended, or has been closed
-        return self._with_more_chunks(data, n)
+        return data + self._take_chunks(n - len(data) if n >= 0 else n)
 
-    def _with_more_chunks(self, data: bytes, n: int) -> bytes:
-        """Add the chunks that are in the buffer, which stands at the end of that of `data`.
+    def _take_chunks(self, n: int) -> bytes:
+        """Take the chunks that are in the buffer, which stands at the end of one.
 
         A frame is what stands between the data of two chunks: the CRLF that ends the
         one, and the size of the other with its CRLF. They are few and come again and
@@ -197,8 +205,8 @@ class Response(http.client.HTTPResponse):
         """
         incoming = self._incoming
         buffer, position = incoming.buffer, incoming.position
-        limit = len(buffer) if n < 0 else min(len(buffer), position + n - len(data))
-        chunks = [data]
+        limit = len(buffer) if n < 0 else min(len(buffer), position + n)
+        chunks = []
         known = _sizes.get
         width = 0  # of a frame: most often that of the one before
         while True:
@@ -218,7 +226,7 @@ class Response(http.client.HTTPResponse):
             self.chunk_left = stop - limit
             position = limit
         incoming.position = position
-        return b"".join(chunks)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 _sizes: dict[bytes, int] = {}

@@ -312,7 +312,9 @@ class Exchange:
         """
         assert self._response is not None
         raw = self._response.raw
-        data: bytes = self._inside_do(lambda: raw.read1(size, decode_content=True))
+        # Without anything to decode, urllib3 would copy all bytes into a queue and out.
+        decode = "Content-Encoding" in self._response.headers
+        data: bytes = self._inside_do(lambda: raw.read1(size, decode_content=decode))
         return data
 
     def read_error_body(self) -> None:

@@ -23,7 +23,7 @@ from collections import deque
 
 import pytest
 import trustme
-import urllib3.connection
+import urllib3
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
@@ -136,7 +136,9 @@ def cut(data, sizes):
 
 
 def failure(error):
-    """What there is to an exception."""
+    """What there is to an exception; urllib3's are told by their text."""
+    if isinstance(error, urllib3.exceptions.HTTPError):
+        return type(error), str(error)
     return type(error), error.args, getattr(error, "expected", None)
 
 
@@ -724,10 +726,16 @@ OPERATIONS = st.lists(
 def attempt(response, operation, size):
     """What an operation gives: bytes or the failure."""
     try:
-        if operation == "readinto":
-            target = bytearray(size)
-            return bytes(target[: response.readinto(target)])
-        return getattr(response, operation)(size)
+        match operation:
+            case "readinto":
+                target = bytearray(size)
+                return bytes(target[: response.readinto(target)])
+            case "stream":
+                return list(response.stream(size))
+            case "close" | "drain_conn":
+                return getattr(response, operation)()
+            case _:
+                return getattr(response, operation)(size)
     except (MemoryError, OverflowError):
         reject()  # http.client's, at a size beyond memory
     except Exception as error:
@@ -738,18 +746,17 @@ def assert_the_same(ours, theirs, operation, size):
     """Both do it alike; read1() may give one of them more, and the other then catches up."""
     expected = attempt(theirs, operation, size)
     given = attempt(ours, operation, size)
-    if operation == "peek" and isinstance(given, bytes) and isinstance(expected, bytes):
-        shorter = min(len(given), len(expected))
-        assert given[:shorter] == expected[:shorter]
+    if isinstance(given, bytes) and isinstance(expected, bytes):
         assert bool(given) == bool(expected)
-        return
-    if operation == "read1" and isinstance(given, bytes) and isinstance(expected, bytes):
-        assert bool(given) == bool(expected)
-        assert size < 0 or len(given) <= size
-        while len(expected) < len(given):
-            expected += attempt(theirs, "read1", len(given) - len(expected)) or b"?"
-        while len(given) < len(expected):
-            given += attempt(ours, "read1", len(expected) - len(given)) or b"?"
+        if operation == "peek":
+            assert given.startswith(expected) or expected.startswith(given)
+            return
+        if operation == "read1":
+            assert size < 0 or len(given) <= size
+            while len(expected) < len(given):
+                expected += attempt(theirs, "read1", len(given) - len(expected)) or b"?"
+            while len(given) < len(expected):
+                given += attempt(ours, "read1", len(expected) - len(given)) or b"?"
     assert given == expected
 
 
@@ -805,9 +812,13 @@ def decoded_story(response, sizes, rounds=2):
         except (MemoryError, OverflowError):
             reject()
         except Exception as error:
-            end = type(error), str(error)
+            end = failure(error)
         chapters.append((b"".join(body), end, response.closed, response.isclosed()))
     return chapters
+
+
+def gzipped(data):
+    return gzip.compress(data, mtime=0)
 
 
 def deflated(data):
@@ -817,12 +828,15 @@ def deflated(data):
 
 ENCODINGS = [
     (b"", lambda data: data),
-    (b"gzip", gzip.compress),
-    (b"gzip", lambda data: gzip.compress(data[:9]) + gzip.compress(data[9:])),
-    (b"gzip", lambda data: gzip.compress(data) + b"\r\nno gzip\r\n"),
-    (b"gzip", lambda data: gzip.compress(data)[:-9]),
+    (b"gzip", gzipped),
+    (b"gzip", lambda data: gzipped(data)[:-9]),
     (b"deflate", zlib.compress),
     (b"deflate", deflated),
+]
+ENCODINGS_THAT_TAKE_ROOM = [
+    # urllib3 2.8 doubles the second member if the first fills a read exactly.
+    (b"gzip", lambda data: gzipped(data[:9]) + gzipped(data[9:])),
+    (b"gzip", lambda data: gzipped(data) + b"\r\nno gzip\r\n"),
 ]
 
 
@@ -837,9 +851,9 @@ FLAWS = st.lists(st.integers(0, 10**6), min_size=1, max_size=2)
 
 
 @st.composite
-def encoded(draw, framings, sizes=SIZES, flaws=NO_FLAWS):
+def encoded(draw, framings, encodings=ENCODINGS, sizes=SIZES, flaws=NO_FLAWS):
     """The bytes of a compressed response, and sizes to read it by."""
-    encoding, encode = draw(st.sampled_from(ENCODINGS))
+    encoding, encode = draw(st.sampled_from(encodings))
     plain = b"".join(draw(st.lists(data(), max_size=5)))
     body = bytearray(encode(plain))
     for flaw in draw(flaws):
@@ -884,11 +898,17 @@ def test_through_urllib3_a_decoded_body_is_that_of_http_client(answer, arrival):
 
 
 @examples(250)
-@given(encoded(CUT_SHORT, st.sampled_from([[-1], [10**7]])), ARRIVALS, st.booleans())
+@given(
+    encoded(
+        WHOLE + CUT_SHORT, ENCODINGS + ENCODINGS_THAT_TAKE_ROOM, st.sampled_from([[-1], [10**7]])
+    ),
+    ARRIVALS,
+    st.booleans(),
+)
 def test_through_urllib3_a_decoded_body_that_is_cut_short_ends_as_with_http_client(
     answer, arrival, reset
 ):
-    """With room for all of it: what zlib holds back for want of room, urllib3 forgets."""
+    """With room for all of it: what zlib holds back for want of room, urllib3 may forget."""
     wire, sizes = answer
     theirs, ours = decoded_stories(wire, arrival, sizes, reset=reset)
     assert ours == theirs
@@ -918,24 +938,6 @@ def test_through_urllib3_a_broken_compressed_body_ends_as_with_http_client(answe
     assert (our_end and our_end[0]) == (their_end and their_end[0])
 
 
-def urllib3_attempt(response, operation, size):
-    try:
-        match operation:
-            case "stream":
-                return list(response.stream(size))
-            case "readinto":
-                target = bytearray(size)
-                return bytes(target[: response.readinto(target)])
-            case "close" | "drain_conn":
-                return getattr(response, operation)()
-            case _:
-                return getattr(response, operation)(size)
-    except (MemoryError, OverflowError):
-        reject()
-    except Exception as error:
-        return type(error), str(error)
-
-
 @examples(300)
 @given(
     st.sampled_from([CHUNKED, CHUNKED, UNTIL_CLOSE, with_length(60)]),
@@ -962,17 +964,11 @@ def test_after_some_calls_of_read1_urllib3s_other_ways_to_read_go_on(
     theirs = exchange(http.client.HTTPResponse, pieces)
     ours = exchange(Response, pieces)
     for size in sizes:
-        expected = urllib3_attempt(theirs, "read1", size)
-        given = urllib3_attempt(ours, "read1", size)
-        if isinstance(given, bytes) and isinstance(expected, bytes):
-            while len(expected) < len(given):
-                expected += urllib3_attempt(theirs, "read1", len(given) - len(expected)) or b"?"
-        assert given == expected
+        assert_the_same(ours, theirs, "read1", size)
     for operation, size in operations:
         if operation == "stream" and size is not None:
             [size] = not_too_small([size], wire)  # noqa: PLW2901
-        expected = urllib3_attempt(theirs, operation, size)
-        assert urllib3_attempt(ours, operation, size) == expected
+        assert_the_same(ours, theirs, operation, size)
         assert ours.closed == theirs.closed
         assert ours.tell() == theirs.tell()
 
@@ -1091,7 +1087,9 @@ def test_the_response_keeps_its_socket_open_until_it_is_closed():
         assert response.readable()
         assert response.read1(65_536) == b"abc"
         assert near.fileno() == number
+        file = response.fp
         response.close()
+        assert file.closed
         assert near.fileno() == -1
         assert far.recv(1) == b""
 
@@ -1195,15 +1193,26 @@ def test_tls_the_head_and_the_records_after_it_come_together(peer):
         assert len(receives) == received
 
 
-def test_tls_one_record_is_one_receive_and_the_socket_is_left_alone(peer):
+def test_tls_one_record_is_one_receive_and_the_socket_is_left_alone(peer, monkeypatch):
     calls = []
-    receive, settimeout = peer.client.recv, peer.client.settimeout
+
+    def watch(target, name):
+        function = getattr(target, name)
+
+        def watched(*args, **options):
+            calls.append(name)
+            assert options in ({}, {"timeout": 0})
+            return function(*args, **options)
+
+        monkeypatch.setattr(target, name, watched)
+
     with peer.open() as response:
-        peer.client.recv = lambda size: (calls.append("recv"), receive(size))[1]
-        peer.client.settimeout = lambda value: (calls.append("settimeout"), settimeout(value))
+        watch(peer.client, "recv")
+        watch(peer.client, "settimeout")
+        watch(response_module, "wait_for_read")
         peer.send_records(chunk(b"abc"))
         assert response.read1(65_536) == b"abc"
-        assert calls == ["recv"]
+        assert calls == ["recv", "wait_for_read"]
 
 
 def test_tls_the_half_of_a_record_is_not_waited_for(peer):
