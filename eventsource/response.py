@@ -37,21 +37,25 @@ class Incoming(io.BufferedIOBase):
     Attributes:
         buffer: what was received last.
         position: how much of it has been read.
+        failure: what the next `receive()` raises.
     """
 
     def __init__(self, sock: Any) -> None:
         self.buffer = b""
         self.position = 0
         self._sock = sock
-        self._failure: OSError | None = None  # for the next receive()
+        self.failure: OSError | None = None
         self._claim = sock.makefile("rb", buffering=0)  # keeps the socket open until close()
 
     def receive(self) -> None:
         """Wait for bytes and add them to what is left in the buffer."""
         self.buffer = self.buffer[self.position :]
         self.position = 0
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            failure = self.failure
+            if isinstance(failure, TimeoutError):  # more may come yet
+                self.failure = None
+            raise failure
         data = self._sock.recv(READ_SIZE)
         if data and isinstance(self._sock, ssl.SSLSocket):
             data = self._with_more_records(self._sock, data)
@@ -73,7 +77,7 @@ class Incoming(io.BufferedIOBase):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass  # no more whole records
         except OSError as error:
-            self._failure = error  # what came before it is not lost
+            self.failure = error  # what came before it is not lost
         finally:
             sock.settimeout(timeout)
         return b"".join(records)
@@ -184,17 +188,35 @@ class Response(http.client.HTTPResponse):
         Args:
             n: the most bytes to return; negative: no limit but the buffer's.
         """
-        incoming = self._incoming
-        if self.chunked and self.chunk_left == 0 and self.fp is not None and n != 0:
-            # At the end of a chunk. All that http.client could do with so little is wait.
-            if b"\r\n".startswith(incoming.buffer[incoming.position : incoming.position + 3]):
-                incoming.receive()
-            if data := self._take_chunks(n):
-                return data
+        if data := self.read_chunks(n):
+            return data
         data = super().read1(n)
         if not self.chunked or self.chunk_left != 0 or self.fp is None:
             return data  # the chunk goes on; or the body has ended, or has been closed
         return data + self._take_chunks(n - len(data) if n >= 0 else n)
+
+    def read_chunks(self, n: int) -> bytes:
+        """Return the chunks that have arrived, if the last call took all of the one before.
+
+        Waits if nothing has arrived.
+
+        Args:
+            n: as for `read1`.
+
+        Returns:
+            Nothing if it is for `read1` to say what comes, a failure too.
+        """
+        if not self.chunked or self.chunk_left != 0 or self.fp is None or n == 0:
+            return b""
+        incoming = self._incoming
+        if b"\r\n".startswith(incoming.buffer[incoming.position : incoming.position + 3]):
+            # All that http.client could do with so little is wait.
+            try:
+                incoming.receive()
+            except OSError as error:
+                incoming.failure = error
+                return b""
+        return self._take_chunks(n)
 
     def _take_chunks(self, n: int) -> bytes:
         """Take the chunks that are in the buffer, which stands at the end of one.
