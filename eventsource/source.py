@@ -328,18 +328,21 @@ class EventSource(BrowserNames):
 
         What stands here in one loop runs for each event: hence no calls but to handlers.
         """
+        if not self._has_listened:
+            self._wait_for_a_listener()
         on_comment = self._on_comment
+        event_type = ""
+        snapshots: dict[str, tuple[tuple[Handler, Handler], ...]] | None = None
+        listeners: tuple[tuple[Handler, Handler], ...] = ()
         for item in items:
-            if not self._has_listened:
-                self._wait_for_a_listener()
             if self._closed:
                 return False
             if on_comment is not None and type(item) is Comment:
                 self._emit_run(on_comment, (item.text,), {})
                 continue
-            event_type = item.type
-            snapshots = self._snapshots
-            listeners = snapshots.get(event_type) or self._look_up(event_type)
+            if item.type is not event_type or snapshots is not self._snapshots:
+                event_type, snapshots = item.type, self._snapshots
+                listeners = snapshots.get(event_type) or self._look_up(event_type)
             for listener, call in listeners:
                 if self._closed:
                     return False
