@@ -15,7 +15,6 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from itertools import repeat
 from typing import Final, cast
 
 from .errors import EventTooLarge
@@ -110,7 +109,8 @@ class EventStreamParser:
             raise self.error
         if type(chunk) is not bytes:
             chunk = bytes(memoryview(chunk))
-        chunk = self._with_line_feeds(chunk)
+        if self._after_cr or _CARRIAGE_RETURN in chunk:
+            chunk = self._with_line_feeds(chunk)
         items: list[MessageEvent | Comment] = []
         within_block = self._line or self._size or self._at_start
         if within_block and _LINE_FEED in chunk:
@@ -134,10 +134,9 @@ class EventStreamParser:
             self._after_cr = False
             if chunk.startswith(b"\n"):
                 chunk = chunk[1:]
-        if _CARRIAGE_RETURN in chunk:
+        if chunk:
             self._after_cr = chunk.endswith(b"\r")
-            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        return chunk
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _process_lines(
         self, chunk: bytes, items: list[MessageEvent | Comment], *, comments: bool
@@ -183,14 +182,11 @@ class EventStreamParser:
         values = chunk[len(b"data: ") : end].split(b"\n\ndata: ")
         if _LINE_FEED in b"".join(values):
             return 0
-        try:
-            texts = [*map(bytes.decode, values)]
-        except UnicodeDecodeError:
-            texts = [value.decode("utf-8", "replace") for value in values]
-        fields = zip(
-            repeat("message"), texts, repeat(self.last_event_id), repeat(self._origin), strict=False
-        )
-        items += map(tuple.__new__, repeat(self._kind), fields)
+        new, kind, last_id, origin = tuple.__new__, self._kind, self.last_event_id, self._origin
+        items += [
+            new(kind, ("message", value.decode("utf-8", "replace"), last_id, origin))
+            for value in values
+        ]
         return end + 2
 
     def _process_usual_lines(

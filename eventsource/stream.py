@@ -15,7 +15,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -330,18 +330,22 @@ class EventStream:
     def _read(self, exchange: Exchange) -> list[Item]:
         """Read and parse what has arrived; wait if nothing has."""
         try:
-            self._limit(exchange)
-            started = time.monotonic()
             if self._parser.error is not None:
                 return self._lost(exchange, self._parser.error)
-            chunk = exchange.read()
-            exchange.limit(math.inf)
-            self._quiet += time.monotonic() - started
+            chunk = exchange.read() if self._event_timeout is None else self._read_in_time(exchange)
             if not chunk:
                 return self._lost(exchange, StreamEnded("the server ended the stream"))
             return self._parse(chunk)
         except Exception as error:
             return self._lost(exchange, error)
+
+    def _read_in_time(self, exchange: Exchange) -> bytes:
+        self._limit(exchange)
+        started = time.monotonic()
+        chunk = exchange.read()
+        exchange.limit(math.inf)
+        self._quiet += time.monotonic() - started
+        return chunk
 
     def _limit(self, exchange: Exchange) -> None:
         if self._event_timeout is not None:
@@ -349,12 +353,12 @@ class EventStream:
 
     def _parse(self, chunk: bytes) -> list[Item]:
         parser = self._parser
-        items: Iterable[Item]
+        items: list[Item] = []
         if self._comments:
-            items = parser.feed_with_comments(chunk)
+            items += parser.feed_with_comments(chunk)
             had_event = any(type(item) is not Comment for item in items)
         else:
-            items = parser.feed(chunk)
+            items += parser.feed(chunk)
             had_event = bool(items)
         self.resume_id = parser.last_event_id
         if parser.reconnection_time is not None:
@@ -362,7 +366,7 @@ class EventStream:
         if had_event:
             self._had_event = True
             self._quiet = 0.0
-        return list(items)
+        return items
 
     def _forget_exchange(self) -> None:
         with self._lock:

@@ -56,6 +56,7 @@ OWN_HEADERS: Final = {
 }
 """Header fields of every request; the caller's take precedence."""
 
+_A = TypeVar("_A")
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
@@ -288,7 +289,7 @@ class Exchange:
                 errors of the caller's own `auth` and hooks.
         """
 
-        def send() -> requests.Response:
+        def send(last_event_id: str) -> requests.Response:
             token = current_sockets.set(self._sockets)
             try:
                 self._response = self._transport.send(last_event_id)
@@ -300,7 +301,7 @@ class Exchange:
                 self._chunks = below
             return self._response
 
-        return self._inside_do(send)
+        return self._inside_do(send, last_event_id)
 
     def read(self, size: int = READ_SIZE) -> bytes:
         """Return what has arrived of the body, decompressed; wait if nothing has.
@@ -314,15 +315,15 @@ class Exchange:
             EventTimeout: the limit has passed.
             requests.RequestException: the connection failed.
         """
-        assert self._response is not None
-        raw, chunks = self._response.raw, self._chunks
+        return self._inside_do(self._receive, size)
 
-        def receive() -> bytes:
-            # Past urllib3, which has nothing to add to whole chunks but half of the time.
-            data: bytes = chunks.read_chunks(size) if chunks is not None else b""
-            return data or raw.read1(size, decode_content=True)
-
-        return self._inside_do(receive)
+    def _receive(self, size: int) -> bytes:
+        # Past urllib3, which has nothing to add to whole chunks but half of the time.
+        data: bytes = self._chunks.read_chunks(size) if self._chunks is not None else b""
+        if not data:
+            assert self._response is not None
+            data = self._response.raw.read1(size, decode_content=True)
+        return data
 
     def read_error_body(self) -> None:
         """Make the body of a response that is no event stream its `content`.
@@ -379,14 +380,14 @@ class Exchange:
                 with contextlib.suppress(OSError, RuntimeError, ValueError, AttributeError):
                     self._response.raw.shutdown()
 
-    def _inside_do(self, work: Callable[[], _T]) -> _T:
+    def _inside_do(self, work: Callable[[_A], _T], argument: _A) -> _T:
         with self._lock:
             if self._aborted:
                 raise self._abortion()
             self._inside = True
         try:
             try:
-                result = work()
+                result = work(argument)
             finally:
                 with self._lock:
                     self._inside = False
