@@ -11,11 +11,12 @@ from typing import Any, Final, Self
 
 import requests
 
+from .arguments import check_last_event_id
 from .errors import UnexpectedStatus
 from .events import Comment, ErrorEvent, MessageEvent
 from .parser import EventStreamParser
 from .reconnect import MAX_RECONNECTION_TIME, ReconnectPolicy, check_number
-from .stream import EventStream, check_last_event_id
+from .stream import EventStream
 from .transport import Exchange
 
 DEFAULT_RETRY: Final = 3000
@@ -210,8 +211,8 @@ class _BlockParser(EventStreamParser):
     _id: str | None = None
     _retry: int | None = None
 
-    def _take_run(self, chunk: bytes, items: list[MessageEvent | Comment]) -> int:
-        return super()._take_run(chunk, items) if self._retry is None else 0
+    def _take_run(self, chunk: bytes, blank: bytes, items: list[MessageEvent | Comment]) -> int:
+        return super()._take_run(chunk, blank, items) if self._retry is None else 0
 
     def _process_usual_lines(
         self, lines: list[bytes], items: list[MessageEvent | Comment], *, comments: bool

@@ -136,3 +136,13 @@ FUTILE: Final = (
     requests.exceptions.UnrewindableBodyError,
 )
 """Failures that another attempt would only repeat."""
+
+
+def summary(error: Exception) -> str:
+    """Say `error` in a log line.
+
+    Of an exception that is not requests' own, such as one from the caller's `auth`,
+    only the kind is told: its text may hold anything.
+    """
+    kind = type(error).__name__
+    return f"{kind}: {error}" if isinstance(error, requests.RequestException) else kind

@@ -3,10 +3,11 @@
 `http.client` undoes the chunked transfer coding (RFC 9112, 7.1) one chunk a call, and
 servers send one chunk per event: on a busy stream that costs more than all the rest.
 
-The invariant: `Response.read1()` by itself takes **only what is in the buffer and plainly
-framed**. Waiting, extensions, trailers, the last chunk, whatever is malformed or cut: all
-that is left to `http.client`, which finds the bytes and its own state as if it had read
-the chunks before. So the body and the errors are its own.
+The invariant: `Response` by itself takes **only chunks that are in the buffer and plainly
+framed**, and waits only where `http.client` could do nothing else. Extensions, trailers,
+the last chunk, whatever is malformed or cut: all that is left to `http.client`, which
+finds the bytes and its own state as if it had read the chunks before. So the body and the
+errors are its own.
 """
 
 from __future__ import annotations

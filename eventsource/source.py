@@ -19,11 +19,12 @@ from typing import Any, Self
 import requests
 
 from .browser import BrowserNames
+from .errors import summary
 from .events import Comment, ErrorEvent, MessageEvent, ReadyState
 from .handlers import Handler, check_handler
 from .parser import MAX_EVENT_SIZE
 from .reconnect import DEFAULT_POLICY, ReconnectPolicy, check_number
-from .stream import EventStream, Item, summary
+from .stream import EventStream, Item
 from .urls import redact
 from .wakeup import Wakeup
 

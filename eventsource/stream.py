@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import requests
 
+from .arguments import check_last_event_id
 from .errors import (
     FUTILE,
     EventTimeout,
@@ -28,6 +29,7 @@ from .errors import (
     StreamEnded,
     UnexpectedContentType,
     UnexpectedStatus,
+    summary,
 )
 from .events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
 from .parser import MAX_EVENT_SIZE, EventStreamParser
@@ -445,16 +447,6 @@ class EventStream:
             raise UnexpectedContentType(response)
 
 
-def summary(error: Exception) -> str:
-    """Say `error` in a log line.
-
-    Of an exception that is not requests' own, such as one from the caller's `auth`,
-    only the kind is told: its text may hold anything.
-    """
-    kind = type(error).__name__
-    return f"{kind}: {error}" if isinstance(error, requests.RequestException) else kind
-
-
 def _retry_after(error: Exception) -> float | None:
     if not isinstance(error, UnexpectedStatus) or error.response is None:
         return None
@@ -465,12 +457,3 @@ def _retry_after(error: Exception) -> float | None:
     # The server's own clock, if it tells the time: ours may be wrong.
     server_now = parse_retry_after(headers.get("Date", ""), now=0.0)
     return parse_retry_after(value, now=time.time() if server_now is None else server_now)
-
-
-def check_last_event_id(name: str, value: object) -> None:
-    """Refuse what cannot be sent as a last event ID, naming the argument `name`."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {value!r}")
-    for index, character in enumerate(value):
-        if character in "\0\r\n" or "\ud800" <= character <= "\udfff":
-            raise ValueError(f"{name} must not hold {character!r} (index {index}): {value!r}")

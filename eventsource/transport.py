@@ -319,11 +319,9 @@ class Exchange:
 
     def _receive(self, size: int) -> bytes:
         # Past urllib3, which has nothing to add to whole chunks but half of the time.
+        assert self._response is not None
         data: bytes = self._chunks.read_chunks(size) if self._chunks is not None else b""
-        if not data:
-            assert self._response is not None
-            data = self._response.raw.read1(size, decode_content=True)
-        return data
+        return data or self._response.raw.read1(size, decode_content=True)
 
     def read_error_body(self) -> None:
         """Make the body of a response that is no event stream its `content`.
