@@ -605,6 +605,51 @@ def test_a_response_without_a_body_has_none():
         assert response.read1(65_536) == b""
 
 
+def test_read_chunks_gives_what_has_arrived_after_a_chunk_and_waits_for_it():
+    response, sock = opened(CHUNKED, chunk(b"abc"), chunk(b"def") * 3, b"3", b"\r\nghi")
+    assert response.read_chunks(65_536) == b""  # no chunk before it
+    assert response.read1(65_536) == b"abc"
+    assert response.read_chunks(0) == b""
+    assert sock.receives == 2
+    assert response.read_chunks(65_536) == b"def" * 3
+    assert sock.receives == 3
+    assert response.read_chunks(65_536) == b""  # what there is of a size is for http.client
+    assert sock.receives == 4
+    assert response.read_chunks(65_536) == b""
+    assert sock.receives == 4
+    assert response.read1(65_536) == b"ghi"
+
+
+def test_read_chunks_leaves_the_rest_of_a_chunk_the_end_and_what_is_closed_to_read1():
+    response, sock = opened(CHUNKED, b"3\r\nab", b"c\r\n0\r\n\r\n")
+    assert response.read1(65_536) == b"ab"
+    assert response.read_chunks(65_536) == b""
+    assert response.read1(65_536) == b"c"
+    assert response.read_chunks(65_536) == b""
+    assert sock.receives == 3
+    assert response.read1(65_536) == b""
+    assert response.read_chunks(65_536) == b""
+    response, _ = opened(CHUNKED, chunk(b"abc") * 3)
+    assert response.read1(3) == b"abc"
+    response.close()
+    assert response.read_chunks(65_536) == b""
+    response, sock = opened(UNTIL_CLOSE, b"\r\n" + chunk(b"abc"))
+    assert response.read_chunks(65_536) == b""
+    assert sock.receives == 1
+
+
+@pytest.mark.parametrize("left", [b"", b"\r", b"\r\n"])
+def test_read_chunks_leaves_a_failure_to_read1(left):
+    response, sock = opened(CHUNKED, b"3\r\nabc" + left, reset=True)
+    assert response.read1(65_536) == b"abc"
+    assert response.read_chunks(65_536) == b""
+    assert sock.receives == 3
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError):
+            response.read1(65_536)
+    assert sock.receives == 3
+
+
 def test_a_closed_response_gives_nothing_of_what_has_arrived():
     response, sock = opened(CHUNKED, chunk(b"abc") * 3)
     assert response.read1(3) == b"abc"
@@ -713,7 +758,7 @@ def test_only_plain_frames_are_known_and_nothing_that_a_server_can_make_long(fra
 
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["read1", "read", "readinto", "peek"]),
+        st.sampled_from(["read1", "read_chunks", "read", "readinto", "peek"]),
         st.integers(1, 60) | st.sampled_from([0, 1, 8192, 70_000]),
     )
     # A larger limit than its buffer makes io.IOBase.readline() return too much.
@@ -743,9 +788,21 @@ def attempt(response, operation, size):
 
 
 def assert_the_same(ours, theirs, operation, size):
-    """Both do it alike; read1() may give one of them more, and the other then catches up."""
-    expected = attempt(theirs, operation, size)
+    """Both do it alike; read1() may give one of them more, and the other then catches up.
+
+    read_chunks() is ours alone: whatever it gives, `theirs` has by read1().
+    """
     given = attempt(ours, operation, size)
+    if operation == "read_chunks":
+        assert isinstance(given, bytes)
+        assert size < 0 or len(given) <= size
+        while given:
+            part = attempt(theirs, "read1", len(given))
+            assert part
+            assert given.startswith(part)
+            given = given[len(part) :]
+        return
+    expected = attempt(theirs, operation, size)
     if isinstance(given, bytes) and isinstance(expected, bytes):
         assert bool(given) == bool(expected)
         if operation == "peek":
@@ -800,14 +857,20 @@ def exchange(response_class, pieces, *, reset=False):
     return connection.getresponse()
 
 
-def decoded_story(response, sizes, rounds=2):
+def decoded_story(response, sizes, rounds=2, *, past_urllib3=False):
+    """With `past_urllib3`, as `Transport` reads a body that is not compressed."""
     chapters = []
+
+    def read(size):
+        data = response._original_response.read_chunks(size) if past_urllib3 else b""
+        return data or response.read1(size, decode_content=True)
+
     sizes = itertools.cycle(sizes)
     for _ in range(rounds):
         body = []
         end = None
         try:
-            while data := response.read1(next(sizes), decode_content=True):
+            while data := read(next(sizes)):
                 body.append(data)
         except (MemoryError, OverflowError):
             reject()
@@ -920,8 +983,11 @@ def test_through_urllib3_a_body_of_any_kind_and_its_end_are_those_of_http_client
     body, arrival, sizes, reset
 ):
     wire = CHUNKED + body
-    theirs, ours = decoded_stories(wire, arrival, not_too_small(sizes, wire), reset=reset)
+    sizes = not_too_small(sizes, wire)
+    theirs, ours = decoded_stories(wire, arrival, sizes, reset=reset)
     assert ours == theirs
+    response = exchange(Response, cut(wire, arrival), reset=reset)
+    assert decoded_story(response, sizes, past_urllib3=True) == theirs
 
 
 @examples(200)

@@ -636,6 +636,47 @@ def test_an_event_is_read_as_soon_as_it_has_arrived(tls, compressed, chunked, au
         exchange.abort()
 
 
+@pytest.mark.parametrize("compressed", [False, True], ids=["identity", "gzip"])
+@pytest.mark.parametrize("own", [True, False], ids=["our session", "the caller's"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_all_chunks_that_have_arrived_come_in_one_read(own, tls, compressed, authority_file):
+    """On a session of the caller's too, but there one at a time."""
+    count = 200
+    sent = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        squeeze = compressor()
+        head = CHUNKED
+        if compressed:
+            head = head.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+        connection.send(head)
+        for _ in range(count):
+            data = EVENT
+            if compressed:
+                data = squeeze.compress(data) + squeeze.flush(zlib.Z_SYNC_FLUSH)
+            connection.send(chunk(data))
+        sent.set()  # on loopback, what has been sent has arrived
+        connection.hold()
+
+    with (
+        requests.Session() as session,
+        SSEServer(script, ssl_context=server_context() if tls else None) as server,
+    ):
+        exchange = exchange_with(server.url, None if own else session, verify=authority_file)
+        exchange.open()
+        assert sent.wait(LIMIT)
+        reads = []
+        while sum(map(len, reads)) < count * len(EVENT):
+            reads.append(exchange.read())
+        exchange.abort()
+    assert b"".join(reads) == EVENT * count
+    if own:
+        assert len(reads) <= 2  # what came with the head, and the rest
+    else:
+        assert len(reads) == count
+
+
 def test_part_of_a_chunk_is_read_before_the_rest_is_there():
     proceed = threading.Event()
 
