@@ -450,7 +450,7 @@ def machine() -> dict[str, str]:
     return {
         "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
-        "system": f"{platform.system()} {platform.release().partition("-")[0]}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         **{name: version for name, version in versions.items() if version is not None},
     }
