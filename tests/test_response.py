@@ -341,6 +341,7 @@ def not_too_small(sizes, wire):
 @given(BODIES, ARRIVALS, SIZES, st.booleans())
 @example(b"3\r\nabc\r\nzz\r\n\r\n3\r\ndef\r\n0\r\n\r\n", [10**9], [65_536], False)
 @example(b"3\r\nabc\r\n3\r\ndefXX3\r\nghi\r\n0\r\n\r\n", [10**9], [65_536], False)
+@example(b"\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n", [10**9], [65_536], False)
 def test_a_chunked_body_and_its_end_are_those_of_http_client(body, arrival, sizes, reset):
     wire = CHUNKED + body
     assert_the_same_story(wire, arrival, not_too_small(sizes, wire), reset=reset)
@@ -608,6 +609,7 @@ def test_a_response_without_a_body_has_none():
 def test_read_chunks_gives_what_has_arrived_after_a_chunk_and_waits_for_it():
     response, sock = opened(CHUNKED, chunk(b"abc"), chunk(b"def") * 3, b"3", b"\r\nghi")
     assert response.read_chunks(65_536) == b""  # no chunk before it
+    assert sock.receives == 1
     assert response.read1(65_536) == b"abc"
     assert response.read_chunks(0) == b""
     assert sock.receives == 2
@@ -1116,6 +1118,19 @@ def test_the_file_shows_what_it_holds():
     assert file.peek() == b"cdef"
     assert file.readline() == b"cdefghi"
     assert (file.buffer, file.position) == (b"", 0)
+
+
+def test_the_file_takes_as_much_as_is_asked_for_over_several_receives():
+    for read in (
+        lambda file, size: file.read(size),
+        lambda file, size: bytes(memoryview(target := bytearray(size))[: file.readinto(target)]),
+        lambda file, size: file.readline(size),
+    ):
+        file, sock = incoming(b"abc", b"d", b"efghi", b"j\nk")
+        assert [read(file, 2), read(file, 5), read(file, 1)] == [b"ab", b"cdefg", b"h"]
+        assert sock.receives == 3
+        assert read(file, 3) == b"ij\n"
+        assert read(file, 9) == b"k"
 
 
 def test_a_failure_leaves_the_bytes_that_came_before_it():
