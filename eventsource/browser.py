@@ -37,7 +37,7 @@ class _HandlerAttribute:
                 del emitter.attribute_places[self._name]
                 emitter.remove_listener(event_type, place)
             return
-        check_handler(event_type, handler)
+        check_handler(event_type, handler, on_event_loop=emitter.on_event_loop)
         if place is None:
             place = emitter.attribute_places[self._name] = _Place()
         place.handler = handler
@@ -70,6 +70,8 @@ class BrowserNames(EventEmitter, abc.ABC):
     def __init__(self) -> None:
         super().__init__()
         self.attribute_places: dict[str, _Place] = {}  # of onopen and its like, where set
+        self.on_event_loop = False
+        """Whether an event loop runs the handlers; if so, they may be coroutine functions."""
 
     @property
     @abc.abstractmethod

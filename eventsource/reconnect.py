@@ -55,10 +55,7 @@ class ReconnectPolicy:
         check_number("factor", self.factor, 1)
         check_number("jitter", self.jitter, 0, 1)
         if self.max_attempts is not None:
-            if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool):
-                raise TypeError(f"max_attempts must be an int or None, not {self.max_attempts!r}")
-            if self.max_attempts < 1:
-                raise ValueError(f"max_attempts must be at least 1, not {self.max_attempts!r}")
+            check_whole_number("max_attempts", self.max_attempts, 1)
         try:
             statuses = frozenset(self.statuses)
         except TypeError:
@@ -141,6 +138,14 @@ def check_number(name: str, value: object, least: float, most: float = math.inf)
     if not finite or not least <= value <= most:
         bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
         raise ValueError(f"{name} must be {bounds} and finite, not {value!r}")
+
+
+def check_whole_number(name: str, value: object, least: int) -> None:
+    """Refuse what is no int of at least `least`, naming the argument."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
 
 
 DEFAULT_POLICY: Final = ReconnectPolicy()

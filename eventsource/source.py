@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from types import CoroutineType
+from typing import Any, NamedTuple, Self
 
 import requests
 
@@ -22,17 +23,46 @@ from .browser import BrowserNames
 from .errors import summary
 from .events import Comment, ErrorEvent, MessageEvent, ReadyState
 from .handlers import Handler, check_handler
+from .handover import Dispatch, Handover, was_cancelled_below
+from .joining import join
 from .parser import MAX_EVENT_SIZE
-from .reconnect import DEFAULT_POLICY, ReconnectPolicy, check_number
+from .reconnect import DEFAULT_POLICY, ReconnectPolicy, check_number, check_whole_number
 from .stream import EventStream, Item
 from .urls import redact
-from .wakeup import Wakeup
+from .wakeup import Gate
 
 EXIT_TIMEOUT = 10.0
 """Seconds that leaving a `with` block waits for the reader thread at the most: a
 handler that itself waits for the thread in the block must not hang both."""
 
+MAX_WAITING = 1000
+"""Events that wait for their handlers at the most, unless the caller says otherwise.
+
+Enough that a burst does not stop the reader each time, and few enough that they take
+little memory (1 MB if they have 1 kB each) and that what a window shows is not long past.
+"""
+
 logger = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """Stands after what one read has brought: where a next connection would go on."""
+
+    last_event_id: str
+    is_last: bool = False
+    """Nothing comes after it: the source is closed for good."""
+    type: str = "new_listener"
+    """Which no server's event may reach, so nobody listens for it."""
+
+
+Entry = Item | Place
+"""What is delivered to the handlers."""
+
+_running: set[EventSource] = set()
+"""Sources with `dispatch` that have been started and not closed.
+
+Their threads have no reference to them (see `Handover`).
+"""
 
 
 class EventSource(BrowserNames):
@@ -104,6 +134,8 @@ class EventSource(BrowserNames):
         reconnect: ReconnectPolicy | None = DEFAULT_POLICY,
         event_timeout: float | None = None,
         max_event_size: int = MAX_EVENT_SIZE,
+        dispatch: Dispatch | None = None,
+        max_waiting: int = MAX_WAITING,
         on_comment: Callable[[str], object] | None = None,
         method: str = "GET",
         session: requests.Session | None = None,
@@ -111,8 +143,15 @@ class EventSource(BrowserNames):
         **request_options: Any,
     ) -> None:
         super().__init__()
-        if on_comment is not None:
-            check_handler("comment", on_comment)
+        if dispatch is not None and not callable(dispatch):
+            raise TypeError(f"dispatch must be callable or None, not {dispatch!r}")
+        check_whole_number("max_waiting", max_waiting, 1)
+        self._handover = (
+            None
+            if dispatch is None
+            else Handover[Entry](dispatch, max_waiting, self._deliver, self._fail)
+        )
+        self.on_event_loop = self._handover is not None and self._handover.loop is not None
         self._on_comment = on_comment
         self._stream = EventStream(
             url,
@@ -125,15 +164,18 @@ class EventSource(BrowserNames):
             session=session,
             **request_options,
         )
-        self._last_event_id = last_event_id  # written by the reader thread only
+        self._last_event_id = last_event_id  # written where the handlers run
+        self._failure: Exception | None = None  # what else than the stream's end closed it
         # The listeners and what to call for them, by type, as far as they have been
         # looked up; replaced by an empty one whenever a listener comes or goes.
         self._snapshots: dict[str, tuple[tuple[Handler, Handler], ...]] = {}
         self._closed = False  # by close(); set once, never unset
-        self._has_listened = on_comment is not None  # set once, never unset
-        self._listening = Wakeup()  # set by close() and by the first registration
+        self._listening = Gate()  # opened by close() and by the first registration
         self._start_lock = threading.RLock()  # guards the next
         self._thread: threading.Thread | None = None
+        if on_comment is not None:
+            check_handler("comment", on_comment, on_event_loop=self.on_event_loop)
+            self._listening.open()
         for event_type, handler in (
             ("open", on_open),
             ("message", on_message),
@@ -175,7 +217,7 @@ class EventSource(BrowserNames):
     @property
     def error(self) -> Exception | None:
         """What closed the source for good; None while it lives and after `close()`."""
-        return self._stream.error
+        return self._failure or self._stream.error
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {redact(self.url)} {self.ready_state.name}>"
@@ -187,15 +229,24 @@ class EventSource(BrowserNames):
         with self._start_lock:
             if self._thread is not None or self._closed:
                 return
-            thread = threading.Thread(
-                target=self._run, name=f"eventsource {redact(self.url)}", daemon=True
-            )
+            name = f"eventsource {redact(self.url)}"
+            if self._handover is None:
+                thread = threading.Thread(target=self._run, name=name, daemon=True)
+            else:
+                arguments = (self._stream, self._listening, self._handover)
+                thread = threading.Thread(
+                    target=_read_ahead, args=arguments, name=name, daemon=True
+                )
             self._thread = thread
             try:
                 thread.start()
             except BaseException:  # no thread could be had; another call may try again
                 self._thread = None
                 raise
+            if self._handover is not None:
+                _running.add(self)
+                if self._closed:  # meanwhile
+                    _running.discard(self)
 
     def restart(self) -> None:
         """Drop this connection and make another now; a wait is cut short.
@@ -215,7 +266,10 @@ class EventSource(BrowserNames):
         """
         self._closed = True
         self._stream.close()
-        self._listening.set()
+        self._listening.open()
+        if self._handover is not None:
+            self._handover.close()
+            _running.discard(self)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the reader thread has ended.
@@ -234,10 +288,9 @@ class EventSource(BrowserNames):
             thread = self._thread
         if thread is None:
             return True
-        if thread is threading.current_thread():
+        if self._handover is not None and not self._closed and self._handover.runs_here():
             return False
-        thread.join(timeout)
-        return not thread.is_alive()
+        return join(thread, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -252,12 +305,11 @@ class EventSource(BrowserNames):
 
     def _add_event_handler(self, event: str, k: Handler, v: Handler) -> None:
         # The one place that `on`, `once`, `add_listener` and `listens_to` go through.
-        check_handler(event, k)
+        check_handler(event, k, on_event_loop=self.on_event_loop)
         super()._add_event_handler(event, k, v)
         self._snapshots = {}
-        if event != "new_listener" and not self._has_listened:
-            self._has_listened = True
-            self._listening.set()
+        if event != "new_listener" and not self._listening.is_open:
+            self._listening.open()
 
     def remove_listener(self, event: str, f: Handler) -> None:
         """Remove `f` from the listeners of `event`; one that is none is no error."""
@@ -296,68 +348,109 @@ class EventSource(BrowserNames):
         return bool(listeners)
 
     def _emit_run(self, f: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for coroutine in self._call(f, *args, **kwargs):
+            assert self._handover is not None
+            self._handover.spawn(coroutine)
+
+    def _call(self, f: Handler, *args: Any, **kwargs: Any) -> Iterator[Coroutine[Any, Any, None]]:
+        """Call a handler; yield what is to be awaited of it, if so."""
         try:
-            f(*args, **kwargs)
+            result = f(*args, **kwargs)
         except Exception as error:
             self._log_failure(f, error)
+        else:
+            if type(result) is CoroutineType:
+                yield from self._awaitable(f, result)
 
-    def _log_failure(self, handler: Handler, error: Exception) -> None:
-        name = getattr(handler, "__qualname__", type(handler).__qualname__)
-        logger.error("%r: the handler %s raised", self, name, exc_info=error)
+    def _log_failure(self, handler: Handler, error: BaseException) -> None:
+        logger.error("%r: the handler %s raised", self, _name_of(handler), exc_info=error)
+
+    def _awaitable(
+        self, handler: Handler, coroutine: Coroutine[Any, Any, Any]
+    ) -> Iterator[Coroutine[Any, Any, None]]:
+        """Yield what a handler returned in a form that logs failures, if it can be run."""
+        if self.on_event_loop:
+            yield self._await(handler, coroutine)
+            return
+        coroutine.close()
+        logger.error(
+            "%r: the handler %s returned a coroutine, which no event loop runs; see dispatch",
+            self,
+            _name_of(handler),
+        )
+
+    async def _await(self, handler: Handler, coroutine: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await coroutine
+        except Exception as error:
+            self._log_failure(handler, error)
+        except BaseException as error:
+            if not was_cancelled_below(error):
+                raise
+            self._log_failure(handler, error)
 
     # --- The reader thread ---
 
     def _run(self) -> None:
+        """Read, and run the handlers here."""
         stream = self._stream
         try:
-            while (items := stream.take()) and self._dispatch(items):
-                # A block that is no event may have moved the id after the last event.
-                self._last_event_id = stream.resume_id
+            while items := stream.take():
+                self._listening.wait()
+                for _ in self._deliver(_with_place(items, stream)):
+                    pass  # without an event loop there is nothing to await
         except BaseException as error:  # SystemExit from a handler, for one
-            logger.exception("%r: closed by %s", self, type(error).__name__)
+            self._fail(type(error).__name__, error)
             if not isinstance(error, Exception):
                 raise
         finally:
             self.close()
 
-    def _wait_for_a_listener(self) -> None:
-        while not self._has_listened and not self._closed:
-            self._listening.wait()
+    def _fail(self, reason: str, error: BaseException | None) -> None:
+        """Close the source, which cannot go on."""
+        if not self._closed:
+            self._failure = error if isinstance(error, Exception) else None
+            logger.error("%r: closed by %s", self, reason, exc_info=error)
+        self.close()
 
-    def _dispatch(self, items: list[Item]) -> bool:
-        """Call the listeners of each item; say whether each of them had its turn.
+    def _deliver(self, items: Iterable[Entry]) -> Iterator[Coroutine[Any, Any, None]]:
+        """Call the listeners of each item; yield what is to be awaited before going on.
 
         What stands here in one loop runs for each event: hence no calls but to handlers.
         """
-        if not self._has_listened:
-            self._wait_for_a_listener()
         on_comment = self._on_comment
         event_type = ""
         snapshots: dict[str, tuple[tuple[Handler, Handler], ...]] | None = None
         listeners: tuple[tuple[Handler, Handler], ...] = ()
         for item in items:
             if self._closed:
-                return False
+                return
             if on_comment is not None and type(item) is Comment:
-                self._emit_run(on_comment, (item.text,), {})
+                yield from self._call(on_comment, item.text)
                 continue
             if item.type is not event_type or snapshots is not self._snapshots:
                 event_type, snapshots = item.type, self._snapshots
                 listeners = snapshots.get(event_type) or self._look_up(event_type)
             for listener, call in listeners:
                 if self._closed:
-                    return False
+                    return
                 # Not if it has been removed since this event's first listener ran.
                 if snapshots is self._snapshots or self._table(event_type).get(listener) is call:
                     try:
-                        call(item)
+                        result = call(item)
                     except Exception as error:
                         self._log_failure(call, error)
+                    else:
+                        if type(result) is CoroutineType:
+                            yield from self._awaitable(call, result)
             if type(item) is MessageEvent:
                 self._last_event_id = item.last_event_id
             elif type(item) is ErrorEvent and item.retry_in is None and not listeners:
                 logger.warning("%r: closed for good: %s", self, summary(item.error))
-        return True
+            elif type(item) is Place:
+                self._last_event_id = item.last_event_id
+                if item.is_last:
+                    self.close()
 
     def _look_up(self, event_type: str) -> tuple[tuple[Handler, Handler], ...]:
         """Return the listeners of an event of the server's, and what to call for each."""
@@ -369,3 +462,29 @@ class EventSource(BrowserNames):
         if listeners:  # else a server that names ever new types could fill the memory
             snapshots[event_type] = listeners
         return listeners
+
+
+def _name_of(handler: Handler) -> str:
+    return getattr(handler, "__qualname__", type(handler).__qualname__)
+
+
+def _with_place(items: list[Item], stream: EventStream) -> list[Entry]:
+    """Add where the stream stands, if the last item does not say it."""
+    last = items[-1]
+    if type(last) is MessageEvent and last.last_event_id == stream.resume_id:
+        return [*items]
+    return [*items, Place(stream.resume_id)]
+
+
+def _read_ahead(stream: EventStream, listening: Gate, handover: Handover[Entry]) -> None:
+    """The reader thread of a source with `dispatch`, of which it knows nothing."""
+    try:
+        while items := stream.take():
+            listening.wait()
+            handover.put(_with_place(items, stream))
+        handover.put([Place(stream.resume_id, is_last=True)])
+        handover.wait()  # until the handlers have been run, or are not to be
+    except Exception as error:
+        handover.fail(type(error).__name__, error)
+    finally:
+        stream.close()

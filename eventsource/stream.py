@@ -38,6 +38,7 @@ from .reconnect import (
     DEFAULT_POLICY,
     ReconnectPolicy,
     check_number,
+    check_whole_number,
     parse_retry_after,
 )
 from .transport import Exchange, Transport
@@ -119,10 +120,7 @@ class EventStream:
             check_number("event_timeout", event_timeout, 0)
             if event_timeout == 0:
                 raise ValueError("event_timeout must be more than 0")
-        if not isinstance(max_event_size, int) or isinstance(max_event_size, bool):
-            raise TypeError(f"max_event_size must be an int, not {max_event_size!r}")
-        if max_event_size < 1:
-            raise ValueError(f"max_event_size must be at least 1, not {max_event_size!r}")
+        check_whole_number("max_event_size", max_event_size, 1)
         if reconnect is DEFAULT_POLICY and self._transport.method not in ("GET", "HEAD"):
             reconnect = None
         self._policy = reconnect

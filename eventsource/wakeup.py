@@ -34,3 +34,21 @@ class Wakeup:
         except queue.Empty:
             return False
         return True
+
+
+class Gate:
+    """Shut until somebody opens it, for good. One thread waits; anybody may open it."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._wakeup = Wakeup()
+
+    def open(self) -> None:
+        """Let through whoever waits or will wait. Safe in a signal handler."""
+        self.is_open = True
+        self._wakeup.set()
+
+    def wait(self) -> None:
+        """Wait until it is open."""
+        while not self.is_open:
+            self._wakeup.wait()

@@ -677,7 +677,7 @@ def test_what_cannot_be_called_is_refused(method, handler):
 
 def test_a_refused_coroutine_function_is_told_what_to_do():
     with EventSource("http://host/", start=False) as source:
-        with pytest.raises(TypeError, match=r"asyncio\.run_coroutine_threadsafe"):
+        with pytest.raises(TypeError, match="call_soon_threadsafe"):
             source.on("price", coroutine)
         with pytest.raises(TypeError, match="onmessage|message"):
             source.onmessage = 5

@@ -1,0 +1,172 @@
+"""Ready-made values for `EventSource(dispatch=…)`: where the handlers run.
+
+>>> from eventsource import dispatch
+>>> source = EventSource(url, dispatch=dispatch.tk(root))  # doctest: +SKIP
+
+Each is called in the thread of the window or loop, and imports its toolkit only then. What
+is not here needs no help: `executor.submit`, `wx.CallAfter` and `GLib.idle_add` are used
+as they are. Several sources may share a dispatcher.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio as _asyncio
+    import tkinter  # noqa: ICN001 - here, `tk` is a function
+
+TK_INTERVAL = 20
+"""Milliseconds between two looks of Tk's at what has been dispatched: shorter than what a
+person notices, and longer than what a machine does."""
+
+_qt_bridges: list[tuple[Any, Any]] = []
+"""Qt threads, and an object in each. Kept for ever: whoever deletes one while another thread
+emits its signal crashes the program."""
+
+
+def asyncio(
+    loop: _asyncio.AbstractEventLoop | None = None,
+) -> Callable[..., object]:
+    """Return a `dispatch` that runs handlers, also coroutine functions, on an event loop.
+
+    It is the loop's `call_soon_threadsafe`, nothing else.
+
+    Args:
+        loop: the event loop; None: the one that is running.
+
+    Raises:
+        RuntimeError: no loop is given and none is running.
+    """
+    import asyncio  # noqa: PLC0415
+
+    if loop is None:
+        loop = asyncio.get_running_loop()
+    return loop.call_soon_threadsafe
+
+
+def tk(root: tkinter.Misc) -> Callable[[Callable[[], object]], None]:
+    """Return a `dispatch` that runs handlers in Tk's main loop.
+
+    Call it in the thread that has made the window. Tk's own `after` may not be called from
+    another thread: it waits for the main loop, and raises if there is none. So the window
+    looks every 20 ms at what has been dispatched, and nobody waits for a main loop that has
+    not begun or has ended. When the window is destroyed, sources that dispatch to it close.
+
+    Args:
+        root: a window or widget. It is what counts as destroyed.
+
+    Raises:
+        TypeError: `root` is no widget.
+        tkinter.TclError: it has been destroyed.
+        RuntimeError: this is not its thread.
+    """
+    import tkinter  # noqa: ICN001, PLC0415
+
+    if not isinstance(root, tkinter.Misc):
+        raise TypeError(f"root must be a window or widget of Tk's, not {root!r}")
+    waiting: deque[Callable[[], object]] = deque()
+    is_gone = False
+    job = ""
+
+    def look_again(milliseconds: int) -> None:
+        nonlocal job
+        if job:
+            root.after_cancel(job)
+        job = root.after(milliseconds, look)
+
+    def look() -> None:
+        look_again(TK_INTERVAL)  # at first, for what is run may open a dialog and wait for it
+        try:
+            for _ in range(len(waiting)):
+                if waiting:  # a dialog, in which this runs too, may have left less
+                    waiting.popleft()()
+        finally:
+            if waiting and not is_gone:
+                look_again(1)  # not 0: Tk draws only when nothing is due at once
+
+    def end(event: tkinter.Event[tkinter.Misc]) -> None:
+        nonlocal is_gone
+        if event.widget is root:  # and not one of a window's widgets
+            is_gone = True
+            root.after_cancel(job)
+            waiting.clear()
+
+    def dispatch(call: Callable[[], object]) -> None:
+        # Refers neither to `root` nor to `look`: the last reference to a window must not
+        # be the reader thread's.
+        if is_gone:
+            raise RuntimeError("the Tk window has been destroyed")
+        waiting.append(call)
+
+    root.bind("<Destroy>", end, add="+")
+    look_again(TK_INTERVAL)
+    return dispatch
+
+
+def qt(receiver: Any = None) -> Callable[[Callable[[], object]], None]:
+    """Return a `dispatch` that runs handlers in a Qt event loop (PySide6 or PyQt6).
+
+    When the receiver is destroyed, sources that dispatch to it close.
+
+    Args:
+        receiver: a `QObject`, in whose thread they run; None: the application.
+
+    Raises:
+        ImportError: there is neither PySide6 nor PyQt6.
+        RuntimeError: no receiver is given and there is no application yet.
+        TypeError: `receiver` is no `QObject`.
+    """
+    core = _qt_core(receiver)
+    if receiver is None:
+        receiver = core.QCoreApplication.instance()
+        if receiver is None:
+            raise RuntimeError("there is no QApplication yet")
+    if not isinstance(receiver, core.QObject):
+        raise TypeError(f"receiver must be a QObject, not {receiver!r}")
+    bridge = _qt_bridge(core, receiver.thread())
+    is_gone = False
+
+    def end() -> None:
+        nonlocal is_gone
+        is_gone = True
+
+    def dispatch(call: Callable[[], object]) -> None:
+        # Does not refer to `receiver`: the last reference to a window must not be the
+        # reader thread's.
+        if is_gone:
+            raise RuntimeError("the Qt receiver has been destroyed")
+        bridge.called.emit(lambda: None if is_gone else call())
+
+    receiver.destroyed.connect(end)
+    return dispatch
+
+
+def _qt_bridge(core: Any, thread: Any) -> Any:
+    """An object in that Qt thread that runs what is emitted, later, also from there."""
+    for known, bridge in _qt_bridges:
+        if known is thread:
+            return bridge
+    signal = getattr(core, "Signal", None) or core.pyqtSignal
+    bridge = type("Bridge", (core.QObject,), {"called": signal(object)})()
+    bridge.moveToThread(thread)
+    bridge.called.connect(lambda call: call(), core.Qt.ConnectionType.QueuedConnection)
+    _qt_bridges.append((thread, bridge))
+    return bridge
+
+
+def _qt_core(receiver: Any) -> Any:
+    """The QtCore of the receiver's binding, else of the one that is in use or installed."""
+    import importlib  # noqa: PLC0415
+
+    bindings = ["PySide6", "PyQt6"]
+    modules = {kind.__module__.partition(".")[0] for kind in type(receiver).__mro__}
+    bindings.sort(key=lambda name: (name not in modules, f"{name}.QtCore" not in sys.modules))
+    for name in bindings:
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(f"{name}.QtCore")
+    raise ImportError("dispatch.qt needs PySide6 or PyQt6")

@@ -1,0 +1,267 @@
+"""From the reader thread to where the handlers run: in order, bounded, turn by turn.
+
+The reader puts what it has parsed into a queue and gives `dispatch` a `Turn`, which takes
+from the queue where it is run. The invariant: at most one turn is under way, that is, has
+been given to `dispatch` and is not over. So the handlers run one after another even on a
+pool of threads, and no event loop's own queue holds more than this one callable.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .wakeup import Wakeup
+
+if TYPE_CHECKING:
+    import asyncio  # only programs that have a loop pay for these
+    import concurrent.futures
+
+Entry = TypeVar("Entry")
+
+Dispatch = Callable[[Callable[[], None]], object]
+"""Takes a callable and has it run elsewhere, once; what it returns is ignored."""
+
+Deliver = Callable[[Iterable[Entry]], Iterator[Coroutine[Any, Any, None]]]
+"""Calls the handlers of each entry; yields what is to be awaited before going on."""
+
+Fail = Callable[[str, BaseException | None], None]
+"""Closes the source, which can go on no more: by what, and what was raised."""
+
+TURN = 0.005
+"""Seconds after which a turn gives way to whatever else its thread has to do.
+
+A third of the 16.7 ms that a window has if it draws itself 60 times a second.
+"""
+
+
+def event_loop_of(dispatch: object) -> asyncio.AbstractEventLoop | None:
+    """Return the event loop whose `call_soon_threadsafe` this is; None: of none.
+
+    Raises:
+        TypeError: it is another method of a loop's, which threads must not call.
+    """
+    while isinstance(dispatch, functools.partial):
+        dispatch = dispatch.func
+    if "asyncio" not in sys.modules:  # then there is no loop, and its import takes time
+        return None
+    import asyncio  # noqa: PLC0415
+
+    loop = getattr(dispatch, "__self__", None)
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        return None
+    if getattr(dispatch, "__name__", "") != "call_soon_threadsafe":
+        raise TypeError(f"dispatch must be the loop's call_soon_threadsafe, not {dispatch!r}")
+    return loop
+
+
+def was_cancelled_below(error: BaseException) -> bool:
+    """Say whether a coroutine was ended by the cancellation of what it waited for.
+
+    And not by that of the task that runs it, which is the one that asks.
+    """
+    import asyncio  # noqa: PLC0415 - in a coroutine it has been imported
+
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
+
+
+class Turn:
+    """What `dispatch` is given: one turn of the handlers.
+
+    Only the first call does anything. One that is thrown away without a call tells the
+    source, which otherwise would wait for it for ever: a cancelled future's, say, or that
+    of a loop or window that is no more.
+    """
+
+    def __init__(self, handover: Handover[Any]) -> None:
+        self._handover: Handover[Any] | None = handover
+        self._caller: int | None = threading.get_ident()  # while it calls `dispatch`
+        self.to_be_continued = False
+        """It was run before `dispatch` returned, and something still waits."""
+
+    def __call__(self) -> None:
+        """Take the turn."""
+        handover, self._handover = self._handover, None
+        if handover is not None:
+            handover.take_turn(self)
+
+    def over(self, more: bool) -> bool:
+        """Say whether the next turn is the runner's to ask for, if there is `more`."""
+        if more and self._caller == threading.get_ident():
+            # A `dispatch` that runs it here and now: asking from here would nest the
+            # turns deeper and deeper.
+            self.to_be_continued = True
+            return False
+        return more
+
+    def given(self) -> None:
+        """`dispatch` has returned."""
+        self._caller = None
+
+    def refused(self) -> None:
+        """`dispatch` has raised."""
+        self._handover = None
+
+    def __del__(self) -> None:
+        if self._handover is not None and not sys.is_finalizing():
+            self._handover.fail("a dispatch that threw away what it was given", None)
+
+
+class Handover(Generic[Entry]):
+    """A queue from the reader thread to the handlers, and the turns that empty it.
+
+    Holds the source's methods weakly: the last reference to the handlers, and to the
+    windows that they draw in, must not be the reader thread's, for toolkits do not let
+    any other thread than their own delete a window.
+
+    Threads: `put` and `wait` are for the reader thread, `close` for any and for signal
+    handlers. All else is run by `dispatch`.
+
+    Args:
+        dispatch: runs a callable elsewhere.
+        limit: how many entries wait at the most.
+        deliver: a method that runs the handlers.
+        fail: a method that closes the source.
+    """
+
+    def __init__(self, dispatch: Dispatch, limit: int, deliver: Deliver[Entry], fail: Fail) -> None:
+        self.loop = event_loop_of(dispatch)
+        """The event loop that dispatches; None: something else does."""
+        self._dispatch = dispatch
+        self._limit = limit
+        self._deliver = weakref.WeakMethod(deliver)
+        self._fail = weakref.WeakMethod(fail)
+        self._waiting: deque[Entry] = deque()
+        self._closed = False  # by close(); set once, never unset
+        self._lock = threading.Lock()  # guards the next; never taken by close()
+        self._under_way = False  # a turn has been given to `dispatch` and is not over
+        self._reader_waits = False  # written by the reader, for the end of a turn
+        self._go_on = Wakeup()  # set by the end of a turn, if so, and by close()
+        # Written by the turns: the thread of the one that runs; that of all so far (0: several).
+        self._runner: int | None = None
+        self._home: int | None = None
+        # The tasks that run and the coroutines to become some: a loop keeps no reference.
+        self._tasks: set[asyncio.Task[None] | concurrent.futures.Future[None]] = set()
+
+    # --- The reader's side ---
+
+    def put(self, entries: Sequence[Entry]) -> None:
+        """Add to the queue, in order; wait for room. Closed: do nothing."""
+        start = 0
+        while start < len(entries) and not self._closed:
+            room = self._limit - len(self._waiting)
+            if room > 0:
+                self._waiting.extend(entries[start : start + room])
+                start += room
+                with self._lock:
+                    begin, self._under_way = not self._under_way, True
+                if begin:
+                    self._next_turn()
+            else:
+                self.wait(lambda: len(self._waiting) < self._limit)
+
+    def wait(self, condition: Callable[[], bool] = lambda: False) -> None:
+        """Wait until a turn's end finds the condition true, or until `close()`."""
+        self._reader_waits = True
+        while not self._closed and not condition():
+            self._go_on.wait()
+        self._reader_waits = False
+
+    def close(self) -> None:
+        """Run nothing more, and let the reader go. Never waits."""
+        self._closed = True
+        self._go_on.set()
+
+    def fail(self, reason: str, error: BaseException | None) -> None:
+        """Close the source: its handlers can be run no more."""
+        fail = self._fail()
+        if fail is not None and not self._closed:
+            fail(reason, error)
+
+    def runs_here(self) -> bool:
+        """Say whether the handlers wait for this very thread, as far as is known."""
+        return threading.get_ident() in (self._runner, self._home)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine on the loop, out of turn. From any thread."""
+        import asyncio  # noqa: PLC0415 - there is a loop
+
+        assert self.loop is not None
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        self._tasks.add(future)
+        future.add_done_callback(self._tasks.discard)
+
+    # --- Where the handlers run ---
+
+    def _next_turn(self) -> None:
+        to_be_continued = True
+        while to_be_continued:
+            turn = Turn(self)
+            try:
+                self._dispatch(turn)
+            except Exception as error:
+                turn.refused()
+                self.fail("a dispatch that raised", error)
+            turn.given()
+            to_be_continued = turn.to_be_continued
+
+    def take_turn(self, turn: Turn) -> None:
+        """Run the handlers of what waits, for a while."""
+        if self.loop is not None:
+            task = self.loop.create_task(self._deliver_awaiting(), name="eventsource")
+            self._tasks.add(task)
+            task.add_done_callback(functools.partial(self._task_done, turn))
+            return
+        self._runner = threading.get_ident()
+        self._home = self._runner if self._home in (None, self._runner) else 0
+        try:
+            deliver = self._deliver()
+            if deliver is not None:
+                for _ in deliver(self._entries()):
+                    pass  # only a loop has something to await
+        except BaseException as error:  # KeyboardInterrupt, SystemExit: the thread's own affair
+            self.fail(type(error).__name__, error)
+            raise
+        finally:
+            self._runner = None
+            self._turn_over(turn)
+
+    async def _deliver_awaiting(self) -> None:
+        assert self.loop is not None
+        self._home = threading.get_ident()
+        deliver = self._deliver()
+        if deliver is not None:
+            for coroutine in deliver(self._entries()):
+                await self.loop.create_task(coroutine, name="eventsource handler")
+
+    def _task_done(self, turn: Turn, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            self.fail("the cancellation of the task that runs its handlers", None)
+        elif (error := task.exception()) is not None:
+            self.fail(type(error).__name__, error)
+        self._turn_over(turn)
+
+    def _entries(self) -> Iterator[Entry]:
+        """What waits, until the turn is over."""
+        end = time.monotonic() + TURN
+        while self._waiting and not self._closed:
+            yield self._waiting.popleft()
+            if time.monotonic() >= end:
+                return
+
+    def _turn_over(self, turn: Turn) -> None:
+        with self._lock:
+            # With the lock: what the reader adds from here on, it has a turn for.
+            self._under_way = more = bool(self._waiting) and not self._closed
+        if self._reader_waits:
+            self._go_on.set()
+        if turn.over(more):
+            self._next_turn()
