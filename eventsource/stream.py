@@ -22,6 +22,7 @@ from typing import Any, Self
 import requests
 
 from .arguments import check_last_event_id
+from .async_items import AsyncIteration
 from .errors import (
     FUTILE,
     EventTimeout,
@@ -43,7 +44,6 @@ from .reconnect import (
 )
 from .transport import Exchange, Transport
 from .urls import origin_of, redact, without_userinfo
-from .wakeup import Wakeup
 
 Item = OpenEvent | MessageEvent | ErrorEvent | Comment
 """What a stream yields; comments only if asked for."""
@@ -51,7 +51,7 @@ Item = OpenEvent | MessageEvent | ErrorEvent | Comment
 logger = logging.getLogger(__name__)
 
 
-class EventStream:
+class EventStream(AsyncIteration[Item]):
     """Iterates over everything that happens on an event stream.
 
     >>> for event in EventStream("https://example.com/stream"):  # doctest: +SKIP
@@ -110,6 +110,7 @@ class EventStream:
         session: requests.Session | None = None,
         **request_options: Any,
     ) -> None:
+        super().__init__()
         self._transport = Transport(
             url, method=method, session=session, silence=event_timeout, options=request_options
         )
@@ -128,7 +129,6 @@ class EventStream:
         self._max_event_size = max_event_size
         self._comments = comments
 
-        self._wakeup = Wakeup()
         # Guards what follows; re-entrant, because a signal handler may call close()
         # in the thread that holds it. Held for assignments only.
         self._lock = threading.RLock()
@@ -203,7 +203,7 @@ class EventStream:
             exchange = self._exchange
         if exchange is not None:
             exchange.abort()
-        self._wakeup.set()
+        self.wakeup.set()
 
     def restart(self) -> None:
         """Drop this connection and make another now; a wait is cut short.
@@ -218,7 +218,7 @@ class EventStream:
             exchange = self._exchange
         if exchange is not None:
             exchange.abort()
-        self._wakeup.set()
+        self.wakeup.set()
 
     def __enter__(self) -> Self:
         return self
@@ -227,10 +227,17 @@ class EventStream:
         self.close()
 
     def __del__(self) -> None:
-        # Not if the constructor has refused its arguments. Nor on a session of the
-        # caller's: the collector may run in a thread that holds the session's locks.
-        if hasattr(self, "_quiet") and self._transport.owns_session:
+        if hasattr(self, "_quiet"):  # and the constructor has not refused its arguments
+            self.let_go()
+
+    def let_go(self) -> bool:
+        """Close, unless on a session of the caller's; say whether that was done.
+
+        For the collector: it may run in a thread that holds such a session's locks.
+        """
+        if self._transport.owns_session:
             self.close()
+        return self._transport.owns_session
 
     def _become(self, state: ReadyState) -> bool:
         """Enter `state` unless closed; say whether the stream is in it now."""
@@ -245,22 +252,35 @@ class EventStream:
         # A generator: a loop gets on with it in a third of the time that it takes to
         # call `__next__`. It has no state of its own, so that another may go on.
         while True:
-            for item in self._batch:
-                if self._closed:
-                    return
-                if isinstance(item, MessageEvent):
-                    self._last_event_id = item.last_event_id
-                yield item
-            self._last_event_id = self.resume_id
-            batch = self.take()
-            if not batch:
+            yield from self.rest()
+            if not self.fill():
                 return
-            self._batch = iter(batch)
 
     def __next__(self) -> Item:
         for item in self:
             return item
         raise StopIteration
+
+    def rest(self) -> Iterator[Item]:
+        """Yield what has been taken by `fill()` and not been yielded."""
+        for item in self._batch:
+            if self._closed:
+                return
+            if isinstance(item, MessageEvent):
+                self._last_event_id = item.last_event_id
+            yield item
+        self._last_event_id = self.resume_id
+
+    def fill(self) -> bool:
+        """Take for `rest()`; say whether there was anything."""
+        batch = self.take()
+        self._batch = iter(batch)
+        return bool(batch)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to take."""
+        return self._state is ReadyState.CLOSED
 
     def take(self) -> list[Item]:
         """Wait for the next thing to happen; return all that has happened by then.
@@ -292,7 +312,7 @@ class EventStream:
             wait = self._due - time.monotonic()
             if wait <= 0:
                 break
-            self._wakeup.wait(wait)
+            self.wakeup.wait(wait)
         exchange = self._transport.exchange()
         with self._lock:
             if self._state is ReadyState.CLOSED:

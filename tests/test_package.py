@@ -29,6 +29,7 @@ FLOORS = [
     "response",
     "connection",
     "transport",
+    "async_items",
     "stream",
     "handlers",
     "browser",

@@ -1,0 +1,194 @@
+"""`async for` over a stream that a thread reads.
+
+The thread takes a batch, which is what one read has brought, when it is asked to, and is
+asked for the next when that one has been iterated over. So at most one batch waits, and a
+slow program slows the server.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from .wakeup import Wakeup
+
+if TYPE_CHECKING:
+    import asyncio  # only programs that have a loop pay for it
+
+Item = TypeVar("Item")
+
+EXIT_TIMEOUT = 10.0
+"""Seconds that leaving an `async with` block waits for the thread at the most: looking up a
+name cannot be interrupted."""
+
+logger = logging.getLogger(__name__)
+
+
+class AsyncIteration(abc.ABC, Generic[Item]):
+    """A stream that is taken batch by batch, and that `async for` iterates over, too."""
+
+    def __init__(self) -> None:
+        self.wakeup = Wakeup()
+        """Ends any waiting of the thread that takes; `close()` sets it."""
+        self._async_items: AsyncItems[Item] | None = None  # in an `async with` block
+
+    @abc.abstractmethod
+    def fill(self) -> bool:
+        """Wait for a batch, for `rest()` to yield; say whether there was one, or the end."""
+
+    @abc.abstractmethod
+    def rest(self) -> Iterator[Item]:
+        """Yield what has been taken and not been yielded."""
+
+    @property
+    @abc.abstractmethod
+    def is_over(self) -> bool:
+        """Whether `fill()` would return False at once."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the iteration. Never waits."""
+
+    @abc.abstractmethod
+    def let_go(self) -> bool:
+        """Close if that may be done wherever the collector runs; say whether it was."""
+
+    def __aiter__(self) -> AsyncItems[Item]:
+        return AsyncItems(self) if self._async_items is None else self._async_items
+
+    async def __aenter__(self) -> Self:
+        self._async_items = AsyncItems(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close, and wait for the thread, for at most 10 seconds."""
+        self.close()
+        items, self._async_items = self._async_items, None
+        if items is not None:
+            await items.wait_for_thread()
+
+
+class AsyncItems(AsyncIterator[Item]):
+    """The iterator of `async for`. For one event loop.
+
+    An `__anext__` that is cancelled, by `asyncio.timeout` for one, loses nothing: the next
+    one goes on. When the iterator is dropped, its stream is closed and the thread ends.
+    """
+
+    def __init__(self, stream: AsyncIteration[Item]) -> None:
+        self._stream = stream
+        self._taker: _Taker | None = None  # from the first `__anext__` on
+        self._asked: asyncio.Future[bool] | None = None  # what the thread was asked to do
+
+    async def __anext__(self) -> Item:
+        import asyncio  # noqa: PLC0415 - there is a loop
+
+        while True:
+            if self._asked is None:
+                for item in self._stream.rest():
+                    return item
+                if self._taker is None:
+                    self._taker = _Taker(self._stream, asyncio.get_running_loop())
+                self._asked = self._taker.ask()
+            asked = self._asked
+            there_is_more = await asyncio.shield(asked)
+            if self._asked is asked:
+                self._asked = None
+            if not there_is_more:
+                raise StopAsyncIteration
+
+    async def wait_for_thread(self) -> None:
+        """Wait until the thread of the closed stream has ended, for at most 10 seconds."""
+        import asyncio  # noqa: PLC0415 - there is a loop
+
+        if self._taker is not None:
+            try:
+                async with asyncio.timeout(EXIT_TIMEOUT):
+                    await self._taker.has_ended.wait()
+            except TimeoutError:
+                logger.warning("%r: the reader thread is still busy", self._stream)
+            else:
+                self._taker.thread.join()
+
+    def __del__(self) -> None:
+        if self._taker is not None:
+            self._taker.drop()
+
+
+class _Taker:
+    """The thread that takes. Refers to the stream, and not to the iterator."""
+
+    def __init__(self, stream: AsyncIteration[Any], loop: asyncio.AbstractEventLoop) -> None:
+        import asyncio  # noqa: PLC0415 - there is a loop
+
+        self._stream = stream
+        self._loop = loop
+        self._lock = threading.Lock()  # guards the next two; held for assignments
+        self._asked: asyncio.Future[bool] | None = None
+        self._has_ended = False
+        self.has_ended = asyncio.Event()
+        """Set on the loop when the thread has nothing left to do."""
+        self.thread = threading.Thread(
+            target=self._run, name=f"eventsource {stream!r}", daemon=True
+        )
+        self.thread.start()
+
+    def ask(self) -> asyncio.Future[bool]:
+        """Have the next batch taken; the result says whether there is one."""
+        asked: asyncio.Future[bool] = self._loop.create_future()
+        with self._lock:
+            if self._has_ended:
+                asked.set_result(False)
+            else:
+                self._asked = asked
+        self._stream.wakeup.set()
+        return asked
+
+    def drop(self) -> None:
+        """Nobody iterates any more: close the stream."""
+        if not self._stream.let_go():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: no close, see let_go
+                self._loop.call_soon_threadsafe(self._stream.close)
+
+    def _run(self) -> None:
+        result: bool | BaseException
+        while (asked := self._next()) is not None:
+            try:
+                result = self._stream.fill()
+            except BaseException as error:  # an auth callable's SystemExit, for one
+                result = error
+            self._tell(_settle, asked, result)
+        self._tell(self.has_ended.set)
+
+    def _next(self) -> asyncio.Future[bool] | None:
+        """Wait to be asked, or for the end of the stream."""
+        while True:
+            with self._lock:
+                asked, self._asked = self._asked, None
+                if asked is None and self._stream.is_over:
+                    self._has_ended = True
+                    return None
+            if asked is not None:
+                return asked
+            self._stream.wakeup.wait()
+
+    def _tell(self, call: Callable[..., object], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *args)
+        except RuntimeError as error:
+            if not self._stream.is_over:
+                logger.error("%r: closed by %r", self._stream, error)  # noqa: TRY400
+            self._stream.close()
+
+
+def _settle(asked: asyncio.Future[bool], result: bool | BaseException) -> None:
+    if asked.done():  # cancelled by somebody who looked inside
+        return
+    if isinstance(result, bool):
+        asked.set_result(result)
+    else:
+        asked.set_exception(result)
