@@ -69,43 +69,48 @@ def tk(root: tkinter.Misc) -> Callable[[Callable[[], object]], None]:
 
     if not isinstance(root, tkinter.Misc):
         raise TypeError(f"root must be a window or widget of Tk's, not {root!r}")
-    waiting: deque[Callable[[], object]] = deque()
-    is_gone = False
-    job = ""
+    return _TkQueue(root).put
 
-    def look_again(milliseconds: int) -> None:
-        nonlocal job
-        if job:
-            root.after_cancel(job)
-        job = root.after(milliseconds, look)
 
-    def look() -> None:
-        look_again(TK_INTERVAL)  # at first, for what is run may open a dialog and wait for it
-        try:
-            for _ in range(len(waiting)):
-                if waiting:  # a dialog, in which this runs too, may have left less
-                    waiting.popleft()()
-        finally:
-            if waiting and not is_gone:
-                look_again(1)  # not 0: Tk draws only when nothing is due at once
+class _TkQueue:
+    """What has been dispatched, and Tk's looking at it.
 
-    def end(event: tkinter.Event[tkinter.Misc]) -> None:
-        nonlocal is_gone
-        if event.widget is root:  # and not one of a window's widgets
-            is_gone = True
-            root.after_cancel(job)
-            waiting.clear()
+    Lets go of the window when that is destroyed, and is in no cycle then: the last reference
+    to a window must be dropped in its own thread, else Tk ends the program.
+    """
 
-    def dispatch(call: Callable[[], object]) -> None:
-        # Refers neither to `root` nor to `look`: the last reference to a window must not
-        # be the reader thread's.
-        if is_gone:
+    def __init__(self, root: tkinter.Misc) -> None:
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._root: tkinter.Misc | None = root  # None: destroyed
+        root.bind("<Destroy>", self._end, add="+")
+        self._job = root.after(TK_INTERVAL, self._look)
+
+    def put(self, call: Callable[[], object]) -> None:
+        """Have `call` run in the window's thread. From any thread."""
+        if self._root is None:
             raise RuntimeError("the Tk window has been destroyed")
-        waiting.append(call)
+        self._waiting.append(call)
 
-    root.bind("<Destroy>", end, add="+")
-    look_again(TK_INTERVAL)
-    return dispatch
+    def _look(self) -> None:
+        self._look_again(TK_INTERVAL)  # at first, for what is run may open a dialog and wait
+        try:
+            for _ in range(len(self._waiting)):
+                if self._waiting:  # a dialog, during which this runs too, may have left less
+                    self._waiting.popleft()()
+        finally:
+            if self._waiting:
+                self._look_again(1)  # not 0: Tk draws only when nothing is due at once
+
+    def _look_again(self, milliseconds: int) -> None:
+        if self._root is not None:
+            self._root.after_cancel(self._job)
+            self._job = self._root.after(milliseconds, self._look)
+
+    def _end(self, event: tkinter.Event[tkinter.Misc]) -> None:
+        if event.widget is self._root:  # and not one of a window's widgets
+            self._root.after_cancel(self._job)
+            self._root = None
+            self._waiting.clear()
 
 
 def qt(receiver: Any = None) -> Callable[[Callable[[], object]], None]:

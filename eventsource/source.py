@@ -2,7 +2,10 @@
 
 The rules of its threads:
 
-- One reader thread per source. It alone runs the stream and the handlers.
+- One reader thread per source. It alone runs the stream and, without `dispatch`, the
+  handlers. With `dispatch` it puts what has happened into a `Handover`.
+- `_deliver()` is the one place where handlers are called, wherever that is, and by one
+  thread at a time.
 - `close()` sets one flag and closes the stream. The flag is looked at before each
   handler is chosen, so none is chosen after `close()` has returned.
 - No lock is held while a handler runs.
@@ -36,11 +39,8 @@ EXIT_TIMEOUT = 10.0
 handler that itself waits for the thread in the block must not hang both."""
 
 MAX_WAITING = 1000
-"""Events that wait for their handlers at the most, unless the caller says otherwise.
-
-Enough that a burst does not stop the reader each time, and few enough that they take
-little memory (1 MB if they have 1 kB each) and that what a window shows is not long past.
-"""
+"""Events that wait for `dispatch` at the most, unless the caller says otherwise; the reason
+is in the docstring of `EventSource`."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +59,12 @@ Entry = Item | Place
 """What is delivered to the handlers."""
 
 _running: set[EventSource] = set()
-"""Sources with `dispatch` that have been started and not closed.
+"""Sources with `dispatch` that have been started and not closed: their threads have no
+reference to them (see `Handover`)."""
 
-Their threads have no reference to them (see `Handover`).
-"""
+_failed: list[EventSource] = []
+"""Sources whose `dispatch` failed in another thread than that of their handlers. Kept, for
+the same reason, until that thread makes another source."""
 
 
 class EventSource(BrowserNames):
@@ -79,14 +81,19 @@ class EventSource(BrowserNames):
     names with a `MessageEvent`. (A server that names an event `open` or `error`
     reaches the same handlers with a `MessageEvent`.)
 
-    Handlers run in the reader thread, one after another, events in the order
-    received and the handlers of an event in the order registered. One that raises
-    is logged with its traceback, and the others run all the same. One that has been
-    removed is not called any more. What arrives before the first handler of any
-    type is registered waits for it.
+    Handlers run in the reader thread or wherever `dispatch` runs them, one after
+    another: events in the order received, the handlers of an event in the order
+    registered, none before the one before it has returned. One that raises is logged
+    with its traceback, and the others run all the same. One that has been removed is
+    not called any more. What arrives before the first handler of any type is
+    registered waits for it.
 
     Threads: every method may be called from any thread and from a handler;
     `close()` also from a signal handler and from `__del__`.
+
+    A handler may add and remove handlers, of its own type too: one that is added hears
+    the next event. It may close and restart its source, and make, close and join
+    others. No two sources' handlers wait for each other for ever: see `join`.
 
     Args:
         url: an absolute URL.
@@ -102,6 +109,21 @@ class EventSource(BrowserNames):
             handlers is not counted.
         max_event_size: the largest event, in bytes; a larger one closes the source
             for good with `EventTooLarge`.
+        dispatch: has the handlers run elsewhere: a callable that takes a callable and
+            runs it, soon and once, in the thread or loop of its choice.
+            `loop.call_soon_threadsafe`, `executor.submit`, `wx.CallAfter` and
+            `GLib.idle_add` are such; `eventsource.dispatch` has those for Tk, Qt and
+            asyncio. With that of an event loop, handlers may be coroutine functions:
+            each runs as a task, and the next handler begins when it has ended. If
+            `dispatch` raises, or throws away what it was given, the source logs an
+            error and closes. None: handlers run in the reader thread.
+        max_waiting: how many events wait for `dispatch` at the most; then the reader
+            stops reading, and TCP slows the server, until
+            there is room again. (The rest of what was read last, at
+            most 64 KiB, waits besides.) None is lost, unless the source is closed.
+            1,000 is enough for a burst not to stop the reader each time, and few
+            enough to take little memory (1 MB if they have 1 kB each) and to show
+            nothing that is long past.
         on_comment: called with the text of each comment line, in its place among
             the events.
         method: the request method.
@@ -151,6 +173,7 @@ class EventSource(BrowserNames):
             if dispatch is None
             else Handover[Entry](dispatch, max_waiting, self._deliver, self._fail)
         )
+        _failed[:] = [s for s in _failed if not s._is_at_home()]  # noqa: SLF001 - of its class
         self.on_event_loop = self._handover is not None and self._handover.loop is not None
         self._on_comment = on_comment
         self._stream = EventStream(
@@ -261,8 +284,9 @@ class EventSource(BrowserNames):
 
         Never waits and never raises; a second call does nothing. When it has
         returned, no further handler is chosen to run; the one that already was may
-        finish. It ends whatever the reader is doing: connecting, waiting for the
-        response or for bytes, waiting to reconnect.
+        finish, and what waits for `dispatch` is not run. It ends whatever the reader is
+        doing: connecting, waiting for the response or for bytes, waiting to reconnect,
+        waiting for room.
         """
         self._closed = True
         self._stream.close()
@@ -274,12 +298,17 @@ class EventSource(BrowserNames):
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the reader thread has ended.
 
+        It ends when the source is closed or, if that is over for good, when the handlers
+        of its last event have run.
+
         Args:
             timeout: seconds to wait at the most; None: as long as it takes.
 
         Returns:
-            Whether there is no reader thread (any more). False at once from a
-            handler of this source, which runs in that thread.
+            Whether there is no reader thread (any more). False at once where waiting
+            would be in vain: in the reader thread itself; in the thread that `dispatch`
+            runs the handlers in, unless the source is closed; in a handler, run by the
+            reader thread of another source, that this one's handler waits for.
         """
         if timeout is not None:
             check_number("timeout", timeout, 0)
@@ -288,7 +317,7 @@ class EventSource(BrowserNames):
             thread = self._thread
         if thread is None:
             return True
-        if self._handover is not None and not self._closed and self._handover.runs_here():
+        if self._is_at_home() and not self._closed:
             return False
         return join(thread, timeout)
 
@@ -411,7 +440,13 @@ class EventSource(BrowserNames):
         if not self._closed:
             self._failure = error if isinstance(error, Exception) else None
             logger.error("%r: closed by %s", self, reason, exc_info=error)
+            if self._handover is not None and not self._is_at_home():
+                _failed.append(self)
         self.close()
+
+    def _is_at_home(self) -> bool:
+        """Say whether the handlers run in this thread, through `dispatch`."""
+        return self._handover is not None and self._handover.runs_here()
 
     def _deliver(self, items: Iterable[Entry]) -> Iterator[Coroutine[Any, Any, None]]:
         """Call the listeners of each item; yield what is to be awaited before going on.
