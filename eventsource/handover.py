@@ -186,8 +186,17 @@ class Handover(Generic[Entry]):
             fail(reason, error)
 
     def runs_here(self) -> bool:
-        """Say whether the handlers wait for this very thread, as far as is known."""
+        """Say whether the handlers run in this very thread, and no other, as far as known."""
         return threading.get_ident() in (self._runner, self._home)
+
+    def waits_for_this_thread(self) -> bool:
+        """Say whether the handlers cannot run unless this thread goes on.
+
+        A loop's, or a window's, which is the main thread. A pool has others.
+        """
+        here = threading.get_ident()
+        is_only_one = self.loop is not None or here == threading.main_thread().ident
+        return here == self._runner or (is_only_one and here == self._home)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine on the loop, out of turn. From any thread."""

@@ -306,9 +306,10 @@ class EventSource(BrowserNames):
 
         Returns:
             Whether there is no reader thread (any more). False at once where waiting
-            would be in vain: in the reader thread itself; in the thread that `dispatch`
-            runs the handlers in, unless the source is closed; in a handler, run by the
-            reader thread of another source, that this one's handler waits for.
+            would be in vain: in a handler of this source, unless `dispatch` runs it and
+            the source is closed; likewise in the event loop, or the main thread, that
+            `dispatch` runs the handlers in; in the reader thread of another source, if
+            a handler of this one waits for that.
         """
         if timeout is not None:
             check_number("timeout", timeout, 0)
@@ -317,7 +318,8 @@ class EventSource(BrowserNames):
             thread = self._thread
         if thread is None:
             return True
-        if self._is_at_home() and not self._closed:
+        handover = self._handover
+        if handover is not None and not self._closed and handover.waits_for_this_thread():
             return False
         return join(thread, timeout)
 
