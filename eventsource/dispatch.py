@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio as _asyncio
-    import tkinter  # noqa: ICN001 - here, `tk` is a function
+    import tkinter
 
 TK_INTERVAL = 20
 """Milliseconds between two looks of Tk's at what has been dispatched: shorter than what a
@@ -65,7 +65,7 @@ def tk(root: tkinter.Misc) -> Callable[[Callable[[], object]], None]:
         tkinter.TclError: it has been destroyed.
         RuntimeError: this is not its thread.
     """
-    import tkinter  # noqa: ICN001, PLC0415
+    import tkinter  # noqa: PLC0415
 
     if not isinstance(root, tkinter.Misc):
         raise TypeError(f"root must be a window or widget of Tk's, not {root!r}")
@@ -107,8 +107,9 @@ class _TkQueue:
             self._job = self._root.after(milliseconds, self._look)
 
     def _end(self, event: tkinter.Event[tkinter.Misc]) -> None:
-        if event.widget is self._root:  # and not one of a window's widgets
-            self._root.after_cancel(self._job)
+        root = self._root
+        if root is not None and event.widget is root:  # and not one of a window's widgets
+            root.after_cancel(self._job)
             self._root = None
             self._waiting.clear()
 

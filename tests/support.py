@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import socket
 import threading
 import time
+
+import pytest
 
 from eventsource import ErrorEvent, MessageEvent, OpenEvent, ReconnectPolicy
 
@@ -136,3 +139,10 @@ def port_that_refuses():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
+
+
+def unavailable(reason):
+    """Skip the test for want of a toolkit or a screen; where they are required, fail."""
+    if os.environ.get("EVENTSOURCE_WINDOWS") == "required":
+        pytest.fail(reason)
+    pytest.skip(reason)

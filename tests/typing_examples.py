@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import tkinter
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from concurrent.futures import Executor
 from typing import Any, assert_type
 
 import requests
@@ -25,6 +28,7 @@ from eventsource import (
     SSEClient,
     UnexpectedStatus,
     aparse,
+    dispatch,
     parse,
 )
 
@@ -72,6 +76,30 @@ def handlers() -> None:
     with EventSource("https://example.com/", start=False, reconnect=None) as source:
         source.start()
         assert_type(source, EventSource)
+
+
+def elsewhere(root: tkinter.Misc, executor: Executor) -> None:
+    EventSource("https://example.com/", dispatch=executor.submit, max_waiting=10)
+    EventSource("https://example.com/", dispatch=dispatch.tk(root))
+    EventSource("https://example.com/", dispatch=dispatch.qt(), on_message=print)
+
+
+async def on_the_loop() -> None:
+    async def show(event: MessageEvent) -> None:
+        print(event.data)
+
+    loop = asyncio.get_running_loop()
+    es = EventSource("https://example.com/", dispatch=loop.call_soon_threadsafe, on_message=show)
+    es.on("price", show)
+    es.onmessage = show
+    EventSource("https://example.com/", dispatch=dispatch.asyncio())
+    EventSource("https://example.com/", dispatch=dispatch.asyncio(loop))
+    async with EventStream("https://example.com/") as stream:
+        assert_type(stream, EventStream)
+        async for item in stream:
+            assert_type(item, OpenEvent | MessageEvent | ErrorEvent | Comment)
+    events = aiter(EventStream("https://example.com/"))
+    assert_type(await anext(events), OpenEvent | MessageEvent | ErrorEvent | Comment)
 
 
 def failed(event: ErrorEvent) -> None:
