@@ -85,21 +85,24 @@ class AsyncItems(AsyncIterator[Item]):
         self._asked: asyncio.Future[bool] | None = None  # what the thread was asked to do
 
     async def __anext__(self) -> Item:
-        import asyncio  # noqa: PLC0415 - there is a loop
-
         while True:
             if self._asked is None:
                 for item in self._stream.rest():
                     return item
-                if self._taker is None:
-                    self._taker = _Taker(self._stream, asyncio.get_running_loop())
-                self._asked = self._taker.ask()
+                self._asked = self._ask()
             asked = self._asked
-            there_is_more = await asyncio.shield(asked)
+            there_is_more = await _shield(asked)
             if self._asked is asked:
                 self._asked = None
             if not there_is_more:
                 raise StopAsyncIteration
+
+    def _ask(self) -> asyncio.Future[bool]:
+        import asyncio  # noqa: PLC0415 - there is a loop
+
+        if self._taker is None:
+            self._taker = _Taker(self._stream, asyncio.get_running_loop())
+        return self._taker.ask()
 
     async def wait_for_thread(self) -> None:
         """Wait until the thread of the closed stream has ended, for at most 10 seconds."""
@@ -183,6 +186,13 @@ class _Taker:
             if not self._stream.is_over:
                 logger.error("%r: closed by %r", self._stream, error)  # noqa: TRY400
             self._stream.close()
+
+
+async def _shield(asked: asyncio.Future[bool]) -> bool:
+    """Wait for it without cancelling it."""
+    import asyncio  # noqa: PLC0415 - there is a loop
+
+    return await asyncio.shield(asked)
 
 
 def _settle(asked: asyncio.Future[bool], result: bool | BaseException) -> None:

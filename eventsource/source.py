@@ -13,21 +13,20 @@ The rules of its threads:
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from types import CoroutineType
 from typing import Any, NamedTuple, Self
 
 import requests
 
-from .browser import BrowserNames
 from .errors import summary
 from .events import Comment, ErrorEvent, MessageEvent, ReadyState
 from .handlers import Handler, check_handler
-from .handover import Dispatch, Handover, was_cancelled_below
+from .handover import Dispatch, Handover
 from .joining import join
+from .listeners import Listeners
 from .parser import MAX_EVENT_SIZE
 from .reconnect import DEFAULT_POLICY, ReconnectPolicy, check_number, check_whole_number
 from .stream import EventStream, Item
@@ -67,7 +66,7 @@ _failed: list[EventSource] = []
 the same reason, until that thread makes another source."""
 
 
-class EventSource(BrowserNames):
+class EventSource(Listeners):
     """Streams events from a server and calls the handlers registered for them.
 
     >>> source = EventSource("https://example.com/stream")  # doctest: +SKIP
@@ -189,16 +188,12 @@ class EventSource(BrowserNames):
         )
         self._last_event_id = last_event_id  # written where the handlers run
         self._failure: Exception | None = None  # what else than the stream's end closed it
-        # The listeners and what to call for them, by type, as far as they have been
-        # looked up; replaced by an empty one whenever a listener comes or goes.
-        self._snapshots: dict[str, tuple[tuple[Handler, Handler], ...]] = {}
         self._closed = False  # by close(); set once, never unset
-        self._listening = Gate()  # opened by close() and by the first registration
         self._start_lock = threading.RLock()  # guards the next
         self._thread: threading.Thread | None = None
         if on_comment is not None:
             check_handler("comment", on_comment, on_event_loop=self.on_event_loop)
-            self._listening.open()
+            self._has_listened.open()
         for event_type, handler in (
             ("open", on_open),
             ("message", on_message),
@@ -256,7 +251,7 @@ class EventSource(BrowserNames):
             if self._handover is None:
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
             else:
-                arguments = (self._stream, self._listening, self._handover)
+                arguments = (self._stream, self._has_listened, self._handover)
                 thread = threading.Thread(
                     target=_read_ahead, args=arguments, name=name, daemon=True
                 )
@@ -290,7 +285,7 @@ class EventSource(BrowserNames):
         """
         self._closed = True
         self._stream.close()
-        self._listening.open()
+        self._has_listened.open()
         if self._handover is not None:
             self._handover.close()
             _running.discard(self)
@@ -332,93 +327,18 @@ class EventSource(BrowserNames):
         if not self.join(EXIT_TIMEOUT) and self._thread is not threading.current_thread():
             logger.warning("%r: the reader thread is still busy", self)
 
-    # --- The listener table: pyee's, with our rules ---
+    async def __aenter__(self) -> Self:
+        return self
 
-    def _add_event_handler(self, event: str, k: Handler, v: Handler) -> None:
-        # The one place that `on`, `once`, `add_listener` and `listens_to` go through.
-        check_handler(event, k, on_event_loop=self.on_event_loop)
-        super()._add_event_handler(event, k, v)
-        self._snapshots = {}
-        if event != "new_listener" and not self._listening.is_open:
-            self._listening.open()
+    async def __aexit__(self, *_: object) -> None:
+        """As `__exit__`, but the event loop goes on meanwhile."""
+        import asyncio  # noqa: PLC0415 - there is a loop
 
-    def remove_listener(self, event: str, f: Handler) -> None:
-        """Remove `f` from the listeners of `event`; one that is none is no error."""
-        with contextlib.suppress(KeyError):  # pyee before 14 raises it
-            super().remove_listener(event, f)
+        await asyncio.to_thread(self.__exit__)
 
-    def _remove_listener(self, event: str, f: Handler) -> None:
-        # The one place that `remove_listener` and a `once` that has run go through.
-        super()._remove_listener(event, f)
-        self._snapshots = {}
-
-    def remove_all_listeners(self, event: str | None = None) -> None:
-        """Remove all listeners of `event`; None: of all types."""
-        super().remove_all_listeners(event)
-        self._snapshots = {}
-
-    def _table(self, event: str) -> Mapping[Handler, Handler]:
-        """What pyee keeps: each listener and what to call, in order."""
-        return self._events.get(event) or {}
-
-    def emit(self, event: str, *args: Any, **kwargs: Any) -> bool:
-        """Call the listeners of `event`, here and now, as pyee does.
-
-        But one that raises is logged and stops nobody else, one that has been removed
-        meanwhile is not called, and `error` needs no listener. Useful to test handlers
-        without a server.
-
-        Returns:
-            Whether there was a listener.
-        """
-        with self._lock:
-            listeners = tuple(self._table(event).items())
-        for listener, call in listeners:
-            if self._table(event).get(listener) is call:
-                self._emit_run(call, args, kwargs)
-        return bool(listeners)
-
-    def _emit_run(self, f: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        for coroutine in self._call(f, *args, **kwargs):
-            assert self._handover is not None
-            self._handover.spawn(coroutine)
-
-    def _call(self, f: Handler, *args: Any, **kwargs: Any) -> Iterator[Coroutine[Any, Any, None]]:
-        """Call a handler; yield what is to be awaited of it, if so."""
-        try:
-            result = f(*args, **kwargs)
-        except Exception as error:
-            self._log_failure(f, error)
-        else:
-            if type(result) is CoroutineType:
-                yield from self._awaitable(f, result)
-
-    def _log_failure(self, handler: Handler, error: BaseException) -> None:
-        logger.error("%r: the handler %s raised", self, _name_of(handler), exc_info=error)
-
-    def _awaitable(
-        self, handler: Handler, coroutine: Coroutine[Any, Any, Any]
-    ) -> Iterator[Coroutine[Any, Any, None]]:
-        """Yield what a handler returned in a form that logs failures, if it can be run."""
-        if self.on_event_loop:
-            yield self._await(handler, coroutine)
-            return
-        coroutine.close()
-        logger.error(
-            "%r: the handler %s returned a coroutine, which no event loop runs; see dispatch",
-            self,
-            _name_of(handler),
-        )
-
-    async def _await(self, handler: Handler, coroutine: Coroutine[Any, Any, Any]) -> None:
-        try:
-            await coroutine
-        except Exception as error:
-            self._log_failure(handler, error)
-        except BaseException as error:
-            if not was_cancelled_below(error):
-                raise
-            self._log_failure(handler, error)
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        assert self._handover is not None
+        self._handover.spawn(coroutine)
 
     # --- The reader thread ---
 
@@ -427,7 +347,7 @@ class EventSource(BrowserNames):
         stream = self._stream
         try:
             while items := stream.take():
-                self._listening.wait()
+                self._has_listened.wait()
                 for _ in self._deliver(_with_place(items, stream)):
                     pass  # without an event loop there is nothing to await
         except BaseException as error:  # SystemExit from a handler, for one
@@ -489,21 +409,6 @@ class EventSource(BrowserNames):
                 if item.is_last:
                     self.close()
 
-    def _look_up(self, event_type: str) -> tuple[tuple[Handler, Handler], ...]:
-        """Return the listeners of an event of the server's, and what to call for each."""
-        if event_type == "new_listener" or event_type not in self._events:
-            return ()  # pyee's own, not the server's to fire; or nobody's
-        snapshots = self._snapshots  # thrown away if a listener comes or goes from here on
-        with self._lock:
-            listeners = tuple(self._table(event_type).items())
-        if listeners:  # else a server that names ever new types could fill the memory
-            snapshots[event_type] = listeners
-        return listeners
-
-
-def _name_of(handler: Handler) -> str:
-    return getattr(handler, "__qualname__", type(handler).__qualname__)
-
 
 def _with_place(items: list[Item], stream: EventStream) -> list[Entry]:
     """Add where the stream stands, if the last item does not say it."""
@@ -513,15 +418,17 @@ def _with_place(items: list[Item], stream: EventStream) -> list[Entry]:
     return [*items, Place(stream.resume_id)]
 
 
-def _read_ahead(stream: EventStream, listening: Gate, handover: Handover[Entry]) -> None:
+def _read_ahead(stream: EventStream, has_listened: Gate, handover: Handover[Entry]) -> None:
     """The reader thread of a source with `dispatch`, of which it knows nothing."""
     try:
         while items := stream.take():
-            listening.wait()
+            has_listened.wait()
             handover.put(_with_place(items, stream))
         handover.put([Place(stream.resume_id, is_last=True)])
         handover.wait()  # until the handlers have been run, or are not to be
-    except Exception as error:
+    except BaseException as error:  # SystemExit from an auth callable, for one
         handover.fail(type(error).__name__, error)
+        if not isinstance(error, Exception):
+            raise
     finally:
         stream.close()

@@ -490,6 +490,19 @@ def test_an_exit_raised_by_a_handler_closes_the_source_and_reaches_the_loop(loop
     assert "closed by SystemExit" in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_exit_raised_in_the_reader_thread_closes_the_source(loop, caplog):
+    def leave(request):
+        raise SystemExit(3)
+
+    source = EventSource("http://127.0.0.1:9/", auth=leave, on_error=print, dispatch=loop)
+    source._thread.join(LIMIT)
+    assert source.ready_state is ReadyState.CLOSED
+    assert source.join(0)
+    assert source._closed
+    assert "closed by SystemExit" in caplog.text
+
+
 # --- Whose the last reference is ---
 
 

@@ -35,6 +35,7 @@ FLOORS = [
     "browser",
     "handover",
     "joining",
+    "listeners",
     "source",
     "dispatch",
     "client",
