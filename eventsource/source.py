@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 
 import requests
 
-from .errors import summary
+from .errors import EventSourceError, summary
 from .events import Comment, ErrorEvent, MessageEvent, ReadyState
 from .handlers import Handler, check_handler
 from .handover import Dispatch, Handover
@@ -360,7 +360,11 @@ class EventSource(Listeners):
     def _fail(self, reason: str, error: BaseException | None) -> None:
         """Close the source, which cannot go on."""
         if not self._closed:
-            self._failure = error if isinstance(error, Exception) else None
+            if isinstance(error, Exception):
+                self._failure = error
+            else:  # an exit, or no exception at all
+                self._failure = EventSourceError(f"closed by {reason}")
+                self._failure.__cause__ = error
             logger.error("%r: closed by %s", self, reason, exc_info=error)
             if self._handover is not None and not self._is_at_home():
                 _failed.append(self)

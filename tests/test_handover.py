@@ -464,6 +464,7 @@ def test_a_dispatch_that_throws_away_what_it_is_given_closes_the_source(many, ca
     source = EventSource(many.url, on_message=print, dispatch=lambda call: None)
     assert source.join(LIMIT)
     assert "closed by a dispatch that threw away" in caplog.text
+    assert str(source.error) == "closed by a dispatch that threw away what it was given"
 
 
 def test_an_executor_that_is_shut_down_closes_the_source(many, caplog):
@@ -487,6 +488,7 @@ def test_an_exit_raised_by_a_handler_closes_the_source_and_reaches_the_loop(loop
     with pytest.raises(SystemExit):
         loop.run_until(lambda: False)
     assert source.join(LIMIT)
+    assert type(source.error.__cause__) is SystemExit
     assert "closed by SystemExit" in caplog.text
 
 

@@ -460,6 +460,8 @@ def test_an_exit_raised_in_a_handler_closes_the_source_and_is_logged(server, kin
     assert source.ready_state is ReadyState.CLOSED
     assert server.connections[0].gone.wait(LIMIT)
     assert f"closed by {kind.__name__}" in caplog.text
+    assert str(source.error) == f"closed by {kind.__name__}"
+    assert type(source.error.__cause__) is kind
 
 
 # --- Its life ---

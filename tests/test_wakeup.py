@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from eventsource.wakeup import Wakeup
+from eventsource.wakeup import Gate, Wakeup
 
 from .support import LIMIT, wait_until
 
@@ -206,3 +206,27 @@ def is_waiting(thread):
     while frame is not None and frame.f_code is not Wakeup.wait.__code__:
         frame = frame.f_back
     return frame is not None
+
+
+# --- The gate ---
+
+
+def test_a_gate_lets_nobody_through_until_it_is_open_and_then_everybody():
+    gate, through = Gate(), threading.Event()
+    gate._wakeup.set()  # one too many is not an opening
+
+    def wait():
+        gate.wait()
+        through.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: gate._wakeup._tokens.empty(), "the token to be taken")
+    assert not gate.is_open
+    assert not through.is_set()
+    gate.open()
+    assert through.wait(LIMIT)
+    thread.join()
+    gate.wait()
+    gate.open()
+    gate.wait()
