@@ -11,6 +11,7 @@ import abc
 import contextlib
 import logging
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -34,7 +35,10 @@ class AsyncIteration(abc.ABC, Generic[Item]):
     def __init__(self) -> None:
         self.wakeup = Wakeup()
         """Ends any waiting of the thread that takes; `close()` sets it."""
-        self._async_items: AsyncItems[Item] | None = None  # in an `async with` block
+        # The one iterator there is, if any: two would take each other's wake-ups. An
+        # `async with` block keeps it, else the program does.
+        self._async_items: weakref.ref[AsyncItems[Item]] | None = None
+        self._kept: AsyncItems[Item] | None = None
 
     @abc.abstractmethod
     def fill(self) -> bool:
@@ -58,16 +62,24 @@ class AsyncIteration(abc.ABC, Generic[Item]):
         """Close if that may be done wherever the collector runs; say whether it was."""
 
     def __aiter__(self) -> AsyncItems[Item]:
-        return AsyncItems(self) if self._async_items is None else self._async_items
+        items = None
+        if self._async_items is not None:
+            items = self._async_items()
+            if items is None:  # dropped; on a session of the caller's it may not be closed yet
+                self.close()
+        if items is None:
+            items = AsyncItems(self)
+            self._async_items = weakref.ref(items)
+        return items
 
     async def __aenter__(self) -> Self:
-        self._async_items = AsyncItems(self)
+        self._kept = aiter(self)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close, and wait for the thread, for at most 10 seconds."""
         self.close()
-        items, self._async_items = self._async_items, None
+        items, self._kept = self._kept, None
         if items is not None:
             await items.wait_for_thread()
 
@@ -90,12 +102,7 @@ class AsyncItems(AsyncIterator[Item]):
                 for item in self._stream.rest():
                     return item
                 self._asked = self._ask()
-            asked = self._asked
-            there_is_more = await _shield(asked)
-            if self._asked is asked:
-                self._asked = None
-            if not there_is_more:
-                raise StopAsyncIteration
+            await self._answered(self._asked)
 
     def _ask(self) -> asyncio.Future[bool]:
         import asyncio  # noqa: PLC0415 - there is a loop
@@ -103,6 +110,15 @@ class AsyncItems(AsyncIterator[Item]):
         if self._taker is None:
             self._taker = _Taker(self._stream, asyncio.get_running_loop())
         return self._taker.ask()
+
+    async def _answered(self, asked: asyncio.Future[bool]) -> None:
+        import asyncio  # noqa: PLC0415 - there is a loop
+
+        await asyncio.wait([asked])  # which is not cancelled with it, and nothing lost
+        if self._asked is asked:  # else another task was quicker
+            self._asked = None
+        if not asked.result():
+            raise StopAsyncIteration
 
     async def wait_for_thread(self) -> None:
         """Wait until the thread of the closed stream has ended, for at most 10 seconds."""
@@ -118,8 +134,8 @@ class AsyncItems(AsyncIterator[Item]):
                 self._taker.thread.join()
 
     def __del__(self) -> None:
-        if self._taker is not None:
-            self._taker.drop()
+        if not self._stream.let_go() and self._taker is not None:
+            self._taker.close_on_loop()
 
 
 class _Taker:
@@ -151,11 +167,10 @@ class _Taker:
         self._stream.wakeup.set()
         return asked
 
-    def drop(self) -> None:
-        """Nobody iterates any more: close the stream."""
-        if not self._stream.let_go():
-            with contextlib.suppress(RuntimeError):  # the loop is closed: no close, see let_go
-                self._loop.call_soon_threadsafe(self._stream.close)
+    def close_on_loop(self) -> None:
+        """Close the stream, which must not be done here (see `let_go`)."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed; so is what it read
+            self._loop.call_soon_threadsafe(self._stream.close)
 
     def _run(self) -> None:
         result: bool | BaseException
@@ -186,13 +201,6 @@ class _Taker:
             if not self._stream.is_over:
                 logger.error("%r: closed by %r", self._stream, error)  # noqa: TRY400
             self._stream.close()
-
-
-async def _shield(asked: asyncio.Future[bool]) -> bool:
-    """Wait for it without cancelling it."""
-    import asyncio  # noqa: PLC0415 - there is a loop
-
-    return await asyncio.shield(asked)
 
 
 def _settle(asked: asyncio.Future[bool], result: bool | BaseException) -> None:

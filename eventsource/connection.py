@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import errno
 import os
 import queue
 import socket
@@ -34,7 +35,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
-from urllib3.util.wait import wait_for_read
+from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .errors import Aborted
 from .response import Response
@@ -108,16 +109,30 @@ class Sockets:
             while len(self._duplicates) > 1:
                 self._duplicates.pop(0).close()
 
-    def watch(self, sock: socket.socket) -> None:
-        """Take a duplicate of `sock`.
+    def connect(self, sock: socket.socket, address: Any, timeout: float | None) -> None:
+        """Connect `sock`, of which a duplicate is taken; leave it with this timeout.
+
+        It begins under the lock, for a socket that has not begun to connect cannot be shut
+        down, and nothing would end what began after that.
 
         Raises:
             Aborted: `shut_down()` has been called.
+            OSError: it cannot be connected; TimeoutError: not in time.
         """
+        sock.setblocking(False)
         with self._lock:
-            if self._shut_down:
+            if not self._shut_down:
+                error = sock.connect_ex(address)
+                self._duplicates.append(sock.dup())
+            if self._shut_down:  # also by a signal handler, meanwhile
                 raise Aborted("aborted")
-            self._duplicates.append(sock.dup())
+        if error in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+            if not wait_for_write(sock, timeout):
+                raise TimeoutError("timed out")
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        sock.settimeout(timeout)
 
     def look_up(self, host: str, port: int, timeout: float | None) -> list[Any]:
         """Return the addresses of `host`, as `socket.getaddrinfo` does.
@@ -200,9 +215,7 @@ class _AbortableConnection(HTTPConnection):
                 sock = socket.socket(family, kind, protocol)
                 for option in [*(self.socket_options or []), *KEEP_ALIVE]:
                     sock.setsockopt(*option)
-                sock.settimeout(self.timeout)
-                sockets.watch(sock)
-                sock.connect(address)
+                sockets.connect(sock, address, self.timeout)
             except OSError as error:
                 failure = error
                 if sock is not None:

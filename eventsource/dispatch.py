@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .handover import Turn
+
 if TYPE_CHECKING:
     import asyncio as _asyncio
     import tkinter
@@ -69,37 +71,70 @@ def tk(root: tkinter.Misc) -> Callable[[Callable[[], object]], None]:
 
     if not isinstance(root, tkinter.Misc):
         raise TypeError(f"root must be a window or widget of Tk's, not {root!r}")
-    return _TkQueue(root).put
+    calls = _Calls()
+    _TkLook(root, calls)
+    return calls.put
 
 
-class _TkQueue:
-    """What has been dispatched, and Tk's looking at it.
+class _Calls:
+    """What has been dispatched and has not been run. Ends with the window."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._running: list[Callable[[], object]] = []  # one in the dialog of another
+        self._is_gone = False
+
+    def put(self, call: Callable[[], object]) -> None:
+        """Add it. From any thread."""
+        self._waiting.append(call)
+        if self._is_gone:  # look after adding it: nobody would find what is added later
+            self._waiting.clear()
+            raise RuntimeError("the window has been destroyed")
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def run_one(self) -> None:
+        """Run the next one, if there still is one. In the window's thread."""
+        if self._is_gone or not self._waiting:
+            return
+        self._running.append(self._waiting.popleft())
+        try:
+            self._running[-1]()
+        finally:
+            self._running.pop()
+
+    def end(self) -> None:
+        """The window is being destroyed. In its thread."""
+        self._is_gone = True
+        self._waiting.clear()
+        for call in self._running:
+            if isinstance(call, Turn):
+                call.stop()
+
+
+class _TkLook:
+    """Tk's looking at what has been dispatched.
 
     Lets go of the window when that is destroyed, and is in no cycle then: the last reference
     to a window must be dropped in its own thread, else Tk ends the program.
     """
 
-    def __init__(self, root: tkinter.Misc) -> None:
-        self._waiting: deque[Callable[[], object]] = deque()
+    def __init__(self, root: tkinter.Misc, calls: _Calls) -> None:
+        self._calls = calls
         self._root: tkinter.Misc | None = root  # None: destroyed
         root.bind("<Destroy>", self._end, add="+")
         self._job = root.after(TK_INTERVAL, self._look)
 
-    def put(self, call: Callable[[], object]) -> None:
-        """Have `call` run in the window's thread. From any thread."""
-        if self._root is None:
-            raise RuntimeError("the Tk window has been destroyed")
-        self._waiting.append(call)
-
     def _look(self) -> None:
         self._look_again(TK_INTERVAL)  # at first, for what is run may open a dialog and wait
+        count = len(self._calls)
         try:
-            for _ in range(len(self._waiting)):
-                if self._waiting:  # a dialog, during which this runs too, may have left less
-                    self._waiting.popleft()()
+            for _ in range(count):
+                self._calls.run_one()
         finally:
-            if self._waiting:
-                self._look_again(1)  # not 0: Tk draws only when nothing is due at once
+            if count:  # then more may come at once; not 0, for Tk draws when nothing is due
+                self._look_again(1)
 
     def _look_again(self, milliseconds: int) -> None:
         if self._root is not None:
@@ -111,7 +146,7 @@ class _TkQueue:
         if root is not None and event.widget is root:  # and not one of a window's widgets
             root.after_cancel(self._job)
             self._root = None
-            self._waiting.clear()
+            self._calls.end()
 
 
 def qt(receiver: Any = None) -> Callable[[Callable[[], object]], None]:
@@ -135,32 +170,33 @@ def qt(receiver: Any = None) -> Callable[[Callable[[], object]], None]:
     if not isinstance(receiver, core.QObject):
         raise TypeError(f"receiver must be a QObject, not {receiver!r}")
     bridge = _qt_bridge(core, receiver.thread())
-    is_gone = False
-
-    def end() -> None:
-        nonlocal is_gone
-        is_gone = True
+    calls = _Calls()
 
     def dispatch(call: Callable[[], object]) -> None:
         # Does not refer to `receiver`: the last reference to a window must not be the
         # reader thread's.
-        if is_gone:
-            raise RuntimeError("the Qt receiver has been destroyed")
-        bridge.called.emit(lambda: None if is_gone else call())
+        calls.put(call)
+        bridge.called.emit(calls.run_one)
 
-    receiver.destroyed.connect(end)
+    receiver.destroyed.connect(calls.end)
     return dispatch
 
 
 def _qt_bridge(core: Any, thread: Any) -> Any:
     """An object in that Qt thread that runs what is emitted, later, also from there."""
     for known, bridge in _qt_bridges:
-        if known is thread:
-            return bridge
+        with contextlib.suppress(RuntimeError):  # deleted, with the application
+            if known is thread and bridge.thread() is thread:
+                return bridge
+
+    def run(_: Any, call: Callable[[], object]) -> None:
+        call()
+
     signal = getattr(core, "Signal", None) or core.pyqtSignal
-    bridge = type("Bridge", (core.QObject,), {"called": signal(object)})()
+    slot = getattr(core, "Slot", None) or core.pyqtSlot  # PyQt runs others where it likes
+    bridge = type("Bridge", (core.QObject,), {"called": signal(object), "run": slot(object)(run)})()
     bridge.moveToThread(thread)
-    bridge.called.connect(lambda call: call(), core.Qt.ConnectionType.QueuedConnection)
+    bridge.called.connect(bridge.run, core.Qt.ConnectionType.QueuedConnection)
     _qt_bridges.append((thread, bridge))
     return bridge
 

@@ -81,16 +81,23 @@ class Turn:
     """
 
     def __init__(self, handover: Handover[Any]) -> None:
-        self._handover: Handover[Any] | None = handover
+        self._handover: Handover[Any] | None = handover  # until it is run
+        self._running: Handover[Any] | None = None  # while it is run
         self._caller: int | None = threading.get_ident()  # while it calls `dispatch`
         self.to_be_continued = False
         """It was run before `dispatch` returned, and something still waits."""
 
     def __call__(self) -> None:
         """Take the turn."""
-        handover, self._handover = self._handover, None
-        if handover is not None:
-            handover.take_turn(self)
+        self._running, self._handover = self._handover, None
+        if self._running is not None:
+            self._running.take_turn(self)
+            self._running = None
+
+    def stop(self) -> None:
+        """The window or loop that it runs in is no more: run no further handler."""
+        if self._running is not None:
+            self._running.fail("the end of what its handlers run in", None)
 
     def over(self, more: bool) -> bool:
         """Say whether the next turn is the runner's to ask for, if there is `more`."""
@@ -195,8 +202,14 @@ class Handover(Generic[Entry]):
         A loop's, or a window's, which is the main thread. A pool has others.
         """
         here = threading.get_ident()
-        is_only_one = self.loop is not None or here == threading.main_thread().ident
+        if self.loop is not None:
+            return here == self._home and self.has_loop()
+        is_only_one = here == threading.main_thread().ident
         return here == self._runner or (is_only_one and here == self._home)
+
+    def has_loop(self) -> bool:
+        """Say whether there is an event loop that can run coroutines."""
+        return self.loop is not None and not self.loop.is_closed()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine on the loop, out of turn. From any thread."""

@@ -99,7 +99,7 @@ class Listeners(BrowserNames):
         self, handler: Handler, coroutine: Coroutine[Any, Any, Any]
     ) -> Iterator[Coroutine[Any, Any, None]]:
         """Yield what a handler returned in a form that logs failures, if it can be run."""
-        if self.on_event_loop:
+        if self._has_event_loop():
             yield self._await(handler, coroutine)
             return
         coroutine.close()
@@ -118,6 +118,10 @@ class Listeners(BrowserNames):
             if not was_cancelled_below(error):
                 raise
             self._log_failure(handler, error)
+
+    @abc.abstractmethod
+    def _has_event_loop(self) -> bool:
+        """Say whether there is an event loop, not closed, to run coroutines."""
 
     @abc.abstractmethod
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -336,6 +336,9 @@ class EventSource(Listeners):
 
         await asyncio.to_thread(self.__exit__)
 
+    def _has_event_loop(self) -> bool:
+        return self._handover is not None and self._handover.has_loop()
+
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         assert self._handover is not None
         self._handover.spawn(coroutine)

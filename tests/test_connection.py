@@ -1,17 +1,23 @@
-"""TLS contexts. What else connections do is tested through `Transport` and `close()`."""
+"""TLS contexts, and closing while connecting. What else connections do is tested through
+`Transport` and `close()`.
+"""
 
 from __future__ import annotations
 
 import ssl
+import sys
+import threading
 
 import pytest
 import requests
 import trustme
+from urllib3.util.wait import wait_for_write
 
-from eventsource import connection
+from eventsource import EventStream, connection
 from eventsource.testing import SSEServer
 from eventsource.transport import Transport
-from tests.support import stream
+
+from .support import LIMIT, port_that_never_answers, stream
 
 AUTHORITY = trustme.CA()
 
@@ -133,3 +139,54 @@ def test_the_number_of_contexts_kept_is_bounded(server, authority_file, made, mo
         connect(server, verify=str(path))
     assert len(made) == 4
     assert len(connection._contexts) == 2
+
+
+# --- Closing while connecting ---
+
+
+@pytest.mark.timeout(50)
+def test_close_before_each_line_of_connecting_ends_it():
+    # In the thread that connects, as a signal handler may, whatever that is about to do. A
+    # socket that has not begun to connect cannot be shut down; if it begins afterwards, to an
+    # address that never answers, and without a timeout, nothing ends it.
+    with port_that_never_answers() as port:
+        url = f"http://127.0.0.1:{port}/"
+        lines = lines_of_connecting(EventStream(url, timeout=None), close_before=None)
+        assert len(lines) > 20
+        for number, line in enumerate(lines):
+            stream = EventStream(url, timeout=None)
+            watchdog = threading.Timer(LIMIT / 2, stream.close)
+            watchdog.start()
+            seen = lines_of_connecting(stream, close_before=number)
+            assert watchdog.is_alive(), f"went on after close() before line {line}"
+            watchdog.cancel()
+            assert seen == lines[: number + 1]
+
+
+def lines_of_connecting(stream, close_before):
+    """Iterate; return the lines of `connection.py` that were run or about to be, until closed.
+
+    Closes before the one with that index, or when all that is left to do is to wait.
+    """
+    lines, closed = [], False
+
+    def trace(frame, event, _):
+        nonlocal closed
+        if closed:
+            return trace
+        if event == "line" and frame.f_code.co_filename == connection.__file__:
+            lines.append(frame.f_lineno)
+            closed = len(lines) - 1 == close_before
+        elif event == "call" and frame.f_code is wait_for_write.__code__:
+            closed = True
+        if closed:
+            stream.close()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        assert list(stream) == []
+    finally:
+        sys.settrace(before)
+    return lines
