@@ -114,6 +114,8 @@ class AsyncItems(AsyncIterator[Item]):
     async def _answered(self, asked: asyncio.Future[bool]) -> None:
         import asyncio  # noqa: PLC0415 - there is a loop
 
+        if asked.get_loop() is not asyncio.get_running_loop():
+            raise RuntimeError("the iteration has begun in another event loop")
         await asyncio.wait([asked])  # which is not cancelled with it, and nothing lost
         if self._asked is asked:  # else another task was quicker
             self._asked = None

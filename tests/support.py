@@ -92,6 +92,10 @@ def status(line, *headers, body=b""):
     return respond("\r\n".join(fields).encode() + body)
 
 
+def numbers(count, start=0):
+    return b"".join(b"id: %d\ndata: %d\n\n" % (n, n) for n in range(start, start + count))
+
+
 def take(events, kind, count=1):
     """The next `count` items of that kind."""
     found = []

@@ -31,48 +31,11 @@ from eventsource import (
 from eventsource.response import READ_SIZE
 from eventsource.testing import SSEServer
 
-from .support import LIMIT, QUICK, port_that_never_answers, status, stream, wait_until
+from .on_loop import asyncio_has_nothing_to_complain_of, run, until  # noqa: F401 - a fixture
+from .support import LIMIT, QUICK, numbers, port_that_never_answers, status, stream, wait_until
 
 SLOW = ReconnectPolicy(delay=3600)
 """A back-off that only an interruption ends."""
-
-
-@pytest.fixture(autouse=True)
-def asyncio_has_nothing_to_complain_of():
-    """No task that was destroyed, no exception that was never retrieved.
-
-    Warnings are errors already (see setup.cfg); the collection brings them to light.
-    """
-    records = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = records.append
-    logger = logging.getLogger("asyncio")
-    logger.addHandler(handler)
-    try:
-        yield
-        gc.collect()
-    finally:
-        logger.removeHandler(handler)
-    assert [record.getMessage() for record in records] == []
-
-
-def run(main, *, debug=True):
-    """Run a coroutine function on a loop of its own, for a limited time."""
-
-    async def limited():
-        asyncio.get_running_loop().slow_callback_duration = LIMIT  # no matter of ours
-        async with asyncio.timeout(LIMIT):
-            return await main()
-
-    return asyncio.run(limited(), debug=debug)
-
-
-async def until(condition, what="a condition"):
-    """Wait for what no event tells of, looking again every few milliseconds."""
-    deadline = asyncio.get_running_loop().time() + LIMIT
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"waited {LIMIT} s for {what}"
-        await asyncio.sleep(0.002)
 
 
 async def take(events, count):
@@ -88,10 +51,6 @@ async def take(events, count):
 
 def readers():
     return [t for t in threading.enumerate() if t.name.startswith("eventsource")]
-
-
-def numbers(count, start=0):
-    return b"".join(b"id: %d\ndata: %d\n\n" % (n, n) for n in range(start, start + count))
 
 
 def data_of(count):
@@ -894,3 +853,26 @@ def test_a_stream_that_one_loop_has_left_cannot_be_gone_on_with_in_another():
 
         assert run(second) == []
         assert events.ready_state is ReadyState.CLOSED
+
+
+def test_an_iterator_that_one_loop_has_left_says_so_in_another(caplog):
+    # Also in the middle of a step, whose future the loop that is no more will not settle.
+    with SSEServer(stream(numbers(2), then="hold")) as server:
+        stream_ = EventStream(server.url)
+        events = aiter(stream_)
+
+        async def first():
+            assert isinstance(await anext(events), OpenEvent)
+            assert [(await anext(events)).data for _ in range(2)] == ["0", "1"]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    await anext(events)
+
+        run(first)
+
+        async def second():
+            with pytest.raises(RuntimeError, match="has begun in another event loop"):
+                await anext(events)
+
+        run(second)
+        stream_.close()

@@ -24,45 +24,8 @@ from eventsource import (
 )
 from eventsource.testing import SSEServer
 
-from .support import LIMIT, QUICK, status, stream, wait_until
-
-
-@pytest.fixture(autouse=True)
-def asyncio_has_nothing_to_complain_of():
-    """No task that was destroyed, no exception that was never retrieved.
-
-    Warnings are errors already (see setup.cfg); the collection brings them to light.
-    """
-    records = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = records.append
-    logger = logging.getLogger("asyncio")
-    logger.addHandler(handler)
-    try:
-        yield
-        gc.collect()
-    finally:
-        logger.removeHandler(handler)
-    assert [record.getMessage() for record in records] == []
-
-
-def run(main, *, debug=True):
-    """Run a coroutine function on a loop of its own, for a limited time."""
-
-    async def limited():
-        asyncio.get_running_loop().slow_callback_duration = LIMIT  # no matter of ours
-        async with asyncio.timeout(LIMIT):
-            return await main()
-
-    return asyncio.run(limited(), debug=debug)
-
-
-async def until(condition, what="a condition"):
-    """Wait for what no event tells of, looking again every few milliseconds."""
-    deadline = asyncio.get_running_loop().time() + LIMIT
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"waited {LIMIT} s for {what}"
-        await asyncio.sleep(0.002)
+from .on_loop import asyncio_has_nothing_to_complain_of, run, until  # noqa: F401 - a fixture
+from .support import LIMIT, QUICK, numbers, status, stream, wait_until
 
 
 @contextlib.asynccontextmanager
@@ -74,10 +37,6 @@ async def source_of(url, **options):
     finally:
         source.close()
         assert await asyncio.to_thread(source.join, LIMIT)
-
-
-def numbers(count):
-    return b"".join(b"id: %d\ndata: %d\n\n" % (n, n) for n in range(count))
 
 
 def data_of(count):
@@ -917,3 +876,43 @@ def test_the_events_are_of_the_kinds_that_they_are_without_a_loop():
             assert list(map(type, found)) == [OpenEvent, MessageEvent, ErrorEvent, ErrorEvent]
 
         run(main)
+
+
+def test_async_with_closes_and_waits_for_the_thread_while_the_loop_goes_on():
+    going, go_on = threading.Event(), threading.Event()
+
+    def auth(request):
+        going.set()
+        assert go_on.wait(LIMIT)
+        return request
+
+    async def main():
+        async with EventSource(
+            "http://127.0.0.1:9/", auth=auth, on_error=print, dispatch=dispatch.asyncio()
+        ) as source:
+            await until(going.is_set)
+            # The thread ends only if the loop goes on while __aexit__ waits for it.
+            asyncio.get_running_loop().call_later(0.01, go_on.set)
+        assert source.ready_state is ReadyState.CLOSED
+        assert not source._thread.is_alive()
+
+    run(main)
+
+
+def test_async_with_gives_up_on_a_thread_that_does_not_end(monkeypatch, caplog):
+    monkeypatch.setattr("eventsource.source.EXIT_TIMEOUT", 0.01)
+    going, go_on = threading.Event(), threading.Event()
+
+    def auth(request):
+        going.set()
+        assert go_on.wait(LIMIT)
+        return request
+
+    async def main():
+        async with EventSource("http://127.0.0.1:9/", auth=auth, on_error=print) as source:
+            await until(going.is_set)
+        go_on.set()
+        return source
+
+    assert run(main).join(LIMIT)
+    assert "still busy" in caplog.text

@@ -19,11 +19,7 @@ import pytest
 from eventsource import ErrorEvent, EventSource, MessageEvent, ReadyState, handover
 from eventsource.testing import SSEServer
 
-from .support import HEAD, LIMIT, QUICK, Recorder, status, stream, wait_until
-
-
-def numbers(count, start=0):
-    return b"".join(b"id: %d\ndata: %d\n\n" % (n, n) for n in range(start, start + count))
+from .support import HEAD, LIMIT, QUICK, Recorder, numbers, status, stream, wait_until
 
 
 class Loop:
