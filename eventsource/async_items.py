@@ -33,7 +33,7 @@ class AsyncIteration(abc.ABC, Generic[Item]):
     """A stream that is taken batch by batch, and that `async for` iterates over, too."""
 
     def __init__(self) -> None:
-        self.wakeup = Wakeup()
+        self._wakeup = Wakeup()
         """Ends any waiting of the thread that takes; `close()` sets it."""
         # The one iterator there is, if any: two would take each other's wake-ups. An
         # `async with` block keeps it, else the program does.
@@ -41,24 +41,24 @@ class AsyncIteration(abc.ABC, Generic[Item]):
         self._kept: AsyncItems[Item] | None = None
 
     @abc.abstractmethod
-    def fill(self) -> bool:
-        """Wait for a batch, for `rest()` to yield; say whether there was one, or the end."""
+    def _fill(self) -> bool:
+        """Wait for a batch, for `_rest()` to yield; say whether there was one, or the end."""
 
     @abc.abstractmethod
-    def rest(self) -> Iterator[Item]:
+    def _rest(self) -> Iterator[Item]:
         """Yield what has been taken and not been yielded."""
 
     @property
     @abc.abstractmethod
-    def is_over(self) -> bool:
-        """Whether `fill()` would return False at once."""
+    def _is_over(self) -> bool:
+        """Whether `_fill()` would return False at once."""
 
     @abc.abstractmethod
     def close(self) -> None:
         """End the iteration. Never waits."""
 
     @abc.abstractmethod
-    def let_go(self) -> bool:
+    def _let_go(self) -> bool:
         """Close if that may be done wherever the collector runs; say whether it was."""
 
     def __aiter__(self) -> AsyncItems[Item]:
@@ -99,7 +99,7 @@ class AsyncItems(AsyncIterator[Item]):
     async def __anext__(self) -> Item:
         while True:
             if self._asked is None:
-                for item in self._stream.rest():
+                for item in self._stream._rest():
                     return item
                 self._asked = self._ask()
             await self._answered(self._asked)
@@ -136,7 +136,7 @@ class AsyncItems(AsyncIterator[Item]):
                 self._taker.thread.join()
 
     def __del__(self) -> None:
-        if not self._stream.let_go() and self._taker is not None:
+        if not self._stream._let_go() and self._taker is not None:
             self._taker.close_on_loop()
 
 
@@ -166,11 +166,11 @@ class _Taker:
                 asked.set_result(False)
             else:
                 self._asked = asked
-        self._stream.wakeup.set()
+        self._stream._wakeup.set()
         return asked
 
     def close_on_loop(self) -> None:
-        """Close the stream, which must not be done here (see `let_go`)."""
+        """Close the stream, which must not be done here (see `_let_go`)."""
         with contextlib.suppress(RuntimeError):  # the loop is closed; so is what it read
             self._loop.call_soon_threadsafe(self._stream.close)
 
@@ -178,7 +178,7 @@ class _Taker:
         result: bool | BaseException
         while (asked := self._next()) is not None:
             try:
-                result = self._stream.fill()
+                result = self._stream._fill()
             except BaseException as error:  # an auth callable's SystemExit, for one
                 result = error
             self._tell(_settle, asked, result)
@@ -189,18 +189,18 @@ class _Taker:
         while True:
             with self._lock:
                 asked, self._asked = self._asked, None
-                if asked is None and self._stream.is_over:
+                if asked is None and self._stream._is_over:
                     self._has_ended = True
                     return None
             if asked is not None:
                 return asked
-            self._stream.wakeup.wait()
+            self._stream._wakeup.wait()
 
     def _tell(self, call: Callable[..., object], *args: object) -> None:
         try:
             self._loop.call_soon_threadsafe(call, *args)
         except RuntimeError as error:
-            if not self._stream.is_over:
+            if not self._stream._is_over:
                 logger.error("%r: closed by %r", self._stream, error)  # noqa: TRY400
             self._stream.close()
 

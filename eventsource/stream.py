@@ -203,7 +203,7 @@ class EventStream(AsyncIteration[Item]):
             exchange = self._exchange
         if exchange is not None:
             exchange.abort()
-        self.wakeup.set()
+        self._wakeup.set()
 
     def restart(self) -> None:
         """Drop this connection and make another now; a wait is cut short.
@@ -218,7 +218,7 @@ class EventStream(AsyncIteration[Item]):
             exchange = self._exchange
         if exchange is not None:
             exchange.abort()
-        self.wakeup.set()
+        self._wakeup.set()
 
     def __enter__(self) -> Self:
         return self
@@ -228,9 +228,9 @@ class EventStream(AsyncIteration[Item]):
 
     def __del__(self) -> None:
         if hasattr(self, "_quiet"):  # and the constructor has not refused its arguments
-            self.let_go()
+            self._let_go()
 
-    def let_go(self) -> bool:
+    def _let_go(self) -> bool:
         """Close, unless on a session of the caller's; say whether that was done.
 
         For the collector: it may run in a thread that holds such a session's locks.
@@ -252,8 +252,8 @@ class EventStream(AsyncIteration[Item]):
         # A generator: a loop gets on with it in a third of the time that it takes to
         # call `__next__`. It has no state of its own, so that another may go on.
         while True:
-            yield from self.rest()
-            if not self.fill():
+            yield from self._rest()
+            if not self._fill():
                 return
 
     def __next__(self) -> Item:
@@ -261,8 +261,8 @@ class EventStream(AsyncIteration[Item]):
             return item
         raise StopIteration
 
-    def rest(self) -> Iterator[Item]:
-        """Yield what has been taken by `fill()` and not been yielded."""
+    def _rest(self) -> Iterator[Item]:
+        """Yield what has been taken by `_fill()` and not been yielded."""
         for item in self._batch:
             if self._closed:
                 return
@@ -271,14 +271,14 @@ class EventStream(AsyncIteration[Item]):
             yield item
         self._last_event_id = self.resume_id
 
-    def fill(self) -> bool:
-        """Take for `rest()`; say whether there was anything."""
+    def _fill(self) -> bool:
+        """Take for `_rest()`; say whether there was anything."""
         batch = self.take()
         self._batch = iter(batch)
         return bool(batch)
 
     @property
-    def is_over(self) -> bool:
+    def _is_over(self) -> bool:
         """Whether there is nothing more to take."""
         return self._state is ReadyState.CLOSED
 
@@ -312,7 +312,7 @@ class EventStream(AsyncIteration[Item]):
             wait = self._due - time.monotonic()
             if wait <= 0:
                 break
-            self.wakeup.wait(wait)
+            self._wakeup.wait(wait)
         exchange = self._transport.exchange()
         with self._lock:
             if self._state is ReadyState.CLOSED:

@@ -438,10 +438,10 @@ def test_a_thread_that_is_stuck_is_waited_for_only_so_long(monkeypatch, caplog):
     entered, release = threading.Event(), threading.Event()
 
     class Stuck(EventStream):
-        def fill(self):
+        def _fill(self):
             entered.set()
             assert release.wait(LIMIT)
-            return super().fill()
+            return super()._fill()
 
     async def main():
         try:

@@ -249,7 +249,7 @@ class Waits:
         self.seconds = []
         self.now = 1000.0
         monkeypatch.setattr(stream_module.time, "monotonic", lambda: self.now)
-        events.wakeup.wait = self._wait
+        events._wakeup.wait = self._wait
 
     def _wait(self, seconds):
         self.seconds.append(seconds)
