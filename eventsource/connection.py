@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import errno
 import os
 import queue
 import socket
@@ -120,18 +119,22 @@ class Sockets:
             OSError: it cannot be connected; TimeoutError: not in time.
         """
         sock.setblocking(False)
+        is_under_way = False
         with self._lock:
             if not self._shut_down:
-                error = sock.connect_ex(address)
+                try:
+                    sock.connect(address)
+                except BlockingIOError:
+                    is_under_way = True
                 self._duplicates.append(sock.dup())
             if self._shut_down:  # also by a signal handler, meanwhile
                 raise Aborted("aborted")
-        if error in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+        if is_under_way:
             if not wait_for_write(sock, timeout):
                 raise TimeoutError("timed out")
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            raise OSError(error, os.strerror(error))
+            if error:
+                raise OSError(error, os.strerror(error))
         sock.settimeout(timeout)
 
     def look_up(self, host: str, port: int, timeout: float | None) -> list[Any]:
