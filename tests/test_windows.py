@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import LIMIT
+from .support import LIMIT, unavailable
 from .windows import scenarios
 
 TOOLKITS = ["tk", "PySide6", "PyQt6"]
@@ -34,34 +34,13 @@ EXITS = 10
 pytestmark = pytest.mark.timeout(3 * LIMIT)  # a program ends itself sooner, and says where it was
 
 
-def unavailable(reason):
-    if os.environ.get("EVENTSOURCE_WINDOWS") == "required":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
-def screen():
-    """The environment of programs with windows; starts an X server if there is none."""
+def screen(request):
+    """The environment of programs with windows; Qt's need no screen."""
     environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
-    if os.environ.get("DISPLAY") or shutil.which("Xvfb") is None:
-        yield environment
-        return
-    reader, writer = os.pipe()
-    with os.fdopen(reader) as answer:
-        server = subprocess.Popen(
-            ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1024x768x24", "-nolisten", "tcp"],
-            pass_fds=[writer],
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            os.close(writer)  # so that its end, too, is an answer
-            if number := answer.readline().strip():
-                environment["DISPLAY"] = f":{number}"
-            yield environment
-        finally:
-            server.terminate()
-            server.wait()
+    if os.environ.get("DISPLAY") or shutil.which("Xvfb"):
+        environment["DISPLAY"] = request.getfixturevalue("display")
+    return environment
 
 
 @functools.cache
