@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import asyncio as _asyncio
     import tkinter
 
-TK_INTERVAL = 20
-"""Milliseconds between two looks of Tk's at what has been dispatched: shorter than what a
-person notices, and longer than what a machine does."""
+TK_INTERVAL = 50
+"""Milliseconds between two looks of Tk's at what has been dispatched, while there is nothing:
+half of the 100 ms up to which an answer seems instantaneous (Miller 1968)."""
 
 _qt_bridges: list[tuple[Any, Any]] = []
 """Qt threads, and an object in each. Kept for ever: whoever deletes one while another thread
@@ -56,7 +56,7 @@ def tk(root: tkinter.Misc) -> Callable[[Callable[[], object]], None]:
 
     Call it in the thread that has made the window. Tk's own `after` may not be called from
     another thread: it waits for the main loop, and raises if there is none. So the window
-    looks every 20 ms at what has been dispatched, and nobody waits for a main loop that has
+    looks every 50 ms at what has been dispatched, and nobody waits for a main loop that has
     not begun or has ended. When the window is destroyed, sources that dispatch to it close.
 
     Args:
@@ -193,7 +193,7 @@ def _qt_bridge(core: Any, thread: Any) -> Any:
         call()
 
     signal = getattr(core, "Signal", None) or core.pyqtSignal
-    slot = getattr(core, "Slot", None) or core.pyqtSlot  # PyQt runs others where it likes
+    slot = getattr(core, "Slot", None) or core.pyqtSlot  # a lambda PyQt would run here
     bridge = type("Bridge", (core.QObject,), {"called": signal(object), "run": slot(object)(run)})()
     bridge.moveToThread(thread)
     bridge.called.connect(bridge.run, core.Qt.ConnectionType.QueuedConnection)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import gc
 import importlib
 import itertools
@@ -323,6 +324,35 @@ def a_window_that_stands_still_stops_the_server(toolkit):
     window.destroy()
 
 
+def a_handler_that_destroys_the_window_is_the_last(toolkit):
+    window = open_window(toolkit)
+    seen = []
+
+    def handler(event):
+        seen.append(event.data)
+        window.destroy()
+        if toolkit != "tk":  # whose main loop ends with the window
+            window.quit()
+
+    with SSEServer(stream(numbered(0, 50), then="hold")) as server:
+        source = EventSource(server.url, dispatch=window.dispatch(), start=False)
+        source.on("message", handler)
+        source.start()
+        wait_until(lambda: len(source._handover._waiting) >= 50, "all to wait")
+        window.loop()
+        expect_closed_by_dispatch(source)
+        assert seen == ["0"]
+
+
+def a_window_destroyed_while_no_main_loop_runs_closes_the_source(toolkit):
+    window = open_window(toolkit)
+    with SSEServer(stream(numbered(0, 3), then="hold")) as server:
+        source = EventSource(server.url, on_message=print, dispatch=window.dispatch())
+        wait_until(lambda: source._handover._waiting, "something to wait")
+        window.destroy()
+        expect_closed_by_dispatch(source)
+
+
 def close_and_destroy(window, source):
     source.close()
     window.destroy()
@@ -599,6 +629,20 @@ def a_destroyed_receiver_closes_the_source(toolkit):
     window.destroy()
 
 
+def a_second_application_is_dispatched_to(toolkit):
+    """The end of the first one takes all that belongs to it."""
+    widgets = importlib.import_module(f"{toolkit}.QtWidgets")
+    ran = []
+    for number in range(2):
+        app = widgets.QApplication([])
+        dispatch.qt()(functools.partial(ran.append, number))
+        app.processEvents()
+        if toolkit == "PySide6":
+            app.shutdown()
+        del app
+    assert ran == [0, 1]
+
+
 OF_ALL = [
     handlers_run_in_the_thread_of_the_window,
     a_flood_leaves_the_window_alive,
@@ -608,6 +652,8 @@ OF_ALL = [
     a_dialog_stops_its_own_source_but_no_other,
     handlers_in_the_window_restart_remove_and_close,
     a_window_that_stands_still_stops_the_server,
+    a_handler_that_destroys_the_window_is_the_last,
+    a_window_destroyed_while_no_main_loop_runs_closes_the_source,
 ]
 OF_TK = [
     tk_takes_windows_and_widgets_only,
@@ -621,6 +667,7 @@ OF_QT = [
     handlers_run_in_the_thread_of_the_receiver,
     the_binding_is_that_of_the_receiver,
     a_destroyed_receiver_closes_the_source,
+    a_second_application_is_dispatched_to,
 ]
 
 
