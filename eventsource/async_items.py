@@ -97,12 +97,15 @@ class AsyncItems(AsyncIterator[Item]):
         self._asked: asyncio.Future[bool] | None = None  # what the thread was asked to do
 
     async def __anext__(self) -> Item:
-        while True:
-            if self._asked is None:
-                for item in self._stream._rest():
-                    return item
-                self._asked = self._ask()
-            await self._answered(self._asked)
+        try:
+            while True:
+                if self._asked is None:
+                    for item in self._stream._rest():
+                        return item
+                    self._asked = self._ask()
+                await self._answered(self._asked)
+        finally:
+            del self  # a cancelled task keeps this frame, which must not keep the iterator
 
     def _ask(self) -> asyncio.Future[bool]:
         import asyncio  # noqa: PLC0415 - there is a loop
@@ -116,9 +119,12 @@ class AsyncItems(AsyncIterator[Item]):
 
         if asked.get_loop() is not asyncio.get_running_loop():
             raise RuntimeError("the iteration has begun in another event loop")
-        await asyncio.wait([asked])  # which is not cancelled with it, and nothing lost
-        if self._asked is asked:  # else another task was quicker
-            self._asked = None
+        try:
+            await asyncio.wait([asked])  # which is not cancelled with it, and nothing lost
+            if self._asked is asked:  # else another task was quicker
+                self._asked = None
+        finally:
+            del self  # as above
         if not asked.result():
             raise StopAsyncIteration
 

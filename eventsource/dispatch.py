@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,14 @@ TK_INTERVAL = 50
 """Milliseconds between two looks of Tk's at what has been dispatched, while there is nothing:
 half of the 100 ms up to which an answer seems instantaneous (Miller 1968)."""
 
+_tk_calls: weakref.WeakKeyDictionary[tkinter.Misc, weakref.ref[_Calls]] = (
+    weakref.WeakKeyDictionary()
+)
+"""What has been dispatched to a window, while anybody can dispatch to it: one look is enough."""
+
 _qt_bridges: list[tuple[Any, Any]] = []
-"""Qt threads, and an object in each. Kept for ever: whoever deletes one while another thread
-emits its signal crashes the program."""
+"""Qt threads, and an object in each. Kept for as long as the thread runs: whoever deletes one
+while another thread emits its signal crashes the program."""
 
 
 def asyncio(
@@ -71,8 +77,12 @@ def tk(root: tkinter.Misc) -> Callable[[Callable[[], object]], None]:
 
     if not isinstance(root, tkinter.Misc):
         raise TypeError(f"root must be a window or widget of Tk's, not {root!r}")
-    calls = _Calls()
-    _TkLook(root, calls)
+    known = _tk_calls.get(root)
+    calls = known() if known is not None else None
+    if calls is None:
+        calls = _Calls()
+        _TkLook(root, calls)
+        _tk_calls[root] = weakref.ref(calls)
     return calls.put
 
 
@@ -114,24 +124,31 @@ class _Calls:
 
 
 class _TkLook:
-    """Tk's looking at what has been dispatched.
+    """Tk's looking at what has been dispatched, for as long as anybody can dispatch.
 
     Lets go of the window when that is destroyed, and is in no cycle then: the last reference
     to a window must be dropped in its own thread, else Tk ends the program.
     """
 
     def __init__(self, root: tkinter.Misc, calls: _Calls) -> None:
-        self._calls = calls
+        self._calls = weakref.ref(calls)
         self._root: tkinter.Misc | None = root  # None: destroyed
-        root.bind("<Destroy>", self._end, add="+")
+        # A tag of its own: bind() by the program would take the place of one by us.
+        self._tag = f"eventsource{id(self)}"
+        root.bindtags((self._tag, *root.bindtags()))
+        self._command = root.bind_class(self._tag, "<Destroy>", self._end)
         self._job = root.after(TK_INTERVAL, self._look)
 
     def _look(self) -> None:
+        calls = self._calls()
+        if calls is None:
+            self._stop()
+            return
         self._look_again(TK_INTERVAL)  # at first, for what is run may open a dialog and wait
-        count = len(self._calls)
+        count = len(calls)
         try:
             for _ in range(count):
-                self._calls.run_one()
+                calls.run_one()
         finally:
             if count:  # then more may come at once; not 0, for Tk draws when nothing is due
                 self._look_again(1)
@@ -141,12 +158,20 @@ class _TkLook:
             self._root.after_cancel(self._job)
             self._job = self._root.after(milliseconds, self._look)
 
-    def _end(self, event: tkinter.Event[tkinter.Misc]) -> None:
-        root = self._root
-        if root is not None and event.widget is root:  # and not one of a window's widgets
-            root.after_cancel(self._job)
+    def _end(self, _: object) -> None:
+        root, calls = self._root, self._calls()
+        if root is not None:
             self._root = None
-            self._calls.end()
+            root.after_cancel(self._job)
+            root.unbind_class(self._tag, "<Destroy>")
+            root.nametowidget(".").deletecommand(self._command)  # to which bind_class gave it
+        if calls is not None:
+            calls.end()
+
+    def _stop(self) -> None:
+        if self._root is not None:
+            self._root.bindtags([tag for tag in self._root.bindtags() if tag != self._tag])
+        self._end(None)
 
 
 def qt(receiver: Any = None) -> Callable[[Callable[[], object]], None]:
@@ -184,10 +209,15 @@ def qt(receiver: Any = None) -> Callable[[Callable[[], object]], None]:
 
 def _qt_bridge(core: Any, thread: Any) -> Any:
     """An object in that Qt thread that runs what is emitted, later, also from there."""
-    for known, bridge in _qt_bridges:
-        with contextlib.suppress(RuntimeError):  # deleted, with the application
+    for known, bridge in tuple(_qt_bridges):
+        try:
             if known is thread and bridge.thread() is thread:
                 return bridge
+            is_over = known.isFinished()
+        except RuntimeError:  # deleted, with the application
+            is_over = True
+        if is_over:
+            _qt_bridges.remove((known, bridge))
 
     def run(_: Any, call: Callable[[], object]) -> None:
         call()

@@ -8,6 +8,7 @@ pool of threads, and no event loop's own queue holds more than this one callable
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import threading
@@ -33,6 +34,10 @@ Deliver = Callable[[Iterable[Entry]], Iterator[Coroutine[Any, Any, None]]]
 
 Fail = Callable[[str, BaseException | None], None]
 """Closes the source, which can go on no more: by what, and what was raised."""
+
+LOOK = 1.0
+"""Seconds after which a reader that waits for an event loop looks whether that was closed, with
+handlers left in it that nobody cancelled: nothing tells."""
 
 TURN = 0.005
 """Seconds after which a turn gives way to whatever else its thread has to do.
@@ -81,7 +86,7 @@ class Turn:
     """
 
     def __init__(self, handover: Handover[Any]) -> None:
-        self._handover: Handover[Any] | None = handover  # until it is run
+        self._to_run = [handover]  # a list, for pop() is atomic
         self._running: Handover[Any] | None = None  # while it is run
         self._caller: int | None = threading.get_ident()  # while it calls `dispatch`
         self.to_be_continued = False
@@ -89,10 +94,13 @@ class Turn:
 
     def __call__(self) -> None:
         """Take the turn."""
-        self._running, self._handover = self._handover, None
-        if self._running is not None:
-            self._running.take_turn(self)
-            self._running = None
+        try:
+            handover = self._to_run.pop()
+        except IndexError:
+            return
+        self._running = handover
+        handover.take_turn(self)
+        self._running = None
 
     def stop(self) -> None:
         """The window or loop that it runs in is no more: run no further handler."""
@@ -114,11 +122,11 @@ class Turn:
 
     def refused(self) -> None:
         """`dispatch` has raised."""
-        self._handover = None
+        self._to_run.clear()
 
     def __del__(self) -> None:
-        if self._handover is not None and not sys.is_finalizing():
-            self._handover.fail("a dispatch that threw away what it was given", None)
+        if self._to_run and not sys.is_finalizing():
+            self._to_run[0].fail("a dispatch that threw away what it was given", None)
 
 
 class Handover(Generic[Entry]):
@@ -151,6 +159,7 @@ class Handover(Generic[Entry]):
         self._under_way = False  # a turn has been given to `dispatch` and is not over
         self._reader_waits = False  # written by the reader, for the end of a turn
         self._go_on = Wakeup()  # set by the end of a turn, if so, and by close()
+        self._maker = threading.get_ident()
         # Written by the turns: the thread of the one that runs; that of all so far (0: several).
         self._runner: int | None = None
         self._home: int | None = None
@@ -162,6 +171,8 @@ class Handover(Generic[Entry]):
     def put(self, entries: Sequence[Entry]) -> None:
         """Add to the queue, in order; wait for room. Closed: do nothing."""
         start = 0
+        if self._under_way:
+            self._look_at_loop()
         while start < len(entries) and not self._closed:
             room = self._limit - len(self._waiting)
             if room > 0:
@@ -178,8 +189,13 @@ class Handover(Generic[Entry]):
         """Wait until a turn's end finds the condition true, or until `close()`."""
         self._reader_waits = True
         while not self._closed and not condition():
-            self._go_on.wait()
+            self._go_on.wait(None if self.loop is None else LOOK)
+            self._look_at_loop()
         self._reader_waits = False
+
+    def _look_at_loop(self) -> None:
+        if self.loop is not None and self.loop.is_closed():
+            self.fail("the end of the event loop that its handlers run in", None)
 
     def close(self) -> None:
         """Run nothing more, and let the reader go. Never waits."""
@@ -192,18 +208,25 @@ class Handover(Generic[Entry]):
         if fail is not None and not self._closed:
             fail(reason, error)
 
-    def runs_here(self) -> bool:
-        """Say whether the handlers run in this very thread, and no other, as far as known."""
-        return threading.get_ident() in (self._runner, self._home)
+    def runs_elsewhere(self) -> bool:
+        """Say whether the handlers run in one other thread, as far as known, that is alive."""
+        home = self._maker if self._home is None else self._home
+        here = threading.get_ident()
+        return here not in (self._runner, home) and home in {t.ident for t in threading.enumerate()}
 
     def waits_for_this_thread(self) -> bool:
         """Say whether the handlers cannot run unless this thread goes on.
 
-        A loop's, or a window's, which is the main thread. A pool has others.
+        A loop's; or a window's, which is the main thread, once one has run in it. A pool has
+        others.
         """
-        here = threading.get_ident()
         if self.loop is not None:
-            return here == self._home and self.has_loop()
+            import asyncio  # noqa: PLC0415 - there is a loop
+
+            with contextlib.suppress(RuntimeError):  # none runs here
+                return asyncio.get_running_loop() is self.loop
+            return False
+        here = threading.get_ident()
         is_only_one = here == threading.main_thread().ident
         return here == self._runner or (is_only_one and here == self._home)
 
@@ -232,12 +255,15 @@ class Handover(Generic[Entry]):
                 turn.refused()
                 self.fail("a dispatch that raised", error)
             turn.given()
-            to_be_continued = turn.to_be_continued
+            to_be_continued = turn.to_be_continued and not self._closed
 
     def take_turn(self, turn: Turn) -> None:
         """Run the handlers of what waits, for a while."""
         if self.loop is not None:
-            task = self.loop.create_task(self._deliver_awaiting(), name="eventsource")
+            import asyncio  # noqa: PLC0415 - there is a loop
+
+            # Not by create_task(): a task factory may run it at once, and raise what it raises.
+            task = asyncio.Task(self._deliver_awaiting(), loop=self.loop, name="eventsource")
             self._tasks.add(task)
             task.add_done_callback(functools.partial(self._task_done, turn))
             return
@@ -248,12 +274,12 @@ class Handover(Generic[Entry]):
             if deliver is not None:
                 for _ in deliver(self._entries()):
                     pass  # only a loop has something to await
-        except BaseException as error:  # KeyboardInterrupt, SystemExit: the thread's own affair
-            self.fail(type(error).__name__, error)
-            raise
-        finally:
             self._runner = None
             self._turn_over(turn)
+        except BaseException as error:  # KeyboardInterrupt, SystemExit: the thread's own affair
+            self._runner = None
+            self.fail(type(error).__name__, error)
+            raise
 
     async def _deliver_awaiting(self) -> None:
         assert self.loop is not None

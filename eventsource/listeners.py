@@ -32,6 +32,7 @@ class Listeners(BrowserNames):
         # The listeners and what to call for them, by type, as far as they have been
         # looked up; replaced by an empty one whenever a listener comes or goes.
         self._snapshots: dict[str, tuple[tuple[Handler, Handler], ...]] = {}
+        self._closed = False  # nothing more is delivered; set once, never unset
         self._has_listened = Gate()  # opened by the first registration, or otherwise
 
     def _add_event_handler(self, event: str, k: Handler, v: Handler) -> None:
@@ -79,28 +80,27 @@ class Listeners(BrowserNames):
         return bool(listeners)
 
     def _emit_run(self, f: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        for coroutine in self._call(f, *args, **kwargs):
-            self._spawn(coroutine)
-
-    def _call(self, f: Handler, *args: Any, **kwargs: Any) -> Iterator[Coroutine[Any, Any, None]]:
-        """Call a handler; yield what is to be awaited of it, if so."""
         try:
             result = f(*args, **kwargs)
         except Exception as error:
             self._log_failure(f, error)
         else:
             if type(result) is CoroutineType:
-                yield from self._awaitable(f, result)
+                for coroutine in self._awaitable(f, result, unless_closed=False):
+                    self._spawn(coroutine)
 
     def _log_failure(self, handler: Handler, error: BaseException) -> None:
         logger.error("%r: the handler %s raised", self, _name_of(handler), exc_info=error)
 
     def _awaitable(
-        self, handler: Handler, coroutine: Coroutine[Any, Any, Any]
+        self, handler: Handler, coroutine: Coroutine[Any, Any, Any], *, unless_closed: bool = True
     ) -> Iterator[Coroutine[Any, Any, None]]:
-        """Yield what a handler returned in a form that logs failures, if it can be run."""
+        """Yield what a handler returned in a form that logs failures, if it can be run.
+
+        A task begins later than it is made. `unless_closed`: not if that has happened meanwhile.
+        """
         if self._has_event_loop():
-            yield self._await(handler, coroutine)
+            yield self._await(handler, coroutine, unless_closed)
             return
         coroutine.close()
         logger.error(
@@ -109,15 +109,29 @@ class Listeners(BrowserNames):
             _name_of(handler),
         )
 
-    async def _await(self, handler: Handler, coroutine: Coroutine[Any, Any, Any]) -> None:
+    async def _await(
+        self, handler: Handler, coroutine: Coroutine[Any, Any, Any], unless_closed: bool
+    ) -> None:
+        if unless_closed and self._closed:
+            coroutine.close()
+            return
         try:
             await coroutine
         except Exception as error:
             self._log_failure(handler, error)
+        except GeneratorExit:  # the loop is gone, and Python may be, too
+            raise
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._fail(type(error).__name__, error)
+            raise
         except BaseException as error:
             if not was_cancelled_below(error):
                 raise
             self._log_failure(handler, error)
+
+    @abc.abstractmethod
+    def _fail(self, reason: str, error: BaseException | None) -> None:
+        """Close, for nothing can go on: by what, and what was raised."""
 
     @abc.abstractmethod
     def _has_event_loop(self) -> bool:

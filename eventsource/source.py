@@ -61,9 +61,9 @@ _running: set[EventSource] = set()
 """Sources with `dispatch` that have been started and not closed: their threads have no
 reference to them (see `Handover`)."""
 
-_failed: list[EventSource] = []
+_failed: set[EventSource] = set()
 """Sources whose `dispatch` failed in another thread than that of their handlers. Kept, for
-the same reason, until that thread makes another source."""
+the same reason, until that thread makes another source or has ended."""
 
 
 class EventSource(Listeners):
@@ -91,8 +91,8 @@ class EventSource(Listeners):
     `close()` also from a signal handler and from `__del__`.
 
     A handler may add and remove handlers, of its own type too: one that is added hears
-    the next event. It may close and restart its source, and make, close and join
-    others. No two sources' handlers wait for each other for ever: see `join`.
+    the next event. It may close and restart its source, and make others, close them
+    and then join them, also if theirs do the same to this one: see `join`.
 
     Args:
         url: an absolute URL.
@@ -172,7 +172,9 @@ class EventSource(Listeners):
             if dispatch is None
             else Handover[Entry](dispatch, max_waiting, self._deliver, self._fail)
         )
-        _failed[:] = [s for s in _failed if not s._is_at_home()]  # noqa: SLF001 - of its class
+        for failed in tuple(_failed):
+            if not failed._is_kept():  # noqa: SLF001 - of its class
+                _failed.discard(failed)
         self.on_event_loop = self._handover is not None and self._handover.loop is not None
         self._on_comment = on_comment
         self._stream = EventStream(
@@ -188,7 +190,6 @@ class EventSource(Listeners):
         )
         self._last_event_id = last_event_id  # written where the handlers run
         self._failure: Exception | None = None  # what else than the stream's end closed it
-        self._closed = False  # by close(); set once, never unset
         self._start_lock = threading.RLock()  # guards the next
         self._thread: threading.Thread | None = None
         if on_comment is not None:
@@ -302,9 +303,11 @@ class EventSource(Listeners):
         Returns:
             Whether there is no reader thread (any more). False at once where waiting
             would be in vain: in a handler of this source, unless `dispatch` runs it and
-            the source is closed; likewise in the event loop, or the main thread, that
-            `dispatch` runs the handlers in; in the reader thread of another source, if
-            a handler of this one waits for that.
+            the source is closed; likewise in the event loop that `dispatch` runs the
+            handlers in, or the main thread, once it has run one there; in the reader
+            thread of another source, if a handler of this one waits for that. (A
+            handler elsewhere should close a source before it joins it: that may be
+            waiting for this very handler in a way that nobody can know.)
         """
         if timeout is not None:
             check_number("timeout", timeout, 0)
@@ -334,6 +337,7 @@ class EventSource(Listeners):
         """As `__exit__`, but the event loop goes on meanwhile."""
         import asyncio  # noqa: PLC0415 - there is a loop
 
+        self.close()
         await asyncio.to_thread(self.__exit__)
 
     def _has_event_loop(self) -> bool:
@@ -369,13 +373,13 @@ class EventSource(Listeners):
                 self._failure = EventSourceError(f"closed by {reason}")
                 self._failure.__cause__ = error
             logger.error("%r: closed by %s", self, reason, exc_info=error)
-            if self._handover is not None and not self._is_at_home():
-                _failed.append(self)
+            if self._is_kept():
+                _failed.add(self)
         self.close()
 
-    def _is_at_home(self) -> bool:
-        """Say whether the handlers run in this thread, through `dispatch`."""
-        return self._handover is not None and self._handover.runs_here()
+    def _is_kept(self) -> bool:
+        """Say whether another thread is the one that should drop the handlers."""
+        return self._handover is not None and self._handover.runs_elsewhere()
 
     def _deliver(self, items: Iterable[Entry]) -> Iterator[Coroutine[Any, Any, None]]:
         """Call the listeners of each item; yield what is to be awaited before going on.
@@ -390,7 +394,13 @@ class EventSource(Listeners):
             if self._closed:
                 return
             if on_comment is not None and type(item) is Comment:
-                yield from self._call(on_comment, item.text)
+                try:
+                    result = on_comment(item.text)
+                except Exception as error:
+                    self._log_failure(on_comment, error)
+                else:
+                    if type(result) is CoroutineType:
+                        yield from self._awaitable(on_comment, result)
                 continue
             if item.type is not event_type or snapshots is not self._snapshots:
                 event_type, snapshots = item.type, self._snapshots

@@ -876,3 +876,25 @@ def test_an_iterator_that_one_loop_has_left_says_so_in_another(caplog):
 
         run(second)
         stream_.close()
+
+
+def test_a_cancelled_task_that_is_kept_keeps_no_thread():
+    # Its exception keeps the frames that it went through.
+    with SSEServer(stream(numbers(2), then="hold")) as server:
+
+        async def main():
+            stream_ = EventStream(server.url)
+
+            async def read():
+                async for _ in stream_:
+                    pass
+
+            task = asyncio.create_task(read())
+            await until(lambda: stream_.last_event_id == "1")
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            await until(lambda: stream_.ready_state is ReadyState.CLOSED)
+            del task
+
+        run(main)

@@ -7,9 +7,12 @@ import contextlib
 import functools
 import gc
 import logging
+import subprocess
+import sys
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -916,3 +919,148 @@ def test_async_with_gives_up_on_a_thread_that_does_not_end(monkeypatch, caplog):
 
     assert run(main).join(LIMIT)
     assert "still busy" in caplog.text
+
+
+def test_a_handler_that_was_chosen_before_close_does_not_begin_after_it():
+    # The task of a coroutine begins later than it is made.
+    with SSEServer(stream(numbers(1), then="hold")) as server:
+
+        async def main():
+            happened = []
+
+            async def work():
+                happened.append("begins")
+
+            def close(source):
+                source.close()
+                happened.append("closed")
+
+            def handler(event):
+                asyncio.get_running_loop().call_soon(close, source)
+                return work()
+
+            async with source_of(server.url, start=False) as source:
+                source.on("message", handler)
+                source.start()
+                await until(lambda: happened)
+            await asyncio.sleep(0)
+            assert happened == ["closed"]
+
+        run(main)
+
+
+def test_join_in_the_loop_does_not_wait_for_what_has_not_run_yet():
+    with SSEServer(stream(numbers(1), then="hold")) as server:
+
+        async def main():
+            async with source_of(server.url, on_message=print) as source:
+                assert source.join() is False
+                assert await asyncio.to_thread(source.join, 0.01) is False
+
+        run(main)
+
+
+def test_async_with_closes_before_it_waits_for_anything():
+    free = threading.Event()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, free.wait, LIMIT)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                async with EventSource("http://127.0.0.1:9/", on_error=print) as source:
+                    await asyncio.sleep(0)
+        assert source.ready_state is ReadyState.CLOSED
+        free.set()
+        await busy
+        assert await asyncio.to_thread(source.join, LIMIT)
+
+    run(main)
+
+
+# Programs that leave tasks behind, of which asyncio complains, rightly and at any later time.
+
+LEAVING = """
+import asyncio, sys
+from eventsource import EventSource, dispatch
+
+def leave(event):
+    raise SystemExit(3)
+
+async def leave_later(event):
+    raise SystemExit(3)
+
+async def main():
+    global source
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    handler = {"plain": leave, "coroutine": leave_later}[sys.argv[2]]
+    source = EventSource(sys.argv[1], on_message=handler, dispatch=dispatch.asyncio())
+    await asyncio.sleep(60)
+
+try:
+    asyncio.run(main())
+except SystemExit as left:
+    print(left.code, source.join(30), source.error)
+"""
+
+CLOSING_ITS_LOOP = """
+import asyncio, sys
+from eventsource import EventSource, dispatch, handover
+
+handover.LOOK = 0.01
+
+async def wait_for_ever(event):
+    await asyncio.get_running_loop().create_future()
+
+async def main():
+    source = EventSource(
+        sys.argv[1], on_message=wait_for_ever, dispatch=dispatch.asyncio(), max_waiting=5
+    )
+    while not source._handover._reader_waits:
+        await asyncio.sleep(0.001)
+    return source
+
+loop = asyncio.new_event_loop()
+source = loop.run_until_complete(main())
+loop.close()
+print(source.join(30), source.error)
+"""
+
+
+def output_of(program, *arguments):
+    with SSEServer(stream(numbers(50), then="hold")) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", program, server.url, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+    print(done.stderr)
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+def test_a_system_exit_under_an_eager_task_factory_closes_the_source(kind):
+    assert output_of(LEAVING, kind) == "3 True closed by SystemExit\n"
+
+
+def test_a_loop_that_is_closed_with_a_handler_left_in_it_closes_the_source():
+    expected = "True closed by the end of the event loop that its handlers run in\n"
+    assert output_of(CLOSING_ITS_LOOP) == expected
+
+
+def test_sources_whose_pool_was_shut_down_are_not_kept():
+    from eventsource import source as module
+
+    with SSEServer(stream(numbers(1), then="hold")) as server:
+        for _ in range(5):
+            executor = ThreadPoolExecutor(1)
+            executor.shutdown()
+            failed = EventSource(server.url, on_message=print, dispatch=executor.submit)
+            failed._thread.join(LIMIT)
+        assert failed.error is not None
+    EventSource("http://127.0.0.1:9/", dispatch=print, start=False)
+    assert not module._failed

@@ -629,6 +629,21 @@ def a_destroyed_receiver_closes_the_source(toolkit):
     window.destroy()
 
 
+def threads_that_have_ended_leave_nothing(toolkit):
+    window = open_window(toolkit)
+    core = window.core
+    for _ in range(20):
+        receiver, thread = core.QObject(), core.QThread()
+        receiver.moveToThread(thread)
+        thread.start()
+        dispatch.qt(receiver)
+        thread.quit()
+        assert thread.wait(int(LIMIT * 1000))
+    dispatch.qt(window.receiver)
+    assert len(dispatch._qt_bridges) == 1
+    window.destroy()
+
+
 def a_second_application_is_dispatched_to(toolkit):
     """The end of the first one takes all that belongs to it."""
     widgets = importlib.import_module(f"{toolkit}.QtWidgets")
@@ -655,11 +670,62 @@ OF_ALL = [
     a_handler_that_destroys_the_window_is_the_last,
     a_window_destroyed_while_no_main_loop_runs_closes_the_source,
 ]
+
+
+def a_window_looks_once_however_many_dispatchers_it_has(toolkit):
+    window = open_window(toolkit)
+    tcl = window.receiver.tk
+
+    def commands():
+        return len(tcl.splitlist(tcl.call("info", "commands")))
+
+    def jobs():
+        return len(tcl.splitlist(tcl.call("after", "info")))
+
+    before = commands(), jobs(), window.receiver.bindtags()
+    kept = [window.dispatch() for _ in range(100)]
+    with_one = commands(), jobs(), window.receiver.bindtags()
+    assert with_one[1] == before[1] + 1
+    assert with_one[0] <= before[0] + 3
+    assert len(with_one[2]) == len(before[2]) + 1
+    ran = []
+    for number, put in enumerate(kept):
+        put(functools.partial(ran.append, number))
+    loop_until(window, lambda: len(ran) == 100, "all to be run")
+    assert ran == list(range(100))
+    # And none when there is none.
+    kept.clear()
+    del put
+
+    def looks_no_more():
+        window.receiver.update()
+        return jobs() == before[1]
+
+    wait_until(looks_no_more, "the last look")
+    assert commands() == before[0]
+    assert window.receiver.bindtags() == before[2]
+    window.dispatch()(functools.partial(ran.append, 100))
+    window.destroy()
+
+
+def a_binding_of_the_programs_own_does_no_harm(toolkit):
+    window = open_window(toolkit)
+    seen = []
+    with SSEServer(endless) as server:
+        source = EventSource(server.url, on_message=seen.append, dispatch=window.dispatch())
+        window.receiver.bind("<Destroy>", lambda event: None)
+        loop_until(window, lambda: seen, "an event")
+        window.destroy()
+        expect_closed_by_dispatch(source)
+
+
 OF_TK = [
     tk_takes_windows_and_widgets_only,
     only_the_end_of_what_was_given_counts,
     a_destroyed_window_leaves_no_timer,
     a_destroyed_window_is_let_go_at_once,
+    a_window_looks_once_however_many_dispatchers_it_has,
+    a_binding_of_the_programs_own_does_no_harm,
 ]
 OF_QT = [
     qt_wants_an_application_or_an_object,
@@ -668,6 +734,7 @@ OF_QT = [
     the_binding_is_that_of_the_receiver,
     a_destroyed_receiver_closes_the_source,
     a_second_application_is_dispatched_to,
+    threads_that_have_ended_leave_nothing,
 ]
 
 
