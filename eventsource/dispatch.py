@@ -162,6 +162,7 @@ class _TkLook:
         root, calls = self._root, self._calls()
         if root is not None:
             self._root = None
+            _tk_calls.pop(root, None)
             root.after_cancel(self._job)
             root.unbind_class(self._tag, "<Destroy>")
             root.nametowidget(".").deletecommand(self._command)  # to which bind_class gave it

@@ -468,9 +468,12 @@ def tk_takes_windows_and_widgets_only(toolkit):
     for wrong in ("x", None, 5, tkinter.Tk):
         with raises(TypeError, "root must be a window or widget"):
             dispatch.tk(wrong)
+    kept = dispatch.tk(window.receiver)
     window.destroy()
     with raises(tkinter.TclError, "destroyed"):
         dispatch.tk(window.receiver)
+    with raises(RuntimeError, "destroyed"):
+        kept(print)
 
 
 def only_the_end_of_what_was_given_counts(toolkit):
