@@ -408,7 +408,7 @@ def test_join_waits_for_the_handlers_of_the_last_event():
 def test_a_final_failure_that_nobody_hears_is_a_warning(loop, caplog):
     with SSEServer(status("404 Not Found")) as server:
         source = EventSource(server.url, on_message=print, dispatch=loop)
-        loop.run_until(lambda: source.error is not None and caplog.text)
+        loop.run_until(lambda: source._closed)
         assert source.join(LIMIT)
     assert "closed for good" in caplog.text
     assert source.error is not None
@@ -451,7 +451,8 @@ def test_a_dispatch_that_raises_between_two_turns_closes_the_source(loop, many, 
     source.on("message", received.append)
     source.start()
     loop.run_one()
-    assert source.join(LIMIT)
+    source._thread.join(LIMIT)
+    assert source.join(0)
     assert len(received) == 1
     assert str(source.error) == "the loop is closed"
 
