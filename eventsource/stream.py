@@ -50,6 +50,9 @@ Item = OpenEvent | MessageEvent | ErrorEvent | Comment
 
 logger = logging.getLogger(__name__)
 
+# Not the program's own, which may be seeded. Spreads clients, guards nothing.
+_random = random.Random()  # noqa: S311
+
 
 class EventStream(AsyncIteration[Item]):
     """Iterates over everything that happens on an event stream.
@@ -427,7 +430,7 @@ class EventStream(AsyncIteration[Item]):
         wait = policy.next_delay(
             reconnection_time,
             self._failures,
-            random=random.random(),  # noqa: S311 - spreads clients, guards nothing
+            random=_random.random(),
             retry_after=_retry_after(error),
         )
         self._due = time.monotonic() + wait

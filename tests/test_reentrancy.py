@@ -162,6 +162,7 @@ def test_a_handler_creates_a_source_that_takes_over(server, place):
 
     def take_over(event):
         source.close()
+        calls(("old", event.data))  # before the new one's thread says anything
         new = EventSource(
             server.url,
             dispatch=dispatch,
@@ -169,7 +170,6 @@ def test_a_handler_creates_a_source_that_takes_over(server, place):
             on_message=handler(lambda event: calls(("new", event.data))),
         )
         sources.append(new)
-        calls(("old", event.data))
 
     with EventSource(server.url, dispatch=dispatch, start=False) as source:
         source.on("message", handler(take_over))
@@ -177,6 +177,7 @@ def test_a_handler_creates_a_source_that_takes_over(server, place):
         assert calls.next() == ("old", "0")
         assert [calls.next() for _ in range(5)] == [("new", str(n)) for n in range(5)]
         assert server.requests[1].header("Last-Event-ID") == "0"
+    wait_until(lambda: sources, "the handler to end")
     assert sources[0].join(0) is False
     with sources[0]:
         pass

@@ -258,7 +258,7 @@ class Waits:
 
 @pytest.fixture
 def no_jitter(monkeypatch):
-    monkeypatch.setattr(random, "random", lambda: 0.0)
+    monkeypatch.setattr("eventsource.stream._random.random", lambda: 0.0)
 
 
 def test_the_wait_after_an_open_stream_is_the_policys_delay(no_jitter, monkeypatch):
@@ -310,6 +310,14 @@ def test_attempts_that_fail_in_a_row_back_off(no_jitter, monkeypatch):
         assert waits.seconds == pytest.approx(waited[:-1])
 
 
+def test_the_programs_random_numbers_are_left_alone():
+    random.seed(7)
+    before = random.getstate()
+    with port_that_refuses() as port:
+        errors(EventStream(f"http://127.0.0.1:{port}/", reconnect=ReconnectPolicy(delay=0.02)), 3)
+    assert random.getstate() == before
+
+
 def test_connections_that_end_at_once_without_an_event_back_off(no_jitter, monkeypatch):
     with (
         SSEServer(stream(b"retry: 1000\n\n:comment\n\n")) as server,
@@ -343,7 +351,7 @@ def test_an_event_ends_the_back_off(no_jitter, monkeypatch):
 
 
 def test_jitter_lengthens_each_wait_by_up_to_a_tenth(monkeypatch):
-    monkeypatch.setattr(random, "random", lambda: 1.0)
+    monkeypatch.setattr("eventsource.stream._random.random", lambda: 1.0)
     with SSEServer(stream(b"data: a\n\n")) as server, EventStream(server.url) as events:
         Waits(events, monkeypatch)
         assert errors(events)[0].retry_in == pytest.approx(3.3)
