@@ -176,9 +176,11 @@ def test_restart_cuts_a_back_off_short():
                     if isinstance(event, ErrorEvent):
                         asyncio.get_running_loop().call_soon(events.restart)
                     elif isinstance(event, MessageEvent):
-                        break
+                        return event.data
+            return "the loop ended without a message"
 
-        run(main)
+        assert run(main) == "0"
+    assert len(server.requests) == 2
 
 
 # --- Phases, and their ends ---
