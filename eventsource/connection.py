@@ -41,16 +41,24 @@ from .response import Response
 
 KEEP_ALIVE: Final = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    # Probe after half a minute of silence, every ten seconds; six unanswered probes
-    # end the connection, so a dead peer is noticed after a minute and a half. That
-    # is also often enough for routers that forget idle connections.
     *(
         (socket.IPPROTO_TCP, getattr(socket, option), value)
-        for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
+        for option, value in (
+            # Probe after half a minute of silence, every ten seconds; six unanswered
+            # probes end the connection, so a dead peer is noticed after a minute and a
+            # half. That is also often enough for routers that forget idle connections.
+            ("TCP_KEEPIDLE", 30),
+            ("TCP_KEEPALIVE", 30),  # as macOS calls it
+            ("TCP_KEEPINTVL", 10),
+            ("TCP_KEEPCNT", 6),
+            # There are no probes while a request waits to be acknowledged: the same
+            # minute and a half, in milliseconds, instead of Linux's quarter of an hour.
+            ("TCP_USER_TIMEOUT", 90_000),
+        )
         if hasattr(socket, option)
     ),
 ]
-
+"""The options of each socket: level, option, value."""
 
 RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 """`struct linger`: on, zero seconds."""
@@ -68,7 +76,8 @@ class Sockets:
         # wait (dup, shutdown, close), so that no duplicate is closed while used.
         self._lock = threading.RLock()
         self._shut_down = False
-        self._duplicates: list[socket.socket] = []
+        # With each the number of what it is a duplicate of:
+        self._duplicates: list[tuple[socket.socket, int]] = []
         self._answer: queue.SimpleQueue[Any] | None = None  # what look_up() waits for
 
     def __bool__(self) -> bool:
@@ -81,7 +90,7 @@ class Sockets:
             self._shut_down = True
             if self._answer is not None:
                 self._answer.put(Aborted("aborted"))
-            for sock in self._duplicates:
+            for sock, _ in self._duplicates:
                 # Not connected any more; or closed, by a signal handler meanwhile.
                 with contextlib.suppress(OSError, ValueError):
                     if wait_for_read(sock, timeout=0):
@@ -96,7 +105,21 @@ class Sockets:
         """Close the duplicates: the exchange is over, and its connections are being closed."""
         with self._lock:
             while self._duplicates:
-                self._duplicates.pop().close()
+                self._duplicates.pop()[0].close()
+
+    def disown(self) -> None:
+        """In the child of a fork: let go of the parent's sockets and leave them as they are.
+
+        Their numbers stay taken, by what says that the stream has ended: objects of
+        the parent's threads are left that may yet close them.
+        """
+        self._lock = threading.RLock()  # a thread that is not here may hold the former
+        self._shut_down = True
+        while self._duplicates:
+            duplicate, number = self._duplicates.pop()
+            with duplicate, contextlib.suppress(OSError):  # the number is free, it is
+                if os.path.sameopenfile(duplicate.fileno(), number):
+                    put_null(number)
 
     def settle(self) -> None:
         """The response has come, on the connection made last: forget the others.
@@ -106,7 +129,7 @@ class Sockets:
         """
         with self._lock:
             while len(self._duplicates) > 1:
-                self._duplicates.pop(0).close()
+                self._duplicates.pop(0)[0].close()
 
     def connect(self, sock: socket.socket, address: Any, timeout: float | None) -> None:
         """Connect `sock`, of which a duplicate is taken; leave it with this timeout.
@@ -126,7 +149,7 @@ class Sockets:
                     sock.connect(address)
                 except BlockingIOError:
                     is_under_way = True
-                self._duplicates.append(sock.dup())
+                self._duplicates.append((sock.dup(), sock.fileno()))
             if self._shut_down:  # also by a signal handler, meanwhile
                 raise Aborted("aborted")
         if is_under_way:
@@ -169,6 +192,15 @@ class Sockets:
             raise found
         result: list[Any] = found
         return result
+
+
+def put_null(number: int) -> None:
+    """Make the file descriptor `number` one of the null device."""
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        os.dup2(null, number, inheritable=False)
+    finally:
+        os.close(null)
 
 
 def _get_addresses(host: str, port: int, flags: int = 0) -> list[Any]:

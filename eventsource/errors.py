@@ -89,6 +89,25 @@ class EventTooLarge(EventSourceError):
         return type(self), (self.size, self.limit)
 
 
+class HeadTooLarge(EventSourceError):
+    """The head of a response, its header fields, is too large; its source closes for good.
+
+    Attributes:
+        size: how much of it had arrived when it was given up.
+        limit: how much is accepted.
+        unit: of what: `"bytes"` or `"fields"`.
+    """
+
+    def __init__(self, size: int, limit: int, unit: str = "bytes") -> None:
+        self.size = size
+        self.limit = limit
+        self.unit = unit
+        super().__init__(f"a response head of at least {size} {unit} exceeds {limit}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.size, self.limit, self.unit)
+
+
 def describe(error: BaseException) -> BaseException:
     """Return `error` as a requests exception whose text gives no secrets away.
 
@@ -96,6 +115,11 @@ def describe(error: BaseException) -> BaseException:
     that quote the URL, with its query and credentials, are put without.
     Exceptions from elsewhere, such as the caller's `auth`, stay as they are.
     """
+    cause: BaseException | None = error
+    while cause is not None:  # ours is an OSError, which libraries below pack into their own
+        if isinstance(cause, HeadTooLarge):
+            return HeadTooLarge(cause.size, cause.limit, cause.unit)  # and no traceback
+        cause = cause.__context__
     if isinstance(error, urllib3.exceptions.HTTPError):
         return _KINDS.get(type(error), requests.ConnectionError)(_plain_text(error))
     if (

@@ -13,6 +13,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from .urls import redact
+
 
 class ReadyState(enum.IntEnum):
     """The state of a source, with the numbers of the HTML standard (9.2.2)."""
@@ -80,6 +82,17 @@ class OpenEvent(NamedTuple):
     """The HTTP status."""
     headers: Mapping[str, str]
     """The response's header fields, by name in any case; read-only."""
+
+    def __repr__(self) -> str:
+        """All of it but secrets: the URL's query, and cookies."""
+        headers = {
+            name: "..." if name.lower() == "set-cookie" else value
+            for name, value in self.headers.items()
+        }
+        return (
+            f"OpenEvent(type={self.type!r}, url={redact(self.url)!r},"
+            f" status={self.status!r}, headers={headers!r})"
+        )
 
 
 class ErrorEvent(NamedTuple):

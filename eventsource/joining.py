@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import threading
 
+from .forking import run_in_child
+
 # Guards the next; re-entrant for a signal handler that joins. Held for look-ups only.
 _lock = threading.RLock()
 _waits_for: dict[threading.Thread, threading.Thread] = {}
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - a thread that is not here may hold the former
+    _lock = threading.RLock()
+    _waits_for.clear()
+
+
+run_in_child(_after_fork)
 
 
 def join(thread: threading.Thread, timeout: float | None) -> bool:

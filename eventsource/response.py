@@ -20,12 +20,16 @@ from typing import Any, Final
 
 from urllib3.util.wait import wait_for_read
 
+from .errors import HeadTooLarge
+
 READ_SIZE: Final = 64 * 1024
 """Bytes taken from the socket at once at the most. Some hundred events: what a read
 costs apart from its bytes is then shared by enough of them."""
-MAX_INTERIM: Final = 100
-"""Interim responses (1xx) before the answer: more than any server sends, less than
-would keep a reader busy for ever."""
+MAX_HEAD_SIZE: Final = 256 * 1024
+"""Bytes of a response's status line and header fields, interim responses (1xx) included:
+as much as browsers take. A line may have a fourth of it, which is http.client's limit."""
+MAX_FIELDS: Final = 100
+"""Header fields of a response: http.client's limit."""
 MAX_KNOWN_FRAMES: Final = 4096
 """Entries in the table of chunk frames: 0.5 MB at the most."""
 
@@ -157,31 +161,30 @@ class Response(http.client.HTTPResponse):
 
     `http.client` takes the end of the connection for the end of the header fields,
     and an interim response (RFC 9110, 15.2) other than 100 for the answer. Either
-    would be refused for good, as a wrong content type or status.
+    would be refused for good, as a wrong content type or status. It does not limit the
+    head as a whole either.
     """
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()  # which has read nothing
         self._incoming = Incoming(sock)
-        self.fp = self._incoming  # type: ignore[assignment]
+        self.fp = _HeadReader(self._incoming)  # type: ignore[assignment]
 
     def begin(self) -> None:
         """Read the head of the answer, past interim responses."""
-        fp = self.fp
-        self.fp = _HeadReader(fp)  # type: ignore[assignment]
         try:
             super().begin()
-            interim = 0
             while 100 < self.status < 200 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
-                interim += 1
-                if interim > MAX_INTERIM:
-                    raise http.client.HTTPException(f"more than {MAX_INTERIM} interim responses")
                 self.headers = None  # type: ignore[assignment]  # else begin() does nothing
                 super().begin()
+        except http.client.HTTPException as error:
+            if type(error) is http.client.HTTPException:  # its only complaint without a name
+                raise HeadTooLarge(MAX_FIELDS + 1, MAX_FIELDS, "fields") from None
+            raise
         finally:
             if self.fp is not None:  # else begin() has closed it
-                self.fp = fp
+                self.fp = self._incoming  # type: ignore[assignment]
 
     def read1(self, n: int = -1) -> bytes:
         """Return what has arrived of the body; wait if nothing has.
@@ -271,14 +274,19 @@ def _size_from(frame: bytes) -> int:
 
 
 class _HeadReader:
-    """The file under a response while its head is read."""
+    """The file under a response while its head is read, also that of a proxy's answer."""
 
-    def __init__(self, fp: io.BufferedReader) -> None:
+    def __init__(self, fp: Incoming) -> None:
         self._fp = fp
+        self._size = 0
 
     def readline(self, limit: int) -> bytes:
         line = self._fp.readline(limit)
-        if not line.endswith(b"\n") and len(line) < limit:
+        self._size += len(line)
+        for size, most in ((len(line), limit - 1), (self._size, MAX_HEAD_SIZE)):
+            if size > most:
+                raise HeadTooLarge(size, most)
+        if not line.endswith(b"\n"):
             raise http.client.RemoteDisconnected("the connection ended within the response's head")
         return line
 

@@ -23,6 +23,7 @@ import requests
 
 from .errors import EventSourceError, summary
 from .events import Comment, ErrorEvent, MessageEvent, ReadyState
+from .forking import tell_in_child
 from .handlers import Handler, check_handler
 from .handover import Dispatch, Handover
 from .joining import join
@@ -89,6 +90,9 @@ class EventSource(Listeners):
 
     Threads: every method may be called from any thread and from a handler;
     `close()` also from a signal handler and from `__del__`.
+
+    Forks: in the child the source is closed, and none of its handlers is called; that of
+    the parent goes on, and nothing that the child does has an effect on it.
 
     A handler may add and remove handlers, of its own type too: one that is added hears
     the next event. It may close and restart its source, and make others, close them
@@ -202,6 +206,7 @@ class EventSource(Listeners):
         ):
             if handler is not None:
                 self.add_listener(event_type, handler)
+        tell_in_child(self)
         if start:
             self.start()
 
@@ -287,6 +292,15 @@ class EventSource(Listeners):
         self._closed = True
         self._stream.close()
         self._has_listened.open()
+        if self._handover is not None:
+            self._handover.close()
+            _running.discard(self)
+
+    def _after_fork(self) -> None:
+        """In the child of a fork: be closed. The stream sees to itself."""
+        self._lock = threading.Lock()  # a thread that is not here may hold the former
+        self._start_lock = threading.RLock()
+        self._closed = True
         if self._handover is not None:
             self._handover.close()
             _running.discard(self)

@@ -27,12 +27,14 @@ from .errors import (
     FUTILE,
     EventTimeout,
     EventTooLarge,
+    HeadTooLarge,
     StreamEnded,
     UnexpectedContentType,
     UnexpectedStatus,
     summary,
 )
 from .events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
+from .forking import tell_in_child
 from .parser import MAX_EVENT_SIZE, EventStreamParser
 from .reconnect import (
     BRIEF,
@@ -50,8 +52,9 @@ Item = OpenEvent | MessageEvent | ErrorEvent | Comment
 
 logger = logging.getLogger(__name__)
 
-# Not the program's own, which may be seeded. Spreads clients, guards nothing.
-_random = random.Random()  # noqa: S311
+# Not the program's own, which may be seeded; and without a state, which the children
+# of a fork would share: they are to be spread, too.
+_random = random.SystemRandom()
 
 
 class EventStream(AsyncIteration[Item]):
@@ -69,6 +72,9 @@ class EventStream(AsyncIteration[Item]):
     Threads: one thread iterates; it is the one that connects, waits and reads.
     `close()` and `restart()` may be called from any thread, from a signal handler
     and from `__del__`. The attributes may be read from any thread.
+
+    Forks: in the child the stream is closed; that of the parent goes on, and nothing
+    that the child does has an effect on it.
 
     Args:
         url: an absolute URL.
@@ -154,6 +160,7 @@ class EventStream(AsyncIteration[Item]):
         self._opened_at: float | None = None  # None: this attempt has not opened
         self._had_event = False  # this connection has brought one
         self._quiet = 0.0  # seconds waited since the attempt began or a message came
+        tell_in_child(self)
 
     # --- What there is to know ---
 
@@ -241,6 +248,13 @@ class EventStream(AsyncIteration[Item]):
         if self._transport.owns_session:
             self.close()
         return self._transport.owns_session
+
+    def _after_fork(self) -> None:
+        """In the child of a fork: be closed. The connection and its thread are the parent's."""
+        self._lock = threading.RLock()  # a thread that is not here may hold the former
+        if self._exchange is not None:
+            self._exchange.disown()
+        self.close()
 
     def _become(self, state: ReadyState) -> bool:
         """Enter `state` unless closed; say whether the stream is in it now."""
@@ -441,7 +455,9 @@ class EventStream(AsyncIteration[Item]):
 
     def _is_final(self, error: Exception) -> bool:
         policy = self._policy
-        if policy is None or isinstance(error, (*FUTILE, UnexpectedContentType, EventTooLarge)):
+        if policy is None or isinstance(
+            error, (*FUTILE, UnexpectedContentType, EventTooLarge, HeadTooLarge)
+        ):
             return True
         if isinstance(error, UnexpectedStatus) and error.status not in policy.statuses:
             return True

@@ -35,7 +35,7 @@ from .arguments import (
     check_url,
     with_read_timeout,
 )
-from .connection import Sockets, current_sockets, new_session
+from .connection import Sockets, current_sockets, new_session, put_null
 from .errors import Aborted, EventTimeout, describe
 from .response import READ_SIZE, Response
 from .urls import origin_of, redact_strictly
@@ -169,6 +169,7 @@ class Transport:
             try:
                 if not at_home:
                     request = self._bare_request(request, last_event_id)
+                    settings["cert"] = None  # nor does the client say who it is
                 elif "Authorization" in request.headers and (
                     sent := response.request.headers.get("Authorization")
                 ):
@@ -377,6 +378,16 @@ class Exchange:
                 # when the response has been released or never had a socket.
                 with contextlib.suppress(OSError, RuntimeError, ValueError, AttributeError):
                     self._response.raw.shutdown()
+
+    def disown(self) -> None:
+        """In the child of a fork: be aborted, without a trace in the parent's exchange."""
+        self._lock = threading.RLock()  # a thread that is not here may hold the former
+        self._aborted = self._released = True
+        if self._sockets:
+            self._sockets.disown()
+        elif self._response is not None:  # on a session of the caller's
+            with contextlib.suppress(OSError, ValueError):  # it has been closed
+                put_null(self._response.raw.fileno())
 
     def _inside_do(self, work: Callable[[_A], _T], argument: _A) -> _T:
         with self._lock:

@@ -19,12 +19,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(eventsource.__file__).parent
 
 FLOORS = [
-    "events",
     "urls",
+    "events",
     "errors",
     "parser",
     "reconnect",
     "wakeup",
+    "forking",
     "arguments",
     "response",
     "connection",

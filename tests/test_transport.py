@@ -1061,7 +1061,7 @@ def test_a_connection_with_unread_bytes_is_reset_though_somebody_reads_them_mean
         server.settimeout(LIMIT)
         with client, server:
             sockets = connection_module.Sockets()
-            sockets._duplicates.append(client.dup())
+            sockets._duplicates.append((client.dup(), client.fileno()))
             if unread:
                 server.sendall(b"x")
                 assert client.recv(1, socket.MSG_PEEK) == b"x"
