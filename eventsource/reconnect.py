@@ -36,7 +36,9 @@ class ReconnectPolicy:
         max_attempts: close for good after this many attempts in a row without
             success; None: never.
         statuses: HTTP statuses that are tried again, such as 429 or 503. Every
-            other status than 200 closes for good.
+            other status than 200 closes for good. 200 itself stands for answers that
+            are no event stream, such as the page that a hotel's network puts in the
+            place of every other until one has logged in.
 
     Raises:
         TypeError, ValueError: a setting makes no sense; the message names it.

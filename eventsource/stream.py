@@ -455,11 +455,11 @@ class EventStream(AsyncIteration[Item]):
 
     def _is_final(self, error: Exception) -> bool:
         policy = self._policy
-        if policy is None or isinstance(
-            error, (*FUTILE, UnexpectedContentType, EventTooLarge, HeadTooLarge)
-        ):
+        if policy is None or isinstance(error, (*FUTILE, EventTooLarge, HeadTooLarge)):
             return True
         if isinstance(error, UnexpectedStatus) and error.status not in policy.statuses:
+            return True
+        if isinstance(error, UnexpectedContentType) and 200 not in policy.statuses:
             return True
         return policy.max_attempts is not None and self._failures >= policy.max_attempts
 
