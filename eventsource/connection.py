@@ -60,6 +60,14 @@ KEEP_ALIVE: Final = [
 ]
 """The options of each socket: level, option, value."""
 
+
+def set_keep_alive(sock: socket.socket) -> None:
+    """Have a dead peer noticed, as far as the system knows how."""
+    for option in KEEP_ALIVE:
+        with contextlib.suppress(OSError):  # no TCP, or an option that is only declared
+            sock.setsockopt(*option)
+
+
 RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 """`struct linger`: on, zero seconds."""
 
@@ -106,6 +114,9 @@ class Sockets:
         with self._lock:
             while self._duplicates:
                 self._duplicates.pop()[0].close()
+
+    def __del__(self) -> None:
+        self.release()  # a stream that was dropped on a session of the caller's
 
     def disown(self) -> None:
         """In the child of a fork: let go of the parent's sockets and leave them as they are.
@@ -159,6 +170,21 @@ class Sockets:
             if error:
                 raise OSError(error, os.strerror(error))
         sock.settimeout(timeout)
+
+    def adopt(self, number: int) -> None:
+        """Take a duplicate of a socket that a session of the caller's has connected.
+
+        Raises:
+            OSError: the number is that of no socket.
+        """
+        theirs = socket.socket(fileno=number)
+        try:
+            duplicate = theirs.dup()
+        finally:
+            theirs.detach()
+        set_keep_alive(duplicate)
+        with self._lock:
+            self._duplicates.append((duplicate, number))
 
     def look_up(self, host: str, port: int, timeout: float | None) -> list[Any]:
         """Return the addresses of `host`, as `socket.getaddrinfo` does.
@@ -248,8 +274,9 @@ class _AbortableConnection(HTTPConnection):
             sock = None
             try:
                 sock = socket.socket(family, kind, protocol)
-                for option in [*(self.socket_options or []), *KEEP_ALIVE]:
+                for option in self.socket_options or []:
                     sock.setsockopt(*option)
+                set_keep_alive(sock)
                 sockets.connect(sock, address, self.timeout)
             except OSError as error:
                 failure = error

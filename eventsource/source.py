@@ -133,7 +133,7 @@ class EventSource(Listeners):
         session: a `requests.Session` to use. It must not be used by another thread
             meanwhile, and keeps its own adapters. So `restart()`, and the thread of
             a closed source, may wait until the response's headers come or a timeout
-            passes (an `event_timeout`, too), and TCP keep-alive is its own affair.
+            passes (an `event_timeout`, too).
         start: False: the thread is started by `start()`.
         **request_options: what `requests.Session.request` takes: headers, params,
             data, json, files, cookies, auth, timeout, proxies, hooks, verify,

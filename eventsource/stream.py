@@ -92,8 +92,7 @@ class EventStream(AsyncIteration[Item]):
         session: a `requests.Session` to use. It must not be used by another
             thread meanwhile, and keeps its own adapters. So `close()` and
             `restart()` cannot interrupt an attempt before the response's headers
-            have come (an `event_timeout` also ends that wait), and TCP keep-alive
-            is its own affair.
+            have come (an `event_timeout` also ends that wait).
         **request_options: what `requests.Session.request` takes: headers, params,
             data, json, files, cookies, auth, timeout, proxies, hooks, verify,
             cert, allow_redirects. `timeout` is 10 seconds to connect and none to

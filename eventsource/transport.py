@@ -6,8 +6,7 @@ it leaves. When no thread is inside, `abort()` releases. So nothing is ever clos
 under a reader's feet, and nothing waits for one.
 
 The sessions that we make can be aborted in every phase (see `connection`). A session
-that the caller brings keeps its own adapters; there only urllib3's own
-`HTTPResponse.shutdown()` is left, which needs a response.
+that the caller brings keeps its own adapters; its socket is known with the response.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from .arguments import (
     check_url,
     with_read_timeout,
 )
-from .connection import Sockets, current_sockets, new_session, put_null
+from .connection import Sockets, current_sockets, new_session
 from .errors import Aborted, EventTimeout, describe
 from .response import READ_SIZE, Response
 from .urls import origin_of, redact_strictly
@@ -296,6 +295,9 @@ class Exchange:
                 self._response = self._transport.send(last_event_id)
             finally:
                 current_sockets.reset(token)
+            if not self._sockets:  # a session of the caller's
+                with contextlib.suppress(OSError, ValueError, AttributeError):  # none below it
+                    self._sockets.adopt(self._response.raw.fileno())
             self._sockets.settle()
             below = getattr(self._response.raw, "_original_response", None)
             if isinstance(below, Response) and "Content-Encoding" not in self._response.headers:
@@ -373,21 +375,12 @@ class Exchange:
             self._sockets.shut_down()
             if not self._inside:
                 self._release()
-            elif not self._sockets and self._response is not None:
-                # A session of the caller's. shutdown() is urllib3's, and raises
-                # when the response has been released or never had a socket.
-                with contextlib.suppress(OSError, RuntimeError, ValueError, AttributeError):
-                    self._response.raw.shutdown()
 
     def disown(self) -> None:
         """In the child of a fork: be aborted, without a trace in the parent's exchange."""
         self._lock = threading.RLock()  # a thread that is not here may hold the former
         self._aborted = self._released = True
-        if self._sockets:
-            self._sockets.disown()
-        elif self._response is not None:  # on a session of the caller's
-            with contextlib.suppress(OSError, ValueError):  # it has been closed
-                put_null(self._response.raw.fileno())
+        self._sockets.disown()
 
     def _inside_do(self, work: Callable[[_A], _T], argument: _A) -> _T:
         with self._lock:

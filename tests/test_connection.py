@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
 import sys
 import threading
@@ -184,9 +185,11 @@ def lines_of_connecting(stream, close_before):
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # else what the collector finds is traced, too
     sys.settrace(trace)
     try:
         assert list(stream) == []
     finally:
         sys.settrace(before)
+        gc.enable()
     return lines
