@@ -42,7 +42,7 @@ def check_url(url: object) -> str:
     A scheme that cannot be fetched passes: that is a failed connection.
     """
     if not isinstance(url, str):
-        raise TypeError(f"url must be a str, not {url!r}")
+        raise TypeError(f"url must be a str, not {type(url).__name__}")
     refusal = (
         f"url must be an absolute URL such as 'https://host/path', not {redact_strictly(url)!r}"
     )
@@ -75,7 +75,7 @@ def check_options(method: object, session: object, options: Mapping[str, Any]) -
     if not re.fullmatch(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+", method):
         raise ValueError(f"method must be a token such as 'GET', not {method!r}")
     if session is not None and not isinstance(session, requests.Session):
-        raise TypeError(f"session must be a requests.Session or None, not {session!r}")
+        raise TypeError(f"session must be a requests.Session or None, not {type(session).__name__}")
     for name, value in options.items():
         if name == "auth":
             _check_auth(value)
@@ -105,20 +105,20 @@ def check_headers(headers: Mapping[Any, Any]) -> None:
     for name, value in headers.items():
         if not isinstance(name, str | bytes) or not isinstance(value, str | bytes | None):
             raise TypeError(f"headers: {name!r} and its value must be str or bytes")
-        label = f"headers[{name!r}]"
         text = name.decode("latin-1") if isinstance(name, bytes) else name
+        shown = re.split("[:=]", text, maxsplit=1)[0]  # not the value of "name: value"
+        label = f"headers[{shown!r}]"
         if not re.fullmatch(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+", text):
             raise ValueError(f"{label}: not the name of a header field")
         if value is None:
             continue
         line = value.decode("latin-1") if isinstance(value, bytes) else value
-        try:
-            line.encode("latin-1")
-        except UnicodeEncodeError as error:
+        foreign = re.search(r"[^\0-\xff]", line)
+        if foreign:  # an encoding error would hold the value
             raise ValueError(
-                f"{label}: {line[error.start]!r} at index {error.start} is not latin-1;"
+                f"{label}: {foreign.group()!r} at index {foreign.start()} is not latin-1;"
                 " pass the value as bytes"
-            ) from None
+            )
         bad = re.search(r"[\r\n\0]|^\s", line)
         if bad:
             raise ValueError(f"{label}: {bad.group()!r} at index {bad.start()} is not allowed")
@@ -157,7 +157,7 @@ def _check_sendable(name: str, value: object) -> None:
         for header in prepared.headers.values():
             if re.search(r"[\r\n]", str(header)):
                 raise ValueError("holds a line end")  # noqa: TRY301
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise TypeError(f"{name}: {error}") from None
     except (ValueError, requests.RequestException) as error:
         raise ValueError(f"{name}: {error}") from None

@@ -318,10 +318,11 @@ def _shared_context(
 
     Each of them would otherwise have its own copy of the certificates of all
     authorities: 0.7 MB, and some ten milliseconds to load them (measured with
-    certifi's, OpenSSL 3). A file that has changed is loaded anew.
+    certifi's, OpenSSL 3). A file or directory that has changed is loaded anew.
     """
     try:
-        stamp = os.stat(ca_certs) if ca_certs else None  # noqa: PTH116
+        path = ca_certs or ca_cert_dir
+        stamp = os.stat(path) if path else None  # noqa: PTH116
         key = (cert_reqs, ca_certs, ca_cert_dir, stamp and (stamp.st_ino, stamp.st_mtime_ns))
         context = _contexts.get(key)
         if context is not None:
@@ -364,6 +365,13 @@ class _Adapter(HTTPAdapter):
         if not proxy.lower().startswith("socks"):  # whose connections are PySocks'
             manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
         return manager
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002
+        # requests goes by the URL, and would not verify a proxy that carries plain HTTP in TLS.
+        try:
+            super().cert_verify(conn, f"{conn.scheme}:", verify, cert)
+        except OSError as error:  # a file is not there: perhaps it is just being renewed
+            raise requests.exceptions.SSLError(error) from error
 
     def close(self) -> None:
         # requests only lets go of the pools, and their connections stay open for as

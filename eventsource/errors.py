@@ -8,12 +8,16 @@ requests has an exception of its own (`ConnectionError`, `SSLError`,
 
 from __future__ import annotations
 
+import http.client
 from typing import Any, Final
 
 import requests
 import urllib3
 
 from .urls import redact_text
+
+MAX_TEXT: Final = 500
+"""Characters of an error's text that are quoted at the most: a server may have made it."""
 
 
 class EventSourceError(requests.RequestException):
@@ -43,7 +47,9 @@ class UnexpectedStatus(EventSourceError, requests.HTTPError):
 
     def __init__(self, response: requests.Response) -> None:
         self.status: int = response.status_code
-        reason = f" {response.reason}" if response.reason else ""
+        # A reason of its own making may be anything, such as what it was sent.
+        usual = response.reason and response.reason == http.client.responses.get(self.status)
+        reason = f" {response.reason}" if usual else ""
         super().__init__(
             f"the server answered {self.status}{reason}, not 200",
             response=response,
@@ -63,8 +69,9 @@ class UnexpectedContentType(EventSourceError):
 
     def __init__(self, response: requests.Response) -> None:
         self.content_type: str = response.headers.get("Content-Type", "")
+        shown = self.content_type.partition(";")[0][:MAX_TEXT]
         super().__init__(
-            f"the response's content type is {self.content_type!r}, not 'text/event-stream'",
+            f"the response's content type is {shown!r}, not 'text/event-stream'",
             response=response,
         )
 
@@ -120,6 +127,8 @@ def describe(error: BaseException) -> BaseException:
         if isinstance(cause, HeadTooLarge):
             return HeadTooLarge(cause.size, cause.limit, cause.unit)  # and no traceback
         cause = cause.__context__
+    if isinstance(error, UnicodeError):
+        return ValueError(str(error))  # its repr has what was to be encoded: a password, say
     if isinstance(error, urllib3.exceptions.HTTPError):
         return _KINDS.get(type(error), requests.ConnectionError)(_plain_text(error))
     if (
@@ -128,7 +137,10 @@ def describe(error: BaseException) -> BaseException:
         and not isinstance(error, requests.JSONDecodeError)
     ):
         reason = error.args[0] if error.args else error
-        text = _plain_text(reason) if isinstance(reason, Exception) else redact_text(str(error))
+        if type(error) in _TEXTS and "SOCKS" not in str(error):
+            text = _TEXTS[type(error)]  # and not its own, which quotes a token or a URL
+            return type(error)(text, request=error.request, response=error.response)
+        text = _plain_text(reason) if isinstance(reason, Exception) else _clean(error)
         return type(error)(text, request=error.request, response=error.response)
     return error
 
@@ -144,13 +156,30 @@ _KINDS: Final[dict[type, type[requests.RequestException]]] = {
 }
 
 
+_NOT_HTTP: Final = (http.client.BadStatusLine, http.client.UnknownProtocol)
+
+_TEXTS: Final[dict[type, str]] = {
+    requests.exceptions.InvalidHeader: "a header field cannot be sent",
+    requests.exceptions.InvalidSchema: "the URL's scheme cannot be fetched",
+    requests.exceptions.InvalidURL: "a URL cannot be parsed",
+}
+
+
 def _plain_text(error: BaseException) -> str:
     # MaxRetryError quotes the URL's path and query; what it wraps does not.
     while isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
         error = error.reason
     if isinstance(error, urllib3.exceptions.LocationParseError):
         return "a URL cannot be parsed"  # it may be a proxy's, with a password
-    return redact_text(str(error))
+    if any(isinstance(arg, _NOT_HTTP) for arg in error.args):
+        return "the answer is not HTTP"  # an echo of what was sent, perhaps
+    if isinstance(error, urllib3.exceptions.DecodeError) and len(error.args) > 1:
+        return f"the body cannot be decompressed: {error.args[1]}"  # args[0] quotes the server
+    return _clean(error)
+
+
+def _clean(error: BaseException) -> str:
+    return redact_text(str(error))[:MAX_TEXT]
 
 
 FUTILE: Final = (

@@ -178,6 +178,10 @@ class Response(http.client.HTTPResponse):
             while 100 < self.status < 200 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
                 self.headers = None  # type: ignore[assignment]  # else begin() does nothing
                 super().begin()
+            # Else urllib3 would log what it makes of malformed fields: a warning with the
+            # URL, its query, and the fields that follow, cookies too.
+            self.headers.defects.clear()
+            self.headers.set_payload("")
         except http.client.HTTPException as error:
             if type(error) is http.client.HTTPException:  # its only complaint without a name
                 raise HeadTooLarge(MAX_FIELDS + 1, MAX_FIELDS, "fields") from None
@@ -289,6 +293,9 @@ class _HeadReader:
         if not line.endswith(b"\n"):
             raise http.client.RemoteDisconnected("the connection ended within the response's head")
         return line
+
+    def flush(self) -> None:
+        """Do nothing; http.client asks for it when it closes a proxy's answer."""
 
     def close(self) -> None:
         self._fp.close()

@@ -169,10 +169,14 @@ class Transport:
                 if not at_home:
                     request = self._bare_request(request, last_event_id)
                     settings["cert"] = None  # nor does the client say who it is
-                elif "Authorization" in request.headers and (
-                    sent := response.request.headers.get("Authorization")
-                ):
-                    request.headers["Authorization"] = sent  # and not .netrc's
+                else:
+                    sent = response.request.headers
+                    if "Authorization" in request.headers and "Authorization" in sent:
+                        request.headers["Authorization"] = sent["Authorization"]  # not .netrc's
+                    # requests adds that of the scheme's proxy, which may not be the one in use.
+                    request.headers.pop("Proxy-Authorization", None)
+                    if "Proxy-Authorization" in sent:
+                        request.headers["Proxy-Authorization"] = sent["Proxy-Authorization"]
                 response = self.session.send(
                     request, timeout=self.options["timeout"], allow_redirects=False, **settings
                 )
@@ -193,6 +197,7 @@ class Transport:
         the redirect keeps it. `.netrc` may have credentials for the new host.
         """
         url = request.url or ""
+        in_the_clear = urlsplit(self.url).scheme == "https" != urlsplit(url).scheme
         headers: dict[str, Any] = {**OWN_HEADERS, "User-Agent": default_user_agent()}
         if request.body is not None and "Content-Type" in request.headers:
             headers["Content-Type"] = request.headers["Content-Type"]
@@ -201,7 +206,7 @@ class Transport:
             url,
             headers=headers,
             data=request.body,
-            auth=get_netrc_auth(url) if self.session.trust_env else None,
+            auth=get_netrc_auth(url) if self.session.trust_env and not in_the_clear else None,
             hooks=self.options.get("hooks"),
         ).prepare()
         _finish(bare, last_event_id)

@@ -52,4 +52,6 @@ def origin_of(url: str) -> str:
 
 def redact_text(text: str) -> str:
     """Return `text` with the URLs in it redacted."""
-    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s'\"<>]+", lambda match: redact(match.group()), text)
+    # The look-behind keeps it linear: of a run of letters only the first may begin a scheme.
+    urls = r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*:[^\s'\"<>]+"
+    return re.sub(urls, lambda match: redact(match.group()), text)

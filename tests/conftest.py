@@ -1,16 +1,119 @@
-"""What every test is held to: no thread of the package outlives it. And a screen."""
+"""What every test is held to: no thread outlives it, no secret is logged. And a screen."""
 
 from __future__ import annotations
 
+import base64
+import logging
 import os
 import select
 import shutil
 import subprocess
 import threading
+import traceback
 
 import pytest
 
-from .support import LIMIT, unavailable, wait_until
+from .support import LIMIT, QUERY_SECRET, SECRET, unavailable, wait_until
+
+
+def _forms(secret: str) -> set[str]:
+    """As it is, and in base64 wherever it may begin in what is encoded."""
+    encoded = (base64.b64encode(b"x" * n + secret.encode()).decode() for n in range(3))
+    # Its first and last characters hold bits of the neighbours.
+    return {secret, *(text[start:-4] for text, start in zip(encoded, (0, 2, 3), strict=True))}
+
+
+_CREDENTIALS = _forms(SECRET)
+_ALL = _CREDENTIALS | _forms(QUERY_SECRET)
+OURS = "eventsource"
+WATCHED = (OURS, "requests", "urllib3", "asyncio", "concurrent", "pyee", "py", "root")
+"""The loggers that are watched, by the first part of their names. A server's own, which
+logs what it was sent, is not among them."""
+
+
+def secrets_in(text: str, *, queries: bool = True) -> set[str]:
+    """The planted secrets that a text shows, in whatever form."""
+    return {form for form in (_ALL if queries else _CREDENTIALS) if form in text}
+
+
+class LogWatch:
+    """Sees all that the watched loggers are told, whatever their levels and handlers.
+
+    It takes the place of two methods of `logging.Logger`. So levels stay as they are, and
+    what pytest's `caplog` or a program's handlers get is what they would get without it.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+        self._is_enabled_for = logging.Logger.isEnabledFor
+        self._call_handlers = logging.Logger.callHandlers
+
+    def install(self) -> None:
+        watch = self
+
+        def is_enabled_for(logger: logging.Logger, level: int) -> bool:
+            return watch.covers(logger.name) or watch._is_enabled_for(logger, level)
+
+        def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+            if watch.covers(logger.name):
+                watch.examine(record)
+            if watch._is_enabled_for(logger, record.levelno):
+                watch._call_handlers(logger, record)
+
+        logging.Logger.isEnabledFor = is_enabled_for
+        logging.Logger.callHandlers = call_handlers
+
+    def remove(self) -> None:
+        logging.Logger.isEnabledFor = self._is_enabled_for
+        logging.Logger.callHandlers = self._call_handlers
+
+    @staticmethod
+    def covers(name: str) -> bool:
+        return name.partition(".")[0] in WATCHED
+
+    def examine(self, record: logging.LogRecord) -> None:
+        texts = [record.getMessage(), repr(record.args), record.threadName or ""]
+        if record.exc_info and record.exc_info[1] is not None:
+            texts += traceback.format_exception(record.exc_info[1])
+        if record.stack_info:
+            texts.append(record.stack_info)
+        ours = record.name.partition(".")[0] == OURS
+        found = secrets_in("\n".join(texts), queries=ours)
+        if found:
+            level, thread = record.levelname, record.threadName
+            self._found.append(f"{found} in {level} of {record.name} ({thread}): {texts[0]!r}")
+
+    def take(self) -> list[str]:
+        """What has been found since the last call."""
+        found, self._found = self._found, []
+        return found
+
+
+@pytest.fixture(scope="session")
+def log_watch():
+    watch = LogWatch()
+    watch.install()
+    yield watch
+    watch.remove()
+
+
+@pytest.fixture(autouse=True)
+def no_secret_is_logged(log_watch):
+    # Named so that it is set up before, and ends after, the one that waits for threads.
+    yield
+    assert log_watch.take() == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """A planted secret on stdout or stderr fails the test."""
+    report = yield
+    output = [section for section in report.sections if section[0].startswith("Captured std")]
+    found = [title for title, text in output if secrets_in(text)]
+    if found and report.passed:
+        report.outcome = "failed"
+        report.longrepr = f"a planted secret appears: {', '.join(found)}"
+    return report
 
 
 def _own_threads() -> set[threading.Thread]:
@@ -30,6 +133,8 @@ def no_netrc_or_proxies(monkeypatch, tmp_path):
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
 
 

@@ -13,6 +13,12 @@ import pytest
 
 from eventsource import ErrorEvent, MessageEvent, OpenEvent, ReconnectPolicy
 
+SECRET = "secretcredential"
+"""Planted in header fields, cookies, passwords: no log line of anybody's may show it."""
+
+QUERY_SECRET = "secretquery"
+"""Planted in queries: no log line of ours may show it. (urllib3's quote the query.)"""
+
 LIMIT = 30.0
 """Seconds after which a test gives up waiting: far more than any machine needs."""
 

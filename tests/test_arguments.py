@@ -9,6 +9,8 @@ import requests
 
 from eventsource import EventSource, EventStream, ReconnectPolicy
 
+from .support import QUERY_SECRET, SECRET
+
 URL = "http://127.0.0.1:1/"
 
 
@@ -52,12 +54,12 @@ def test_an_url_that_cannot_be_one_is_a_value_error(face, url):
 
 def test_the_refusal_of_an_url_shows_no_credentials(face):
     for url in (
-        "http://user:secret@host:99999/?secret#secret",
+        f"http://user:{SECRET}@host:99999/?{QUERY_SECRET}#{QUERY_SECRET}",
         "//user:secret@[?secret",
         "http://user:sec/ret@secret@host:x/",
         "http://user:sec#secret@ho st/",
-        "http:user:secret@host/",
-        "htt p://user:secret@host/",
+        f"http:user:{SECRET}@host/",
+        f"htt p://user:{SECRET}@host/",
     ):
         with pytest.raises(ValueError, match="url") as caught:
             face(url)
@@ -91,7 +93,7 @@ def test_a_header_that_cannot_be_sent_is_a_value_error(face, headers, named):
 
 def test_the_refusal_of_a_header_does_not_show_its_value(face):
     with pytest.raises(ValueError, match="Authorization") as caught:
-        face(URL, headers={"Authorization": "secret\n"})
+        face(URL, headers={"Authorization": f"{SECRET}\n"})
     assert "secret" not in str(caught.value)
 
 
@@ -134,7 +136,7 @@ def test_the_refusal_of_a_header_does_not_show_its_value(face):
         ({"auth": ("a", 5)}, TypeError, "auth"),
         ({"auth": ("a", "€")}, ValueError, "auth: not latin-1"),
         ({"proxies": {"http": "http://us:se/cret@127.0.0.1:1"}}, ValueError, r"\['http'\] is not"),
-        ({"proxies": {"http": "http://us:secret@"}}, ValueError, r"proxies\['http'\]"),
+        ({"proxies": {"http": f"http://us:{SECRET}@"}}, ValueError, r"proxies\['http'\]"),
         ({"proxies": {"http": 5}}, ValueError, r"proxies\['http'\]"),
         ({"cookies": "a=b"}, TypeError, "cookies"),
         ({"cookies": {"a": "b\r\nX: y"}}, ValueError, "cookies"),

@@ -14,7 +14,17 @@ from eventsource import Event, SSEClient
 from eventsource.client import _BlockParser
 from eventsource.testing import SSEServer
 
-from .support import HEAD, LIMIT, port_that_refuses, respond, status, stream, wait_until
+from .support import (
+    HEAD,
+    LIMIT,
+    QUERY_SECRET,
+    SECRET,
+    port_that_refuses,
+    respond,
+    status,
+    stream,
+    wait_until,
+)
 from .test_parser import usual_streams_cut
 
 
@@ -63,12 +73,14 @@ def test_it_connects_in_the_constructor():
 def test_the_requests_options_reach_the_request():
     headers = {"X-Key": "k"}
     with SSEServer(stream(then="hold")) as server:
-        with client_of(server, headers=headers, auth=("u", "p"), params={"q": "1"}) as client:
+        with client_of(
+            server, headers=headers, auth=("u", SECRET), params={"q": QUERY_SECRET}
+        ) as client:
             request = server.wait_for_request()
-            assert client.requests_kwargs["params"] == {"q": "1"}
-        assert request.target == "/?q=1"
+            assert client.requests_kwargs["params"] == {"q": QUERY_SECRET}
+        assert request.target == f"/?q={QUERY_SECRET}"
         assert request.header("X-Key") == "k"
-        assert request.header("Authorization") == "Basic dTpw"
+        assert request.header("Authorization") == requests.auth._basic_auth_str("u", SECRET)
         assert headers == {"X-Key": "k"}
 
 

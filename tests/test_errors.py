@@ -12,6 +12,8 @@ import urllib3
 from eventsource import EventTooLarge, StreamEnded, UnexpectedContentType, UnexpectedStatus
 from eventsource.errors import describe
 
+from .support import QUERY_SECRET, SECRET
+
 
 def response(status=404, reason="Not Found", **headers):
     result = requests.Response()
@@ -44,7 +46,7 @@ def test_they_say_what_happened_and_can_be_copied(error, text):
             assert other.response.content == b"body"
 
 
-URL = "http://user:secret@host/path?secret"
+URL = f"http://user:{SECRET}@host/path?{QUERY_SECRET}"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ URL = "http://user:secret@host/path?secret"
     [
         (
             requests.ConnectionError(
-                urllib3.exceptions.MaxRetryError(None, "/path?secret", OSError("refused"))
+                urllib3.exceptions.MaxRetryError(None, f"/path?{QUERY_SECRET}", OSError("refused"))
             ),
             requests.ConnectionError,
             "refused",

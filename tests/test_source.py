@@ -23,7 +23,9 @@ from eventsource.testing import SSEServer
 
 from .support import (
     LIMIT,
+    QUERY_SECRET,
     QUICK,
+    SECRET,
     Recorder,
     record,
     status,
@@ -401,7 +403,7 @@ def test_a_scheme_that_cannot_be_fetched_is_one_error_event(url):
 
 def test_a_final_failure_that_nobody_hears_is_a_warning(caplog):
     with SSEServer(status("404 Gone")) as server:
-        url = server.url.replace("//", "//user:secret@") + "p?key=secret"
+        url = server.url.replace("//", f"//user:{SECRET}@") + f"p?key={QUERY_SECRET}"
         source = EventSource(url, on_message=print)
         assert source.join(LIMIT)
         (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
@@ -415,7 +417,7 @@ def test_what_somebody_hears_is_no_warning(caplog):
     caplog.set_level(logging.DEBUG, "eventsource")
     lost = Recorder()
     with SSEServer(stream(), status("404 Gone")) as server:
-        source = EventSource(server.url + "?secret", on_error=lost, reconnect=QUICK)
+        source = EventSource(server.url + f"?{QUERY_SECRET}", on_error=lost, reconnect=QUICK)
         assert source.join(LIMIT)
     ours = [r for r in caplog.records if r.name.startswith("eventsource")]
     assert ours

@@ -29,7 +29,9 @@ from eventsource.testing import SSEServer
 
 from .support import (
     LIMIT,
+    QUERY_SECRET,
     QUICK,
+    SECRET,
     Recorder,
     errors,
     messages,
@@ -94,10 +96,10 @@ def test_the_open_events_headers_are_read_only_and_without_case():
 
 def test_the_open_event_and_the_repr_show_no_credentials():
     with SSEServer(stream(then="hold")) as server:
-        url = server.url.replace("//", "//user:secret@") + "?secret"
+        url = server.url.replace("//", f"//user:{SECRET}@") + f"?{QUERY_SECRET}"
         with EventStream(url) as events:
             (event,) = opens(events)
-            assert event.url == server.url + "?secret"
+            assert event.url == server.url + f"?{QUERY_SECRET}"
             assert repr(events) == f"<EventStream {server.url} OPEN>"
             assert events.url == url
 

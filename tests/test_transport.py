@@ -18,7 +18,17 @@ from eventsource.errors import Aborted, EventTimeout
 from eventsource.testing import SSEServer
 from eventsource.transport import Transport
 
-from .support import CHUNKED, HEAD, LIMIT, port_that_never_answers, respond, status, wait_until
+from .support import (
+    CHUNKED,
+    HEAD,
+    LIMIT,
+    QUERY_SECRET,
+    SECRET,
+    port_that_never_answers,
+    respond,
+    status,
+    wait_until,
+)
 
 AUTHORITY = trustme.CA()
 
@@ -168,11 +178,11 @@ def test_the_default_timeouts_are_ten_seconds_to_connect_and_none_to_read():
 @pytest.fixture
 def netrc(monkeypatch, tmp_path):
     path = tmp_path / "netrc"
-    path.write_text("machine 127.0.0.1 login from password netrc\n")
+    path.write_text(f"machine 127.0.0.1 login from password {SECRET}\n")
     monkeypatch.setenv("NETRC", str(path))
 
 
-FROM_NETRC = requests.auth._basic_auth_str("from", "netrc")
+FROM_NETRC = requests.auth._basic_auth_str("from", SECRET)
 
 
 def test_netrc_is_used_when_nothing_else_is_given(netrc):
@@ -183,9 +193,9 @@ def test_netrc_is_used_when_nothing_else_is_given(netrc):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"headers": {"Authorization": "Bearer token"}}, "Bearer token"),
-        ({"headers": {"authorization": b"Bearer token"}}, "Bearer token"),
-        ({"auth": ("user", "password")}, requests.auth._basic_auth_str("user", "password")),
+        ({"headers": {"Authorization": f"Bearer {SECRET}"}}, f"Bearer {SECRET}"),
+        ({"headers": {"authorization": f"Bearer {SECRET}".encode()}}, f"Bearer {SECRET}"),
+        ({"auth": ("user", SECRET)}, requests.auth._basic_auth_str("user", SECRET)),
         ({"auth": ("u", "p"), "headers": {"Authorization": "x"}}, "Basic dTpw"),
     ],
 )
@@ -244,7 +254,7 @@ def test_digest_authentication_works():
         connection.send(HEAD + b"data: in\n\n")
 
     with SSEServer(challenge) as server:
-        exchange = exchange_with(server.url, auth=requests.auth.HTTPDigestAuth("u", "p"))
+        exchange = exchange_with(server.url, auth=requests.auth.HTTPDigestAuth("u", SECRET))
         assert exchange.open().status_code == 200
         assert exchange.read() == b"data: in\n\n"
         exchange.abort()
@@ -263,13 +273,13 @@ def test_the_endless_body_of_a_digest_challenge_is_not_read(framing):
             connection.send(b"x" * 65536)
 
     with SSEServer(challenge, respond(HEAD + b"data: in\n\n")) as server:
-        exchange = exchange_with(server.url, auth=requests.auth.HTTPDigestAuth("u", "p"))
+        exchange = exchange_with(server.url, auth=requests.auth.HTTPDigestAuth("u", SECRET))
         assert exchange.open().status_code == 200
         assert exchange.read() == b"data: in\n\n"
         exchange.abort()
 
 
-@pytest.mark.parametrize("auth", [None, requests.auth.HTTPDigestAuth("u", "p"), lambda r: r])
+@pytest.mark.parametrize("auth", [None, requests.auth.HTTPDigestAuth("u", SECRET), lambda r: r])
 def test_a_401_that_is_held_open_is_not_waited_for(auth):
     with SSEServer(respond(b"HTTP/1.1 401 No\r\n\r\n", then="hold")) as server:
         exchange = exchange_with(server.url, auth=auth)
@@ -278,7 +288,7 @@ def test_a_401_that_is_held_open_is_not_waited_for(auth):
         exchange.abort()
 
 
-@pytest.mark.parametrize("auth", [None, requests.auth.HTTPDigestAuth("u", "p")])
+@pytest.mark.parametrize("auth", [None, requests.auth.HTTPDigestAuth("u", SECRET)])
 def test_the_body_of_a_401_is_kept(auth):
     with SSEServer(status("401 No", body=b"why")) as server:
         exchange = exchange_with(server.url, auth=auth)
@@ -290,7 +300,7 @@ def test_the_body_of_a_401_is_kept(auth):
 
 def test_a_token_with_a_line_end_is_refused_without_being_shown():
     def authorize(request):
-        request.headers["Authorization"] = "Bearer secret\n"
+        request.headers["Authorization"] = f"Bearer {SECRET}\n"
         return request
 
     with SSEServer(respond(HEAD)) as server:
@@ -305,7 +315,7 @@ def test_a_token_with_a_line_end_is_refused_without_being_shown():
 def test_a_session_that_overrides_request_to_add_a_token_works():
     class TokenSession(requests.Session):
         def request(self, method, url, **kwargs):
-            kwargs["headers"] = {**kwargs["headers"], "Authorization": "Bearer own"}
+            kwargs["headers"] = {**kwargs["headers"], "Authorization": f"Bearer own{SECRET}"}
             return super().request(method, url, **kwargs)
 
     with TokenSession() as session, SSEServer(respond(HEAD)) as server:
@@ -313,7 +323,7 @@ def test_a_session_that_overrides_request_to_add_a_token_works():
         exchange.open("7")
         exchange.abort()
         request = server.wait_for_request()
-    assert request.header("Authorization") == "Bearer own"
+    assert request.header("Authorization") == f"Bearer own{SECRET}"
     assert request.header("Last-Event-ID") == "7"
 
 
@@ -321,14 +331,14 @@ def test_cookies_are_kept_across_exchanges():
     with SSEServer(
         respond(HEAD.replace(b"\r\n\r\n", b"\r\nSet-Cookie: sid=1; Path=/\r\n\r\n"))
     ) as server:
-        transport = Transport(server.url, options={"cookies": {"mine": "2"}})
+        transport = Transport(server.url, options={"cookies": {"mine": SECRET}})
         for _ in range(2):
             exchange = transport.exchange()
             exchange.open()
             exchange.abort()
         first, second = (request.header("Cookie") for request in server.requests)
-    assert first == "mine=2"
-    assert sorted(second.split("; ")) == ["mine=2", "sid=1"]
+    assert first == f"mine={SECRET}"
+    assert sorted(second.split("; ")) == [f"mine={SECRET}", "sid=1"]
 
 
 # --- Proxies ---
@@ -336,7 +346,7 @@ def test_cookies_are_kept_across_exchanges():
 
 def test_a_proxy_of_the_environment_is_used_and_the_exchange_can_be_aborted(monkeypatch):
     with SSEServer(respond(HEAD, then="hold")) as proxy:
-        monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//u:p@"))
+        monkeypatch.setenv("http_proxy", proxy.url.replace("//", f"//u:{SECRET}@"))
         opened = Opened(exchange_with("http://some.host:81/path?q"))
         opened.wait_for(b"<open>")
         opened.exchange.abort()
@@ -345,7 +355,7 @@ def test_a_proxy_of_the_environment_is_used_and_the_exchange_can_be_aborted(monk
         assert proxy.connections[0].gone.wait(LIMIT)
     assert isinstance(opened.error, Aborted)
     assert request.target == "http://some.host:81/path?q"
-    assert request.header("Proxy-Authorization") == "Basic dTpw"
+    assert request.header("Proxy-Authorization") == requests.auth._basic_auth_str("u", SECRET)
 
 
 def test_no_proxy_is_obeyed(monkeypatch):
@@ -386,8 +396,8 @@ def redirect(target, line="302 Found", *headers):
 
 
 SECRETS = {
-    "headers": {"X-Api-Key": "secret", "Authorization": "Bearer secret", "User-Agent": "secret"},
-    "cookies": {"session": "secret"},
+    "headers": {"X-Api-Key": SECRET, "Authorization": f"Bearer {SECRET}", "User-Agent": SECRET},
+    "cookies": {"session": SECRET},
 }
 
 
@@ -398,9 +408,9 @@ def test_a_redirect_on_the_same_origin_keeps_everything(netrc):
         exchange.abort()
         request = server.requests[1]
     assert request.target == "/there"
-    assert request.header("X-Api-Key") == "secret"
-    assert request.header("Authorization") == "Bearer secret"
-    assert request.header("Cookie") == "session=secret"
+    assert request.header("X-Api-Key") == SECRET
+    assert request.header("Authorization") == f"Bearer {SECRET}"
+    assert request.header("Cookie") == f"session={SECRET}"
     assert request.header("Last-Event-ID") == "7"
 
 
@@ -425,13 +435,13 @@ def test_neither_does_a_session_of_the_callers_give_its_own_away():
         SSEServer(respond(HEAD)) as there,
         SSEServer(redirect(there.url)) as here,
     ):
-        session.headers["X-Api-Key"] = "secret"
-        session.auth = ("secret", "secret")
-        session.cookies.set("sid", "secret", domain="127.0.0.1")
+        session.headers["X-Api-Key"] = SECRET
+        session.auth = (SECRET, SECRET)
+        session.cookies.set("sid", SECRET, domain="127.0.0.1")
         exchange = exchange_with(here.url, session)
         exchange.open()
         exchange.abort()
-        assert "sid=secret" in here.requests[0].header("Cookie")
+        assert f"sid={SECRET}" in here.requests[0].header("Cookie")
         request = there.requests[0]
     assert "secret" not in repr(request)
     assert request.header("Authorization") is None
@@ -445,7 +455,7 @@ def test_what_was_dropped_does_not_come_back_further_on():
     ):
         servers[:] = home, away
         with requests.Session() as session:
-            session.cookies.set("sid", "secret", domain="127.0.0.1")
+            session.cookies.set("sid", SECRET, domain="127.0.0.1")
             exchange = exchange_with(home.url, session, **SECRETS)
             exchange.open()
             exchange.abort()
@@ -457,7 +467,7 @@ def test_what_was_dropped_does_not_come_back_further_on():
 def test_digest_credentials_do_not_answer_another_origins_challenge():
     challenge = status("401 No", 'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"')
     with SSEServer(challenge) as there, SSEServer(redirect(there.url)) as here:
-        exchange = exchange_with(here.url, auth=requests.auth.HTTPDigestAuth("secret", "p"))
+        exchange = exchange_with(here.url, auth=requests.auth.HTTPDigestAuth(SECRET, "p"))
         assert exchange.open().status_code == 401
         exchange.abort()
         assert [request.header("Authorization") for request in there.requests] == [None]
@@ -465,7 +475,7 @@ def test_digest_credentials_do_not_answer_another_origins_challenge():
 
 def test_netrc_may_have_credentials_for_the_new_origin(netrc):
     with SSEServer(respond(HEAD)) as there, SSEServer(redirect(there.url)) as here:
-        exchange = exchange_with(here.url, headers={"Authorization": "Bearer secret"})
+        exchange = exchange_with(here.url, headers={"Authorization": f"Bearer {SECRET}"})
         exchange.open()
         exchange.abort()
         assert there.requests[0].header("Authorization") == FROM_NETRC
@@ -524,7 +534,7 @@ def test_redirects_are_not_followed_if_the_caller_says_so():
 
 
 def test_a_redirect_to_a_scheme_that_cannot_be_fetched_fails():
-    with SSEServer(redirect("ftp://u:secret@host/?secret")) as server:
+    with SSEServer(redirect(f"ftp://u:{SECRET}@host/?{QUERY_SECRET}")) as server:
         exchange = exchange_with(server.url)
         with pytest.raises(requests.ConnectionError, match="'ftp://host/'") as caught:
             exchange.open()
@@ -795,11 +805,11 @@ def test_the_next_address_of_a_host_is_tried_when_one_refuses(monkeypatch):
 @pytest.mark.parametrize(
     "url",
     [
-        "http://user:secret@127.0.0.1:{port}/path?key=secret",
-        "https://user:secret@127.0.0.1:{port}/path?key=secret",
-        "http://user:secret@no-such-host.invalid/path?key=secret",
-        "ftp://user:secret@host/path?key=secret",
-        "mailto:a?secret",
+        f"http://user:{SECRET}@127.0.0.1:{{port}}/path?key={QUERY_SECRET}",
+        f"https://user:{SECRET}@127.0.0.1:{{port}}/path?key={QUERY_SECRET}",
+        f"http://user:{SECRET}@no-such-host.invalid/path?key={QUERY_SECRET}",
+        f"ftp://user:{SECRET}@host/path?key={QUERY_SECRET}",
+        f"mailto:a?{QUERY_SECRET}",
     ],
 )
 def test_the_text_of_an_error_holds_neither_credentials_nor_the_query(url):

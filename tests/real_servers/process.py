@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ..support import LIMIT, wait_until
+from tests.support import LIMIT, wait_until
 
 HERE = Path(__file__).parent
 
