@@ -37,6 +37,7 @@ from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .errors import Aborted
+from .forking import no_fork
 from .response import Response
 
 KEEP_ALIVE: Final = [
@@ -111,12 +112,16 @@ class Sockets:
 
     def release(self) -> None:
         """Close the duplicates: the exchange is over, and its connections are being closed."""
-        with self._lock:
+        with no_fork, self._lock:
             while self._duplicates:
                 self._duplicates.pop()[0].close()
 
     def __del__(self) -> None:
         self.release()  # a stream that was dropped on a session of the caller's
+
+    def renew_lock(self) -> None:
+        """There are no other threads any more: one that held the lock will not let go."""
+        self._lock = threading.RLock()
 
     def disown(self) -> None:
         """In the child of a fork: let go of the parent's sockets and leave them as they are.
@@ -124,8 +129,10 @@ class Sockets:
         Their numbers stay taken, by what says that the stream has ended: objects of
         the parent's threads are left that may yet close them.
         """
-        self._lock = threading.RLock()  # a thread that is not here may hold the former
+        self.renew_lock()
         self._shut_down = True
+        if self._answer is not None:  # a signal handler forked, in the thread that waits
+            self._answer.put(Aborted("aborted"))
         while self._duplicates:
             duplicate, number = self._duplicates.pop()
             with duplicate, contextlib.suppress(OSError):  # the number is free, it is
@@ -142,8 +149,20 @@ class Sockets:
             while len(self._duplicates) > 1:
                 self._duplicates.pop(0)[0].close()
 
+    def new_socket(self, family: int, kind: int, protocol: int) -> socket.socket:
+        """Return a new socket, of which a duplicate is taken."""
+        with no_fork:  # else a child would have a socket that nobody knows of
+            sock = socket.socket(family, kind, protocol)
+            try:
+                with self._lock:
+                    self._duplicates.append((sock.dup(), sock.fileno()))
+            except BaseException:  # no descriptor is left, or Ctrl-C
+                sock.close()
+                raise
+        return sock
+
     def connect(self, sock: socket.socket, address: Any, timeout: float | None) -> None:
-        """Connect `sock`, of which a duplicate is taken; leave it with this timeout.
+        """Connect a `new_socket()`; leave it with this timeout.
 
         It begins under the lock, for a socket that has not begun to connect cannot be shut
         down, and nothing would end what began after that.
@@ -160,7 +179,6 @@ class Sockets:
                     sock.connect(address)
                 except BlockingIOError:
                     is_under_way = True
-                self._duplicates.append((sock.dup(), sock.fileno()))
             if self._shut_down:  # also by a signal handler, meanwhile
                 raise Aborted("aborted")
         if is_under_way:
@@ -273,7 +291,7 @@ class _AbortableConnection(HTTPConnection):
         for family, kind, protocol, _, address in sockets.look_up(host, self.port, self.timeout):
             sock = None
             try:
-                sock = socket.socket(family, kind, protocol)
+                sock = sockets.new_socket(family, kind, protocol)
                 for option in self.socket_options or []:
                     sock.setsockopt(*option)
                 set_keep_alive(sock)
@@ -282,6 +300,10 @@ class _AbortableConnection(HTTPConnection):
                 failure = error
                 if sock is not None:
                     sock.close()
+            except BaseException:  # Ctrl-C, say
+                if sock is not None:
+                    sock.close()
+                raise
             else:
                 return sock
         raise failure

@@ -6,10 +6,16 @@ there for ever, and the sockets are the parent's, whose bytes nobody else must t
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import weakref
-from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
+
+no_fork: Final = threading.RLock()
+"""Held while something is made or given up that a child must not inherit half-way.
+
+Re-entrant for a signal handler that forks, or closes."""
 
 
 class _Inherited(Protocol):
@@ -20,6 +26,8 @@ class _Inherited(Protocol):
         """
 
 
+logger = logging.getLogger(__name__)
+
 _inherited: weakref.WeakSet[_Inherited] = weakref.WeakSet()
 
 
@@ -28,15 +36,16 @@ def tell_in_child(inherited: _Inherited) -> None:
     _inherited.add(inherited)
 
 
-def run_in_child(function: Callable[[], None]) -> None:
-    """Have a function called in the child of each fork."""
-    if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
-        os.register_at_fork(after_in_child=function)
-
-
 def _tell() -> None:
+    no_fork.release()
     for inherited in list(_inherited):
-        inherited._after_fork()  # noqa: SLF001 - it is for here
+        try:
+            inherited._after_fork()  # noqa: SLF001 - it is for here
+        except Exception:  # the others are to be told all the same
+            logger.exception("%r: after a fork", inherited)
 
 
-run_in_child(_tell)
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
+    os.register_at_fork(
+        before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=_tell
+    )

@@ -202,6 +202,11 @@ class Handover(Generic[Entry]):
         self._closed = True
         self._go_on.set()
 
+    def disown(self) -> None:
+        """In the child of a fork: be closed."""
+        self._lock = threading.Lock()  # a thread that is not here may hold the former
+        self.close()
+
     def fail(self, reason: str, error: BaseException | None) -> None:
         """Close the source: its handlers can be run no more."""
         fail = self._fail()

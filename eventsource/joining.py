@@ -1,52 +1,71 @@
-"""Joining threads that may join each other."""
+"""Threads that may be joined by each other, and again after Ctrl-C."""
 
 from __future__ import annotations
 
+import sys
 import threading
 
-from .forking import run_in_child
+from .forking import no_fork
+from .wakeup import Wakeup
 
-# Guards the next; re-entrant for a signal handler that joins. Held for look-ups only.
-_lock = threading.RLock()
-_waits_for: dict[threading.Thread, threading.Thread] = {}
-
-
-def _after_fork() -> None:
-    global _lock  # noqa: PLW0603 - a thread that is not here may hold the former
-    _lock = threading.RLock()
-    _waits_for.clear()
+# Guarded by `no_fork`, which is never left held in a child; for look-ups only.
+_waits_for: dict[threading.Thread, Joinable] = {}
 
 
-run_in_child(_after_fork)
+class Joinable(threading.Thread):
+    """A thread whose end can be waited for.
 
-
-def join(thread: threading.Thread, timeout: float | None) -> bool:
-    """Wait until a thread has ended, unless it waits for the present one in here.
-
-    Two handlers that join each other's source, also by way of others, would never go on.
-
-    Args:
-        thread: the thread.
-        timeout: seconds to wait at the most; None: as long as it takes.
-
-    Returns:
-        Whether it has ended. False at once if it waits for this one, or is it.
+    `Thread.join` of Python 3.12 and earlier takes the thread for ended once it has been
+    interrupted. And two handlers that join each other's source, also by way of others, would
+    never go on.
     """
-    current = threading.current_thread()
-    with _lock:
-        other: threading.Thread | None = thread
-        while other is not None:
-            if other is current:
-                return False
-            other = _waits_for.get(other)
-        interrupted = _waits_for.get(current)  # a join that this one has a signal handler in
-        _waits_for[current] = thread
-    try:
-        thread.join(timeout)
-    finally:
-        with _lock:
-            if interrupted is None:
-                del _waits_for[current]
-            else:
-                _waits_for[current] = interrupted
-    return not thread.is_alive()
+
+    _has_ended = False
+    _waiting: tuple[Wakeup, ...] = ()
+
+    def run(self) -> None:
+        """Do what there is to do, then tell those who wait."""
+        try:
+            super().run()
+        finally:
+            with no_fork:
+                self._has_ended = True
+                waiting = self._waiting
+            for wakeup in waiting:
+                wakeup.set()
+
+    def wait_for_end(self, timeout: float | None) -> bool:
+        """Wait until it has ended, unless it waits for the present thread in here.
+
+        Args:
+            timeout: seconds to wait at the most; None: as long as it takes.
+
+        Returns:
+            Whether it has ended. False at once if it waits for this thread, or is it.
+        """
+        if sys.is_finalizing() or not self.is_alive():  # in the child of a fork, for one
+            return True
+        current = threading.current_thread()
+        wakeup = Wakeup()
+        with no_fork:
+            other: threading.Thread | None = self
+            while other is not None:
+                if other is current:
+                    return False
+                other = _waits_for.get(other)
+            interrupted = _waits_for.get(current)  # a join that this one has a signal handler in
+            _waits_for[current] = self
+            self._waiting += (wakeup,)
+        try:
+            if not self._has_ended:
+                wakeup.wait(timeout)
+        finally:
+            with no_fork:
+                self._waiting = tuple(each for each in self._waiting if each is not wakeup)
+                if interrupted is None:
+                    del _waits_for[current]
+                else:
+                    _waits_for[current] = interrupted
+        if self._has_ended:
+            self.join()  # it is on its last lines
+        return self._has_ended

@@ -26,7 +26,7 @@ from .events import Comment, ErrorEvent, MessageEvent, ReadyState
 from .forking import tell_in_child
 from .handlers import Handler, check_handler
 from .handover import Dispatch, Handover
-from .joining import join
+from .joining import Joinable
 from .listeners import Listeners
 from .parser import MAX_EVENT_SIZE
 from .reconnect import DEFAULT_POLICY, ReconnectPolicy, check_number, check_whole_number
@@ -195,7 +195,7 @@ class EventSource(Listeners):
         self._last_event_id = last_event_id  # written where the handlers run
         self._failure: Exception | None = None  # what else than the stream's end closed it
         self._start_lock = threading.RLock()  # guards the next
-        self._thread: threading.Thread | None = None
+        self._thread: Joinable | None = None
         if on_comment is not None:
             check_handler("comment", on_comment, on_event_loop=self.on_event_loop)
             self._has_listened.open()
@@ -255,12 +255,10 @@ class EventSource(Listeners):
                 return
             name = f"eventsource {redact(self.url)}"
             if self._handover is None:
-                thread = threading.Thread(target=self._run, name=name, daemon=True)
+                thread = Joinable(target=self._run, name=name, daemon=True)
             else:
                 arguments = (self._stream, self._has_listened, self._handover)
-                thread = threading.Thread(
-                    target=_read_ahead, args=arguments, name=name, daemon=True
-                )
+                thread = Joinable(target=_read_ahead, args=arguments, name=name, daemon=True)
             self._thread = thread
             try:
                 thread.start()
@@ -302,7 +300,7 @@ class EventSource(Listeners):
         self._start_lock = threading.RLock()
         self._closed = True
         if self._handover is not None:
-            self._handover.close()
+            self._handover.disown()
             _running.discard(self)
 
     def join(self, timeout: float | None = None) -> bool:
@@ -333,7 +331,7 @@ class EventSource(Listeners):
         handover = self._handover
         if handover is not None and not self._closed and handover.waits_for_this_thread():
             return False
-        return join(thread, timeout)
+        return thread.wait_for_end(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -386,7 +384,10 @@ class EventSource(Listeners):
             else:  # an exit, or no exception at all
                 self._failure = EventSourceError(f"closed by {reason}")
                 self._failure.__cause__ = error
-            logger.error("%r: closed by %s", self, reason, exc_info=error)
+            # At the end of the program its pools are shut down: no news, and none of its faults.
+            ending = getattr(threading, "_SHUTTING_DOWN", False)
+            level = logging.DEBUG if ending else logging.ERROR
+            logger.log(level, "%r: closed by %s", self, reason, exc_info=error)
             if self._is_kept():
                 _failed.add(self)
         self.close()

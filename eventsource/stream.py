@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -206,6 +207,8 @@ class EventStream(AsyncIteration[Item]):
         Never waits and never raises; a second call does nothing. Nothing is yielded
         after it has returned, not even what has arrived already.
         """
+        if sys.is_finalizing():  # by `__del__`: the threads are no more
+            self._renew_locks()
         with self._lock:
             self._closed = True
             self._become(ReadyState.CLOSED)
@@ -250,10 +253,16 @@ class EventStream(AsyncIteration[Item]):
 
     def _after_fork(self) -> None:
         """In the child of a fork: be closed. The connection and its thread are the parent's."""
-        self._lock = threading.RLock()  # a thread that is not here may hold the former
+        self._renew_locks()
         if self._exchange is not None:
             self._exchange.disown()
         self.close()
+
+    def _renew_locks(self) -> None:
+        """There are no other threads any more: one that held a lock will not let go."""
+        self._lock = threading.RLock()
+        if self._exchange is not None:
+            self._exchange.renew_locks()
 
     def _become(self, state: ReadyState) -> bool:
         """Enter `state` unless closed; say whether the stream is in it now."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import netrc  # noqa: F401 - else requests would, in a thread, and a fork keep it locked
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -381,9 +382,14 @@ class Exchange:
             if not self._inside:
                 self._release()
 
+    def renew_locks(self) -> None:
+        """There are no other threads any more: one that held a lock will not let go."""
+        self._lock = threading.RLock()
+        self._sockets.renew_lock()
+
     def disown(self) -> None:
         """In the child of a fork: be aborted, without a trace in the parent's exchange."""
-        self._lock = threading.RLock()  # a thread that is not here may hold the former
+        self.renew_locks()
         self._aborted = self._released = True
         self._sockets.disown()
 
@@ -428,7 +434,7 @@ class Exchange:
         if self._released:
             return
         self._released = True
-        steps: list[Callable[[], object]] = [self._sockets.release]
+        steps: list[Callable[[], object]] = []
         if self._watchdog is not None:
             steps.append(self._watchdog.set)
         if self._response is not None:
@@ -436,6 +442,7 @@ class Exchange:
             steps += [self._response.raw.close, self._response.close]
         if self._transport.owns_session:
             steps.append(self._transport.session.close)
+        steps.append(self._sockets.release)  # the last: by them a fork finds the others
         for step in steps:
             try:
                 step()
