@@ -176,13 +176,19 @@ def _check_timeout(timeout: Any) -> None:
             raise ValueError(f"must be at most {threading.TIMEOUT_MAX}, not {seconds!r}")
 
 
-def with_read_timeout(timeout: Any, seconds: float) -> Any:
-    """Return `timeout`, in any of its forms, with a limit to read if it has none."""
-    if timeout is None:
-        return (None, seconds)
-    if isinstance(timeout, tuple) and timeout[1] is None:
-        return (timeout[0], seconds)
-    return timeout
+def at_most(timeout: Any, seconds: float) -> tuple[float, float]:
+    """Return `timeout`, in any of its forms, with neither of its parts longer than that."""
+    if isinstance(timeout, urllib3.Timeout):
+        timeout = timeout.clone()
+        timeout.start_connect()  # else it refuses to tell the next but one
+        parts = [
+            urllib3.Timeout.resolve_default_timeout(part)
+            for part in (timeout.connect_timeout, timeout.read_timeout)
+        ]
+    else:
+        parts = [*timeout] if isinstance(timeout, tuple) else [timeout, timeout]
+    connect, read = (seconds if part is None else min(part, seconds) for part in parts)
+    return connect, read
 
 
 def check_last_event_id(name: str, value: object) -> None:

@@ -112,12 +112,13 @@ class Sockets:
 
     def release(self) -> None:
         """Close the duplicates: the exchange is over, and its connections are being closed."""
-        with no_fork, self._lock:
+        with no_fork(), self._lock:
             while self._duplicates:
                 self._duplicates.pop()[0].close()
 
     def __del__(self) -> None:
-        self.release()  # a stream that was dropped on a session of the caller's
+        for duplicate, _ in self._duplicates:  # of a stream dropped on a session of the caller's
+            duplicate.close()
 
     def renew_lock(self) -> None:
         """There are no other threads any more: one that held the lock will not let go."""
@@ -151,7 +152,7 @@ class Sockets:
 
     def new_socket(self, family: int, kind: int, protocol: int) -> socket.socket:
         """Return a new socket, of which a duplicate is taken."""
-        with no_fork:  # else a child would have a socket that nobody knows of
+        with no_fork():  # else a child would have a socket that nobody knows of
             sock = socket.socket(family, kind, protocol)
             try:
                 with self._lock:
@@ -406,9 +407,24 @@ class _Adapter(HTTPAdapter):
         super().close()
 
 
+MAX_COOKIES: Final = 100
+"""Cookies that a session of ours keeps: twice what RFC 6265, 6.1, asks for of one host."""
+
+
+class _CookieJar(requests.cookies.RequestsCookieJar):
+    """A jar that no server can fill: the oldest go."""
+
+    def set_cookie(self, cookie: Any, *args: Any, **kwargs: Any) -> None:
+        super().set_cookie(cookie, *args, **kwargs)
+        while len(self) > MAX_COOKIES:
+            oldest = next(iter(self))
+            self.clear(oldest.domain, oldest.path, oldest.name)
+
+
 def new_session() -> requests.Session:
     """A session whose exchanges can be aborted in every phase."""
     session = requests.Session()
+    session.cookies = _CookieJar()
     adapter = _Adapter()
     session.mount("https://", adapter)
     session.mount("http://", adapter)

@@ -14,10 +14,7 @@ from typing import Any, Final
 import requests
 import urllib3
 
-from .urls import redact_text
-
-MAX_TEXT: Final = 500
-"""Characters of an error's text that are quoted at the most: a server may have made it."""
+from .urls import brief, redact_text
 
 
 class EventSourceError(requests.RequestException):
@@ -69,7 +66,7 @@ class UnexpectedContentType(EventSourceError):
 
     def __init__(self, response: requests.Response) -> None:
         self.content_type: str = response.headers.get("Content-Type", "")
-        shown = self.content_type.partition(";")[0][:MAX_TEXT]
+        shown = brief(self.content_type.partition(";")[0])
         super().__init__(
             f"the response's content type is {shown!r}, not 'text/event-stream'",
             response=response,
@@ -140,7 +137,7 @@ def describe(error: BaseException) -> BaseException:
         if type(error) in _TEXTS and "SOCKS" not in str(error):
             text = _TEXTS[type(error)]  # and not its own, which quotes a token or a URL
             return type(error)(text, request=error.request, response=error.response)
-        text = _plain_text(reason) if isinstance(reason, Exception) else _clean(error)
+        text = _plain_text(reason) if isinstance(reason, Exception) else redact_text(str(error))
         return type(error)(text, request=error.request, response=error.response)
     return error
 
@@ -175,11 +172,7 @@ def _plain_text(error: BaseException) -> str:
         return "the answer is not HTTP"  # an echo of what was sent, perhaps
     if isinstance(error, urllib3.exceptions.DecodeError) and len(error.args) > 1:
         return f"the body cannot be decompressed: {error.args[1]}"  # args[0] quotes the server
-    return _clean(error)
-
-
-def _clean(error: BaseException) -> str:
-    return redact_text(str(error))[:MAX_TEXT]
+    return redact_text(str(error))
 
 
 FUTILE: Final = (
@@ -198,4 +191,4 @@ def summary(error: Exception) -> str:
     only the kind is told: its text may hold anything.
     """
     kind = type(error).__name__
-    return f"{kind}: {error}" if isinstance(error, requests.RequestException) else kind
+    return brief(f"{kind}: {error}") if isinstance(error, requests.RequestException) else kind

@@ -6,16 +6,14 @@ there for ever, and the sockets are the parent's, whose bytes nobody else must t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Final, Protocol
-
-no_fork: Final = threading.RLock()
-"""Held while something is made or given up that a child must not inherit half-way.
-
-Re-entrant for a signal handler that forks, or closes."""
 
 
 class _Inherited(Protocol):
@@ -28,6 +26,7 @@ class _Inherited(Protocol):
 
 logger = logging.getLogger(__name__)
 
+_lock: Final = threading.RLock()  # re-entrant for a signal handler that forks, or closes
 _inherited: weakref.WeakSet[_Inherited] = weakref.WeakSet()
 
 
@@ -36,8 +35,18 @@ def tell_in_child(inherited: _Inherited) -> None:
     _inherited.add(inherited)
 
 
+@contextlib.contextmanager
+def no_fork() -> Iterator[None]:
+    """Guard what must not be inherited half-way. One thread at a time, and briefly."""
+    if sys.is_finalizing():  # a thread that is no more may have the lock
+        yield
+        return
+    with _lock:
+        yield
+
+
 def _tell() -> None:
-    no_fork.release()
+    _lock.release()
     for inherited in list(_inherited):
         try:
             inherited._after_fork()  # noqa: SLF001 - it is for here
@@ -46,6 +55,4 @@ def _tell() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
-    os.register_at_fork(
-        before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=_tell
-    )
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_tell)

@@ -8,7 +8,7 @@ import threading
 from .forking import no_fork
 from .wakeup import Wakeup
 
-# Guarded by `no_fork`, which is never left held in a child; for look-ups only.
+# Guarded by `no_fork()`, so that it is whole in a child.
 _waits_for: dict[threading.Thread, Joinable] = {}
 
 
@@ -28,7 +28,7 @@ class Joinable(threading.Thread):
         try:
             super().run()
         finally:
-            with no_fork:
+            with no_fork():
                 self._has_ended = True
                 waiting = self._waiting
             for wakeup in waiting:
@@ -47,7 +47,7 @@ class Joinable(threading.Thread):
             return True
         current = threading.current_thread()
         wakeup = Wakeup()
-        with no_fork:
+        with no_fork():
             other: threading.Thread | None = self
             while other is not None:
                 if other is current:
@@ -60,7 +60,7 @@ class Joinable(threading.Thread):
             if not self._has_ended:
                 wakeup.wait(timeout)
         finally:
-            with no_fork:
+            with no_fork():
                 self._waiting = tuple(each for each in self._waiting if each is not wakeup)
                 if interrupted is None:
                     del _waits_for[current]

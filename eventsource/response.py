@@ -18,6 +18,9 @@ import re
 import ssl
 from typing import Any, Final
 
+import urllib3
+from urllib3.exceptions import DecodeError
+from urllib3.response import ContentDecoder, DeflateDecoder
 from urllib3.util.wait import wait_for_read
 
 from .errors import HeadTooLarge
@@ -28,6 +31,8 @@ costs apart from its bytes is then shared by enough of them."""
 MAX_HEAD_SIZE: Final = 256 * 1024
 """Bytes of a response's status line and header fields, interim responses (1xx) included:
 as much as browsers take. A line may have a fourth of it, which is http.client's limit."""
+MAX_COOKIE_SIZE: Final = 4096
+"""Characters of a `Set-Cookie` field: what RFC 6265, 6.1, asks of a client at the least."""
 MAX_FIELDS: Final = 100
 """Header fields of a response: http.client's limit."""
 MAX_KNOWN_FRAMES: Final = 4096
@@ -182,6 +187,7 @@ class Response(http.client.HTTPResponse):
             # URL, its query, and the fields that follow, cookies too.
             self.headers.defects.clear()
             self.headers.set_payload("")
+            self._drop_large_cookies()
         except http.client.HTTPException as error:
             if type(error) is http.client.HTTPException:  # its only complaint without a name
                 raise HeadTooLarge(MAX_FIELDS + 1, MAX_FIELDS, "fields") from None
@@ -189,6 +195,22 @@ class Response(http.client.HTTPResponse):
         finally:
             if self.fp is not None:  # else begin() has closed it
                 self.fp = self._incoming  # type: ignore[assignment]
+
+    def _drop_large_cookies(self) -> None:
+        # The standard library's jar reads any number of digits, and prints its failure.
+        cookies = self.headers.get_all("Set-Cookie", [])
+        if any(len(cookie) > MAX_COOKIE_SIZE for cookie in cookies):
+            del self.headers["Set-Cookie"]
+            for cookie in cookies:
+                if len(cookie) <= MAX_COOKIE_SIZE:
+                    self.headers.add_header("Set-Cookie", cookie)
+
+    def _read_and_discard_trailer(self) -> None:
+        self.fp = _HeadReader(self._incoming, may_end=True)  # type: ignore[assignment]
+        try:
+            super()._read_and_discard_trailer()  # type: ignore[misc]
+        finally:
+            self.fp = self._incoming  # type: ignore[assignment]
 
     def read1(self, n: int = -1) -> bytes:
         """Return what has arrived of the body; wait if nothing has.
@@ -277,20 +299,61 @@ def _size_from(frame: bytes) -> int:
     return size
 
 
-class _HeadReader:
-    """The file under a response while its head is read, also that of a proxy's answer."""
+class _Deflate(DeflateDecoder):
+    """urllib3's, which keeps all input until there is output: for ever, of empty blocks.
 
-    def __init__(self, fp: Incoming) -> None:
+    It is kept to be read again without a zlib header; two bytes are enough to tell.
+    """
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        result = super().decompress(data, max_length)
+        if self._first_try and len(self._first_try_data) >= 2:
+            self._first_try = False
+            self._first_try_data = b""
+        return result
+
+
+class _Refusal(ContentDecoder):
+    """Of a coding over a coding: urllib3 keeps all that is between them."""
+
+    has_unconsumed_tail = False
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:  # noqa: ARG002
+        raise DecodeError("refused", "there is more than one content coding")
+
+    def flush(self) -> bytes:
+        return b""
+
+
+def bound_decoding(response: urllib3.BaseHTTPResponse) -> None:
+    """See to it that to decompress the body takes no more memory than what is read of it."""
+    coding = response.headers.get("Content-Encoding", "").lower()
+    if "," in coding:
+        response._decoder = _Refusal()  # noqa: SLF001 - urllib3 makes one if there is none
+    elif coding == "deflate":
+        response._decoder = _Deflate()  # noqa: SLF001
+
+
+class _HeadReader:
+    """The file under a response while its fields are read, also those of a proxy's answer.
+
+    Args:
+        fp: the file under this one.
+        may_end: with the connection, as trailers may.
+    """
+
+    def __init__(self, fp: Incoming, *, may_end: bool = False) -> None:
         self._fp = fp
+        self._may_end = may_end
         self._size = 0
 
     def readline(self, limit: int) -> bytes:
         line = self._fp.readline(limit)
         self._size += len(line)
         for size, most in ((len(line), limit - 1), (self._size, MAX_HEAD_SIZE)):
-            if size > most:
+            if size > most and not (self._may_end and most < MAX_HEAD_SIZE):
                 raise HeadTooLarge(size, most)
-        if not line.endswith(b"\n"):
+        if not line.endswith(b"\n") and not self._may_end:
             raise http.client.RemoteDisconnected("the connection ended within the response's head")
         return line
 

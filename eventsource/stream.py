@@ -377,26 +377,32 @@ class EventStream(AsyncIteration[Item]):
         try:
             if self._parser.error is not None:
                 return self._lost(exchange, self._parser.error)
-            chunk = exchange.read() if self._event_timeout is None else self._read_in_time(exchange)
-            if not chunk:
-                return self._lost(exchange, StreamEnded("the server ended the stream"))
-            return self._parse(chunk)
+            if self._event_timeout is not None:
+                return self._read_in_time(exchange, self._event_timeout)
+            return self._parse(exchange.read())
         except Exception as error:
             return self._lost(exchange, error)
 
-    def _read_in_time(self, exchange: Exchange) -> bytes:
+    def _read_in_time(self, exchange: Exchange, limit: float) -> list[Item]:
+        if self._quiet >= limit:  # though something came each time
+            raise EventTimeout("no message in time")
         self._limit(exchange)
         started = time.monotonic()
         chunk = exchange.read()
         exchange.limit(math.inf)
-        self._quiet += time.monotonic() - started
-        return chunk
+        arrived = time.monotonic()
+        self._quiet += arrived - started
+        items = self._parse(chunk)  # a message begins the count anew
+        self._quiet += time.monotonic() - arrived
+        return items
 
     def _limit(self, exchange: Exchange) -> None:
         if self._event_timeout is not None:
             exchange.limit(self._event_timeout - self._quiet)
 
     def _parse(self, chunk: bytes) -> list[Item]:
+        if not chunk:
+            raise StreamEnded("the server ended the stream")
         parser = self._parser
         items: list[Item] = []
         if self._comments:

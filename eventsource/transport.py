@@ -30,14 +30,14 @@ from urllib3.exceptions import LocationParseError
 from .arguments import (
     DEFAULT_TIMEOUT,
     ReplayableBody,
+    at_most,
     check_headers,
     check_options,
     check_url,
-    with_read_timeout,
 )
 from .connection import Sockets, current_sockets, new_session
 from .errors import Aborted, EventTimeout, describe
-from .response import READ_SIZE, Response
+from .response import READ_SIZE, Response, bound_decoding
 from .urls import origin_of, redact_strictly
 from .wakeup import Wakeup
 
@@ -45,6 +45,8 @@ ERROR_BODY_SIZE: Final = 64 * 1024
 """Bytes kept of the body of a response that is no event stream."""
 ERROR_BODY_TIME: Final = 1.0
 """Seconds spent at the most on reading such a body."""
+MARGIN: Final = 0.5
+"""Seconds that `Exchange.limit`, which tells why, is given to be there first."""
 LATENESS: Final = 0.01
 """Seconds by which a limit may be noticed late, which saves thread switches."""
 
@@ -70,8 +72,7 @@ class Transport:
         method: the request method.
         session: a session of the caller's, or None for one of our own.
         silence: seconds without a byte that end an exchange on a session of the
-            caller's, where `Exchange.limit` cannot end the wait for the headers;
-            unless the options have a timeout to read.
+            caller's, where `Exchange.limit` cannot end the wait for the headers.
         options: further arguments of `requests.Session.request`.
 
     Raises:
@@ -94,7 +95,7 @@ class Transport:
         self.session = new_session() if session is None else session
         self.options = {"timeout": DEFAULT_TIMEOUT, "allow_redirects": True, **options}
         if session is not None and silence is not None:
-            self.options["timeout"] = with_read_timeout(self.options["timeout"], silence)
+            self.options["timeout"] = at_most(self.options["timeout"], silence + MARGIN)
         self._body = ReplayableBody(self.options)
         self.headers: CaseInsensitiveDict[Any] = CaseInsensitiveDict(OWN_HEADERS)
         self.headers.update(self.options.pop("headers", None) or {})
@@ -202,14 +203,17 @@ class Transport:
         headers: dict[str, Any] = {**OWN_HEADERS, "User-Agent": default_user_agent()}
         if request.body is not None and "Content-Type" in request.headers:
             headers["Content-Type"] = request.headers["Content-Type"]
-        bare = requests.Request(
-            request.method,
-            url,
-            headers=headers,
-            data=request.body,
-            auth=get_netrc_auth(url) if self.session.trust_env and not in_the_clear else None,
-            hooks=self.options.get("hooks"),
-        ).prepare()
+        try:
+            bare = requests.Request(
+                request.method,
+                url,
+                headers=headers,
+                data=request.body,
+                auth=get_netrc_auth(url) if self.session.trust_env and not in_the_clear else None,
+                hooks=self.options.get("hooks"),
+            ).prepare()
+        except UnicodeError:  # credentials that the server has put into the URL
+            raise requests.exceptions.InvalidURL("not latin-1") from None
         _finish(bare, last_event_id)
         return bare
 
@@ -231,7 +235,9 @@ def _check_redirect(response: requests.Response, **_: Any) -> None:
     location = response.headers["Location"]
     try:
         # As requests reads it; its own failures are errors of many kinds.
-        urlsplit(urljoin(response.url, location.encode("latin-1").decode())).port  # noqa: B018
+        url = urljoin(response.url, location.encode("latin-1").decode())
+        for form in (url, urlsplit(url).geturl()):  # which may differ before Python 3.13
+            urlsplit(form).port  # noqa: B018
     except ValueError:
         raise _bad_redirect(location) from None
 
@@ -246,6 +252,7 @@ def _bad_redirect(location: str) -> requests.ConnectionError:
 def _bound_challenge(response: requests.Response, **_: Any) -> None:
     # requests' digest authentication, for one, reads the body of a 401 to its end.
     if response.status_code == requests.codes.unauthorized:
+        bound_decoding(response.raw)
         body = b""
         if _has_framing(response):
             body = response.raw.read(ERROR_BODY_SIZE, decode_content=True)
@@ -305,6 +312,7 @@ class Exchange:
                 with contextlib.suppress(OSError, ValueError, AttributeError):  # none below it
                     self._sockets.adopt(self._response.raw.fileno())
             self._sockets.settle()
+            bound_decoding(self._response.raw)
             below = getattr(self._response.raw, "_original_response", None)
             if isinstance(below, Response) and "Content-Encoding" not in self._response.headers:
                 self._chunks = below

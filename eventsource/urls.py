@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
+
+MAX_TEXT: Final = 500
+"""Characters that are shown of what a server says at the most."""
+
+
+def brief(text: str) -> str:
+    """Return `text`, or its beginning if it is long."""
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 
 
 def redact(url: str) -> str:
@@ -17,7 +26,8 @@ def redact(url: str) -> str:
         return redact_strictly(url)
     if not parts.netloc:
         return redact_strictly(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+    parts = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+    return brief(urlunsplit(parts))
 
 
 def redact_strictly(url: str) -> str:
@@ -29,7 +39,7 @@ def redact_strictly(url: str) -> str:
     if at:
         scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/*", before)
         rest = (scheme.group() if scheme else "") + rest
-    return re.split(r"[?#]", rest, maxsplit=1)[0]
+    return brief(re.split(r"[?#]", rest, maxsplit=1)[0])
 
 
 def without_userinfo(url: str) -> str:
@@ -52,6 +62,6 @@ def origin_of(url: str) -> str:
 
 def redact_text(text: str) -> str:
     """Return `text` with the URLs in it redacted."""
-    # The look-behind keeps it linear: of a run of letters only the first may begin a scheme.
-    urls = r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*:[^\s'\"<>]+"
-    return re.sub(urls, lambda match: redact(match.group()), text)
+    # The look-behind keeps it linear: a scheme begins where a run of what may be in one does.
+    urls = r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]++:[^\s'\"<>]+"
+    return brief(re.sub(urls, lambda match: redact(match.group()), text))

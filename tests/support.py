@@ -153,6 +153,6 @@ def port_that_refuses():
 
 def unavailable(reason):
     """Skip the test for want of a toolkit or a screen; where they are required, fail."""
-    if os.environ.get("EVENTSOURCE_WINDOWS") == "required":
+    if os.environ.get("EVENTSOURCE_REQUIRED"):
         pytest.fail(reason)
     pytest.skip(reason)

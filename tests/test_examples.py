@@ -3,7 +3,7 @@
 A window is looked at, photographed and closed by `drive`, in a process of its own, which this
 file is as well: it runs the example's own `main` and adds nothing but a timer.
 
-With EVENTSOURCE_WINDOWS=required a missing toolkit is a failure; with EVENTSOURCE_PICTURES=DIR
+With EVENTSOURCE_REQUIRED=1 a missing toolkit is a failure; with EVENTSOURCE_PICTURES=DIR
 the pictures of the windows are kept there.
 """
 

@@ -11,6 +11,7 @@ import zlib
 import pytest
 import requests
 import trustme
+import urllib3
 
 from eventsource import connection as connection_module
 from eventsource import transport as transport_module
@@ -1020,16 +1021,24 @@ def test_the_silence_of_a_session_of_the_callers_is_limited_if_asked_for():
 
 @pytest.mark.parametrize(
     ("timeout", "expected"),
-    [(None, (None, 7)), ((1, None), (1, 7)), ((1, 2), (1, 2)), (5, 5)],
+    [
+        (None, (7.5, 7.5)),
+        ((1, None), (1, 7.5)),
+        ((1, 2), (1, 2)),
+        (5, (5, 5)),
+        (20, (7.5, 7.5)),
+        (urllib3.Timeout(connect=1, read=20), (1, 7.5)),
+        (urllib3.Timeout(total=3), (3, 3)),
+    ],
 )
-def test_a_read_timeout_of_the_callers_takes_precedence(timeout, expected):
+def test_no_timeout_on_a_session_of_the_callers_is_longer_than_the_silence(timeout, expected):
     with requests.Session() as session:
         transport = Transport(
             "http://host/", session=session, silence=7, options={"timeout": timeout}
         )
-        assert transport.options["timeout"] == expected
+        assert transport.options["timeout"] == pytest.approx(expected, abs=0.1)
         default = Transport("http://host/", session=session, silence=7, options={})
-        assert default.options["timeout"] == (10.0, 7)
+        assert default.options["timeout"] == (7.5, 7.5)
 
 
 def test_an_abort_that_comes_late_does_not_touch_the_session():

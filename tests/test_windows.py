@@ -2,7 +2,7 @@
 
 Each test is a process: a toolkit that crashes takes its process with it, and no process
 can hold two Qts. What it runs stands in `windows/scenarios.py`, with its assertions.
-Without a toolkit or a screen the tests are skipped; with EVENTSOURCE_WINDOWS=required in
+Without a toolkit or a screen the tests are skipped; with EVENTSOURCE_REQUIRED=1 in
 the environment they fail.
 """
 

@@ -1,0 +1,1348 @@
+"""Peers that have gone and streams that only seem alive: keep-alive, `timeout`, `event_timeout`."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gzip
+import io
+import itertools
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from unittest import mock
+
+import pytest
+import requests
+import trustme
+import urllib3
+
+from eventsource import (
+    ErrorEvent,
+    EventSource,
+    EventStream,
+    EventTimeout,
+    MessageEvent,
+    OpenEvent,
+    ReadyState,
+    StreamEnded,
+    connection,
+)
+from eventsource import stream as stream_module
+from eventsource import transport as transport_module
+from eventsource.parser import EventStreamParser
+from eventsource.testing import SSEServer
+
+from .support import (
+    CHUNKED,
+    HEAD,
+    LIMIT,
+    QUICK,
+    Recorder,
+    errors,
+    messages,
+    numbers,
+    opens,
+    port_that_never_answers,
+    record,
+    status,
+    stream,
+    wait_until,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="socket options of Linux")
+
+NEAR, FAR = "192.0.2.1", "192.0.2.2"
+AUTHORITY = trustme.CA()
+GZIPPED = HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+
+
+@pytest.fixture(scope="module")
+def context():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("127.0.0.1", FAR, "some.host").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    path = tmp_path_factory.mktemp("dead-peers") / "authority.pem"
+    AUTHORITY.cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+@contextlib.contextmanager
+def server_at(host, *scripts, **options):
+    """An `SSEServer` that listens on another address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    create = socket.create_server
+
+    def create_at_host(address, **kwargs):
+        return create((host, address[1]), family=family, **kwargs)
+
+    with mock.patch.object(socket, "create_server", create_at_host):
+        server = SSEServer(*scripts, **options)
+    server.url = server.url.replace("127.0.0.1", f"[{host}]" if ":" in host else host)
+    with server:
+        yield server
+
+
+@contextlib.contextmanager
+def in_an_emergency(action, limit=5.0):
+    """Do what ends a wait that nothing else ends, and fail."""
+    done = []
+    timer = threading.Timer(limit, lambda: (done.append(1), action()))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join(LIMIT)
+    assert not done, "nothing else has ended it"
+
+
+# --- What is set on each socket ---
+
+KEEP_ALIVE = {
+    "SO_KEEPALIVE": 1,
+    "TCP_KEEPIDLE": 30,
+    "TCP_KEEPINTVL": 10,
+    "TCP_KEEPCNT": 6,
+    "TCP_USER_TIMEOUT": 90_000,
+}
+
+
+@contextlib.contextmanager
+def socket_of(events):
+    """The socket of the stream's connection."""
+    with socket.socket(fileno=os.dup(events.response.raw.fileno())) as sock:
+        yield sock
+
+
+def options_of(events):
+    with socket_of(events) as sock:
+        return {
+            name: sock.getsockopt(
+                socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP,
+                getattr(socket, name),
+            )
+            for name in KEEP_ALIVE
+        }
+
+
+@contextlib.contextmanager
+def directly(*_):
+    with SSEServer(stream(b"data: x\n\n")) as server:
+        yield server.url, {}
+
+
+@contextlib.contextmanager
+def over_tls(context, authority):
+    with SSEServer(stream(b"data: x\n\n"), ssl_context=context) as server:
+        yield server.url, {"verify": authority}
+
+
+@contextlib.contextmanager
+def over_ipv6(*_):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    with server_at("::1", stream(b"data: x\n\n")) as server:
+        yield server.url, {}
+
+
+@contextlib.contextmanager
+def through_a_proxy(*_):
+    with SSEServer(stream(b"data: x\n\n")) as proxy:
+        yield "http://some.host/", {"proxies": {"http": proxy.url}}
+        assert proxy.requests[0].target == "http://some.host/"
+
+
+@contextlib.contextmanager
+def through_a_tunnel(context, authority):
+    def script(connection):
+        assert connection.read_request().method == "CONNECT"
+        connection.send(b"HTTP/1.1 200 Go\r\n\r\n")
+        connection.sock = context.wrap_socket(connection.sock, server_side=True)
+        stream(b"data: x\n\n")(connection)
+
+    with SSEServer(script) as proxy:
+        yield "https://some.host/", {"proxies": {"https": proxy.url}, "verify": authority}
+
+
+@contextlib.contextmanager
+def after_a_redirect(*_):
+    with (
+        SSEServer(stream(b"data: x\n\n")) as target,
+        SSEServer(status("307 Elsewhere", f"Location: {target.url}")) as server,
+    ):
+        yield server.url, {}
+
+
+@pytest.mark.parametrize(
+    "way",
+    [directly, over_tls, over_ipv6, through_a_proxy, through_a_tunnel, after_a_redirect],
+    ids=lambda way: way.__name__,
+)
+def test_each_connection_is_kept_alive(way, context, authority):
+    with (
+        way(context, authority) as (url, options),
+        EventStream(url, reconnect=QUICK, **options) as events,
+    ):
+        for _ in range(2):
+            opens(events)
+            assert options_of(events) == KEEP_ALIVE
+
+
+def test_the_time_until_a_silent_and_until_a_deaf_peer_is_given_up_is_the_same():
+    values = dict(KEEP_ALIVE)
+    silent = values["TCP_KEEPIDLE"] + values["TCP_KEEPCNT"] * values["TCP_KEEPINTVL"]
+    # Linux, given both, goes by the latter alone.
+    assert silent * 1000 == values["TCP_USER_TIMEOUT"]
+
+
+def test_connections_of_a_session_of_the_callers_are_kept_alive_too():
+    with (
+        SSEServer(stream(b"data: x\n\n")) as server,
+        requests.Session() as session,
+        EventStream(server.url, session=session, reconnect=QUICK) as events,
+    ):
+        for _ in range(2):
+            opens(events)
+            assert options_of(events) == KEEP_ALIVE
+
+
+@pytest.mark.parametrize("refused", ["TCP_USER_TIMEOUT", "TCP_KEEPCNT"])
+def test_a_system_that_refuses_an_option_is_connected_without(monkeypatch, refused):
+    """As some do that only look like Linux."""
+    set_option = socket.socket.setsockopt
+
+    def refuse(sock, level, option, value):
+        if (level, option) == (socket.IPPROTO_TCP, getattr(socket, refused)):
+            raise OSError(92, "Protocol not available")
+        set_option(sock, level, option, value)
+
+    with SSEServer(stream(b"data: x\n\n")) as server:
+        monkeypatch.setattr(socket.socket, "setsockopt", refuse)
+        with EventStream(server.url, reconnect=None) as events:
+            assert [event.type for event in events] == ["open", "message", "error"]
+
+
+# --- Silence, in each phase ---
+
+LAST = b"id: end\ndata: end\n\n"
+
+
+def chunk(data):
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def resume(connection):
+    """The second connection's script: what follows the last event ID, and the end."""
+    last = connection.read_request().header("Last-Event-ID")
+    connection.send(HEAD + (numbers(2) if last is None else numbers(1, start=1)) + LAST)
+    connection.hold()
+
+
+def say(data):
+    """Read the request, send these bytes, and be silent."""
+
+    def script(connection):
+        connection.read_request()
+        connection.said_at = time.monotonic()
+        connection.send(data)
+        connection.hold()
+
+    return script
+
+
+class Records:
+    """The server's side of TLS on a plain socket, whose records can be cut."""
+
+    def __init__(self, connection, context):
+        self._sock = connection.sock
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._run(self._tls.do_handshake)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += self._run(self._tls.read)
+        connection.server.note(head)
+
+    def _run(self, operation):
+        while True:
+            try:
+                return operation()
+            except ssl.SSLWantReadError:
+                self._sock.sendall(self._outgoing.read())
+                data = self._sock.recv(65536)
+                if not data:
+                    raise ConnectionError("the client closed the connection") from None
+                self._incoming.write(data)
+            finally:
+                if self._outgoing.pending:
+                    self._sock.sendall(self._outgoing.read())
+
+    def record(self, data):
+        """The ciphertext of `data`, not yet sent."""
+        self._tls.write(data)
+        return self._outgoing.read()
+
+
+def compressed(*parts):
+    """The beginning of a gzip stream, flushed after each part."""
+    packer = zlib.compressobj(wbits=31)
+    return b"".join(packer.compress(part) + packer.flush(zlib.Z_SYNC_FLUSH) for part in parts)
+
+
+PHASES = {
+    "before the head": b"",
+    "in the head": b"HTTP/1.1 200 OK\r\nContent-Ty",
+    "after the head": HEAD,
+    "after an event": HEAD + numbers(1),
+    "in an event": HEAD + numbers(1) + b"id: 1\nda",
+    "after a chunk": CHUNKED + chunk(numbers(1)),
+    "in a chunk": CHUNKED + chunk(numbers(1)) + b"9\r\nid: 1\nd",
+    "in a chunk's size": CHUNKED + chunk(numbers(1)) + b"9",
+    "in what is compressed": GZIPPED + compressed(numbers(1), b"id: 1\nda")[:-6],
+}
+"""What the server has said when it falls silent."""
+
+
+def with_tls(context, cut):
+    def script(connection):
+        records = Records(connection, context)
+        whole, half = records.record(HEAD + numbers(1)), records.record(numbers(1, start=1))
+        connection.said_at = time.monotonic()
+        connection.send(whole + half[: len(half) // 2 if cut else 0])
+        connection.hold()
+
+    def resume_with_tls(connection):
+        connection.sock = context.wrap_socket(connection.sock, server_side=True)
+        resume(connection)
+
+    return script, resume_with_tls
+
+
+def scripts_of(phase, context):
+    if phase in PHASES:
+        return say(PHASES[phase]), resume
+    return with_tls(context, cut=phase == "in a TLS record")
+
+
+ALL_PHASES = [*PHASES, "after a TLS record", "in a TLS record"]
+
+
+def is_before_the_body(phase):
+    return PHASES.get(phase) in (b"", b"HTTP/1.1 200 OK\r\nContent-Ty")
+
+
+def url_of(server, phase):
+    return server.url.replace("http:", "https:") if "TLS" in phase else server.url
+
+
+# --- A network of its own, with a cable to cut ---
+
+CLONE_NEWNET = 0x40000000
+
+
+class Network:
+    """Two hosts and a cable, in network namespaces.
+
+    The calling thread, and those that it starts, are in the near one. The namespaces have
+    no names: they end with the last socket or descriptor that is in them.
+    """
+
+    def __init__(self, stack):
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        home = self._current(stack)
+        stack.callback(self._enter, home)
+        self._far = self._new(stack)
+        self._near = self._new(stack)
+        self._ip(
+            self._near,
+            "link set lo up",
+            "link add near address 02:00:00:00:00:01 type veth"
+            f" peer name far address 02:00:00:00:00:02 netns /proc/{os.getpid()}/fd/{self._far}",
+            f"address add {NEAR}/24 dev near",
+            "link set near up",
+        )
+        self._ip(self._far, "link set lo up", f"address add {FAR}/24 dev far", "link set far up")
+        self.mend()
+        stack.callback(self.mend)
+
+    def _current(self, stack):
+        number = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        stack.callback(os.close, number)
+        return number
+
+    def _new(self, stack):
+        self._check(self._libc.unshare(CLONE_NEWNET))
+        return self._current(stack)
+
+    def _enter(self, namespace):
+        self._check(self._libc.setns(namespace, CLONE_NEWNET))
+
+    def _check(self, result):
+        if result:
+            raise OSError(ctypes.get_errno(), "no network namespaces here")
+
+    @contextlib.contextmanager
+    def _inside(self, namespace):
+        with contextlib.ExitStack() as stack:
+            before = self._current(stack)
+            self._enter(namespace)
+            try:
+                yield
+            finally:
+                self._enter(before)
+
+    def _ip(self, namespace, *commands):
+        with self._inside(namespace):
+            subprocess.run(
+                ["ip", "-batch", "-"],
+                input="\n".join(commands),
+                text=True,
+                check=True,
+                capture_output=True,
+                timeout=LIMIT,
+            )
+
+    @contextlib.contextmanager
+    def server(self, *scripts, **options):
+        """A server on the far host."""
+        with contextlib.ExitStack() as stack:
+            with self._inside(self._far):
+                server = stack.enter_context(server_at(FAR, *scripts, **options))
+            yield server
+
+    def cut(self):
+        """From here on no packet arrives, in either direction, and nobody is told."""
+        self._address("00:00:00:0f", "00:00:00:0f")
+
+    def mend(self):
+        self._address("00:00:00:02", "00:00:00:01")
+
+    def _address(self, far, near):
+        # Frames to a hardware address that nobody has.
+        for namespace, address, hardware, device in (
+            (self._near, FAR, far, "near"),
+            (self._far, NEAR, near, "far"),
+        ):
+            self._ip(
+                namespace,
+                f"neighbor replace {address} lladdr 02:00:{hardware} dev {device} nud permanent",
+            )
+
+    def narrow(self):
+        """From here on no large packet reaches the near host, and nobody is told."""
+        self._ip(self._near, "link set near mtu 600")
+
+
+@pytest.fixture
+def network():
+    with contextlib.ExitStack() as stack:
+        try:
+            network = Network(stack)
+        except (OSError, AttributeError, subprocess.SubprocessError) as error:
+            pytest.skip(f"needs root, network namespaces and iproute2: {error}")
+        yield network
+
+
+def keep_alive(monkeypatch, **options):
+    """Have the connections that are made from here on use these options, and no others."""
+    monkeypatch.setattr(
+        connection,
+        "KEEP_ALIVE",
+        [
+            (socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP, number, value)
+            for name, value in options.items()
+            for number in [getattr(socket, name)]
+        ],
+    )
+
+
+PROBES = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 2}
+"""The shortest there are: noticed after three seconds."""
+
+
+def has_timed_out(error):
+    return isinstance(error, requests.ConnectionError | requests.Timeout) and (
+        "timed out" in str(error)
+    )
+
+
+def speaks_again(proceed):
+    def script(connection):
+        connection.start_stream()
+        connection.send(numbers(1))
+        closing = connection.server.closing
+        wait_until(lambda: proceed.is_set() or closing.is_set(), "the network to be mended")
+        connection.send(LAST)
+        connection.hold()
+
+    return script
+
+
+def test_keep_alive_notices_a_peer_that_vanished_in_any_phase_and_the_stream_resumes(
+    network, monkeypatch, context, authority
+):
+    with contextlib.ExitStack() as stack:
+        proceed = threading.Event()
+
+        def open_source(*scripts, phase="", **options):
+            server = stack.enter_context(network.server(*scripts))
+            url = url_of(server, phase)
+            options = {"reconnect": QUICK, "timeout": (LIMIT, None), **options}
+            source = EventSource(url, start=False, verify=authority, **options)
+            stack.callback(source.join, LIMIT)
+            stack.callback(source.close)
+            recorder = record(source)
+            source.start()
+            server.wait_for_request()
+            return server, source, recorder
+
+        keep_alive(monkeypatch)
+        without = open_source(speaks_again(proceed))
+        without[2].next_of(MessageEvent)
+        watched = {}
+        for phases, options in (
+            (ALL_PHASES, {**PROBES, "TCP_USER_TIMEOUT": 2000}),
+            (["after an event", "in a chunk"], PROBES),
+        ):
+            keep_alive(monkeypatch, **options)
+            for phase in phases:
+                source = open_source(*scripts_of(phase, context), phase=phase)
+                watched[phase, len(options)] = source
+        session = stack.enter_context(requests.Session())
+        script, _ = scripts_of("in an event", context)
+        watched["in an event", "session"] = open_source(script, resume, session=session)
+        for (phase, _), (_, _, recorder) in watched.items():
+            if not is_before_the_body(phase):
+                recorder.next_of(OpenEvent if phase == "after the head" else MessageEvent)
+        keep_alive(monkeypatch)  # connecting is not to be given up in the hole
+        cut_at = time.monotonic()
+        network.cut()
+        for phase, (_, _, recorder) in watched.items():
+            lost = recorder.next_of(ErrorEvent)
+            assert time.monotonic() - cut_at > 1, phase
+            # Older Pythons take any failure of a TLS connection for its end (gh-115627).
+            is_known = "TLS" in phase[0] and isinstance(lost.error, StreamEnded)
+            assert is_known or has_timed_out(lost.error), (phase, lost)
+            assert lost.ready_state is ReadyState.CONNECTING
+        server, source, recorder = without
+        assert source.ready_state is ReadyState.OPEN
+        assert [event.type for event in recorder.events] == ["open", "message"]
+        network.mend()
+        for (phase, _), (server, _, recorder) in watched.items():
+            while recorder.next_of(MessageEvent).data != "end":
+                pass
+            assert [e.data for e in recorder.events if e.type == "message"] == ["0", "1", "end"]
+            kinds = [e.type for e in recorder.events if e.type != "message"]
+            expected = ["error", "open"] if is_before_the_body(phase) else ["open", "error", "open"]
+            assert kinds == expected, phase
+            assert len(server.connections) == 2
+        server, _, recorder = without
+        proceed.set()
+        assert recorder.next_of(MessageEvent).data == "end"
+        assert [event.type for event in recorder.events] == ["open", "message", "message"]
+        assert len(server.connections) == 1
+
+
+class CutBody(io.BytesIO):
+    """A request's body; the network goes down when its head has been sent."""
+
+    def __init__(self, barrier):
+        super().__init__(b"in to the hole")
+        self._barrier = barrier
+        self._has_waited = False
+
+    def read(self, size=-1):
+        if not self._has_waited:
+            self._has_waited = True
+            self._barrier.wait(LIMIT)
+        return super().read(size)
+
+
+def test_a_peer_that_vanishes_while_the_request_is_sent_is_noticed_though_there_are_no_probes(
+    network, monkeypatch
+):
+    barrier = threading.Barrier(2, action=network.cut)
+    with contextlib.ExitStack() as stack:
+
+        def post(**options):
+            keep_alive(monkeypatch, **options)
+            server = stack.enter_context(network.server(resume))
+            source = EventSource(
+                server.url,
+                method="POST",
+                data=CutBody(barrier),
+                reconnect=QUICK,
+                timeout=(LIMIT, None),
+                start=False,
+            )
+            stack.callback(source.join, LIMIT)
+            stack.callback(source.close)
+            recorder = record(source)
+            source.start()
+            server.wait_for_connection()
+            return server, source, recorder
+
+        _, _, without = post(**PROBES)
+        server, _, recorder = post(**PROBES, TCP_USER_TIMEOUT=2000)
+        keep_alive(monkeypatch)
+        lost = recorder.next()
+        assert isinstance(lost, ErrorEvent)
+        assert has_timed_out(lost.error), lost
+        assert server.requests == []
+        assert without.events == []
+        network.mend()
+        while recorder.next_of(MessageEvent).data != "end":
+            pass
+        assert [e.type for e in recorder.events] == ["error", "open", *["message"] * 3]
+        assert [request.body for request in server.requests] == [b"in to the hole"]
+
+
+def test_a_peer_that_vanished_is_noticed_while_connecting_with_and_without_a_timeout(
+    network, monkeypatch
+):
+    keep_alive(monkeypatch, **PROBES, TCP_USER_TIMEOUT=1000)
+    with network.server(stream()) as server:
+        network.cut()
+        for timeout in ((0.3, None), None):
+            with EventStream(server.url, timeout=timeout, reconnect=QUICK) as events:
+                (lost,) = errors(events)
+                assert isinstance(lost.error, requests.ConnectionError)
+                assert "timed out" in str(lost.error)
+
+
+def test_a_peer_that_came_back_with_a_new_life_is_noticed_at_the_next_probe(network, monkeypatch):
+    keep_alive(monkeypatch, **{**PROBES, "TCP_KEEPCNT": 60})
+    die = threading.Event()
+
+    def script(connection):
+        connection.start_stream()
+        connection.send(numbers(1))
+        assert die.wait(LIMIT)
+        connection.reset()
+
+    with (
+        network.server(script, resume) as server,
+        EventStream(server.url, reconnect=QUICK, timeout=(LIMIT, None)) as events,
+    ):
+        messages(events)
+        network.cut()
+        die.set()
+        assert server.wait_for_connection().over.wait(LIMIT)
+        network.mend()
+        happened = [next(events) for _ in range(4)]
+        assert [event.type for event in happened] == ["error", "open", "message", "message"]
+        assert "reset by peer" in str(happened[0].error)
+        assert server.requests[1].header("Last-Event-ID") == "0"
+
+
+def answers(sock):
+    """Milliseconds since the last data and since the last acknowledgment from the peer."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return struct.unpack_from("=2I", info, 52)
+
+
+def test_keep_alive_does_not_notice_what_answers_its_probes_and_event_timeout_does(
+    network, monkeypatch
+):
+    """A path on which large packets get lost: the peer is alive, its events do not come."""
+    keep_alive(monkeypatch, **PROBES, TCP_USER_TIMEOUT=2000)
+    big = b"id: 1\ndata: %b\n\n" % (b"x" * 1000)
+    narrow = threading.Event()
+    sent = []
+
+    def flood(connection):
+        connection.start_stream()
+        for number in itertools.count():
+            connection.send(b"id: %d\ndata: %b\n\n" % (number, b"x" * 50_000))
+            sent.append(number)
+
+    def script(connection):
+        connection.start_stream()
+        if connection.request.header("Last-Event-ID") is None:
+            connection.send(numbers(1))
+            assert narrow.wait(LIMIT)
+        connection.send(big)
+        connection.hold()
+
+    with (
+        network.server(script) as server,
+        SSEServer(flood) as busy,
+        EventStream(busy.url) as paused,
+        EventStream(server.url) as patient,
+        EventStream(server.url, event_timeout=1.0, reconnect=QUICK) as events,
+    ):
+        messages(paused)
+        messages(patient)
+        messages(events)
+        network.narrow()
+        narrow.set()
+        (error,) = errors(events)
+        assert isinstance(error.error, EventTimeout)
+        assert [next(events).type, next(events).data] == ["open", "x" * 1000]
+        with socket_of(patient) as sock:
+            wait_until(lambda: answers(sock)[0] > 3500, "a long silence")
+            silence, since_answer = answers(sock)
+            assert since_answer < silence
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+        # Nor is a reader that has taken a rest, for which the peer waits.
+        for number in range(1, sent[-1] + 10):
+            assert next(paused).last_event_id == str(number)
+
+
+# --- timeout: seconds between bytes ---
+
+SHORT = 0.1
+
+
+@pytest.mark.parametrize("phase", ALL_PHASES)
+def test_a_silence_is_a_read_timeout_in_any_phase_and_the_stream_resumes(phase, context, authority):
+    before = time.monotonic()
+    with (
+        SSEServer(*scripts_of(phase, context)) as server,
+        EventStream(
+            url_of(server, phase), timeout=(LIMIT, SHORT), reconnect=QUICK, verify=authority
+        ) as events,
+    ):
+        (lost,) = errors(events)
+        first = server.wait_for_connection()
+        has_spoken = phase != "before the head"
+        assert time.monotonic() - (first.said_at if has_spoken else before) >= SHORT
+        assert type(lost.error) is requests.ReadTimeout
+        assert first.gone.wait(LIMIT)
+        missing = 2 if is_before_the_body(phase) or phase == "after the head" else 1
+        happened = [next(events) for _ in range(missing + 2)]
+        assert [event.type for event in happened] == ["open", *["message"] * (missing + 1)]
+        assert [e.data for e in happened[1:]] == [*["0", "1"][2 - missing :], "end"]
+
+
+@pytest.mark.parametrize(
+    "timeout",
+    [SHORT, (None, SHORT), urllib3.Timeout(read=SHORT), urllib3.Timeout(total=SHORT)],
+    ids=str,
+)
+@pytest.mark.parametrize("own_session", [False, True])
+def test_the_timeout_to_read_may_be_given_in_any_form(timeout, own_session):
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(requests.Session()) if own_session else None
+        server = stack.enter_context(SSEServer(say(HEAD)))
+        events = EventStream(server.url, timeout=timeout, reconnect=QUICK, session=session)
+        stack.enter_context(events)
+        (lost,) = errors(events)
+        assert type(lost.error) is requests.ReadTimeout
+        assert time.monotonic() - server.connections[0].said_at >= SHORT / 2  # total: all in all
+
+
+def silent_handshake(connection):
+    connection.said_at = time.monotonic()
+    connection.hold()
+
+
+def silent_tunnel(connection):
+    connection.read_request()
+    silent_handshake(connection)
+
+
+@pytest.mark.parametrize("script", [silent_handshake, silent_tunnel])
+def test_tls_handshake_and_tunnel_are_connecting(script):
+    with SSEServer(script) as server:
+        proxies = {"https": server.url} if script is silent_tunnel else {}
+        url = f"https://127.0.0.1:{server.port}/"
+        with EventStream(
+            url, timeout=(3 * SHORT, SHORT / 4), proxies=proxies, reconnect=QUICK
+        ) as events:
+            (lost,) = errors(events)
+        # From the connection on, which the client had made a little earlier.
+        assert time.monotonic() - server.connections[0].said_at >= 2 * SHORT
+        assert isinstance(lost.error, requests.Timeout)
+
+
+def drip(head, piece, last, *, count=40, pause=0.02):
+    """Send `head`, then a piece every now and then, then the rest; note the longest gap."""
+
+    def script(connection):
+        connection.read_request()
+        connection.gap = 0.0
+        before = time.monotonic()
+        for data in (head, *itertools.repeat(piece, count), last):
+            connection.send(data)
+            now = time.monotonic()
+            connection.gap = max(connection.gap, now - before)
+            before = now
+            connection.pause(pause)
+        connection.hold()
+
+    return script
+
+
+NO_NAME = b"\x1f\x8b\x08\x08\0\0\0\0\0\xff"
+"""The head of a gzip stream, up to where a file's name goes."""
+PACKED = gzip.compress(LAST)[10:]
+
+
+@pytest.mark.timeout(120)
+def test_bytes_of_any_kind_keep_the_timeout_quiet():
+    timeout = 0.6
+    scripts = {
+        "heartbeats": drip(HEAD, b":\n", LAST),
+        "a line": drip(HEAD + b"data: x", b"x", b"\n\n" + LAST),
+        "ids": drip(HEAD, b"id: 1\n\n", LAST),
+        "the head": drip(b"HTTP/1.1 200 OK\r\nX-A: ", b"x", b"\r\n" + HEAD[17:] + LAST),
+        "a chunk's size": drip(CHUNKED, b"0", b"%x\r\n%b\r\n" % (len(LAST), LAST)),
+        "what decompresses to nothing": drip(GZIPPED + NO_NAME, b"x", b"\0" + PACKED),
+    }
+    kinds = dict(scripts)
+    for _ in range(5):
+        with contextlib.ExitStack() as stack:
+            watched = {}
+            for kind in kinds:
+                server = stack.enter_context(SSEServer(scripts[kind]))
+                source = EventSource(server.url, timeout=(LIMIT, timeout), start=False)
+                stack.callback(source.join, LIMIT)
+                stack.callback(source.close)
+                watched[kind] = server, record(source)
+                source.start()
+            for kind, (server, recorder) in watched.items():
+                while (event := recorder.next()).type == "open":
+                    pass
+                gap = server.connections[0].gap
+                if event.type == "message":
+                    del kinds[kind]
+                else:  # unless this machine made a silence
+                    assert gap >= timeout, (kind, event)
+        kinds = {kind: scripts[kind] for kind in kinds}
+        if not kinds:
+            return
+    pytest.skip(f"the machine pauses for seconds: {list(kinds)}")
+
+
+def test_time_in_handlers_is_no_silence():
+    is_handled, is_sent = threading.Event(), threading.Event()
+
+    def script(connection):
+        connection.start_stream()
+        connection.send(numbers(1))
+        assert is_handled.wait(LIMIT)
+        connection.pause(2 * SHORT)
+        connection.send(LAST)
+        is_sent.set()
+        connection.hold()
+
+    seen = Recorder()
+
+    def handle(event):
+        is_handled.set()
+        assert is_sent.wait(LIMIT)
+        seen(event)
+
+    with (
+        SSEServer(script) as server,
+        EventSource(server.url, on_message=handle, on_error=seen, timeout=(LIMIT, SHORT)),
+    ):
+        assert [seen.next().data, seen.next().data] == ["0", "end"]
+
+
+# --- event_timeout: seconds between messages ---
+
+
+def beat(head, piece, *, context=None):
+    """Send `head`, and then a piece every now and then, without end; count them."""
+
+    def script(connection):
+        connection.beats = 0
+        if context is not None:
+            records = Records(connection, context)
+            pieces = (records.record(piece) for _ in itertools.count())
+            connection.said_at = time.monotonic()
+            connection.send(records.record(head))
+        else:
+            connection.read_request()
+            pieces = itertools.repeat(piece)
+            connection.said_at = time.monotonic()
+            connection.send(head)
+        for data in pieces:
+            connection.send(data)
+            connection.beats += 1
+            connection.pause(0.02)
+            if connection.server.closing.is_set():
+                return
+
+    return script
+
+
+def one_byte_of_a_record_at_a_time(context):
+    def script(connection):
+        records = Records(connection, context)
+        connection.said_at = time.monotonic()
+        connection.send(records.record(HEAD + numbers(1)))
+        connection.beats = 0
+        for byte in records.record(b"x" * 16000):
+            connection.send(bytes([byte]))
+            connection.beats += 1
+            connection.pause(0.02)
+            if connection.server.closing.is_set():
+                return
+
+    return script
+
+
+STARTED = HEAD + numbers(1)
+BEATS = {
+    "comments": (STARTED, b": beat\n\n"),
+    "blank lines": (STARTED, b"\n"),
+    "a line that never ends": (STARTED + b"data: ", b"x"),
+    "a comment that never ends": (STARTED + b":", b"x"),
+    "lines that are no message yet": (STARTED, b"data: x\n"),
+    "ids": (STARTED, b"id: 0\n\n"),
+    "reconnection times": (STARTED, b"retry: 20\n\n"),
+    "types": (STARTED, b"event: price\n\n"),
+    "fields that mean nothing": (STARTED, b"x: y\n\n"),
+    "a chunk's size": (CHUNKED + chunk(numbers(1)), b"0"),
+    "a chunk's extension": (CHUNKED + chunk(numbers(1)) + b"5;a=", b"x"),
+    "a trailer": (CHUNKED + chunk(numbers(1)) + b"0\r\nX: ", b"x"),
+    "what decompresses to nothing": (GZIPPED + compressed(numbers(1)), compressed(b"")[10:]),
+    "the head": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "interim responses": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+}
+"""What comes all the time and is no message."""
+TLS_BEATS = ["comments over TLS", "a TLS record"]
+
+
+def beat_scripts(kind, context):
+    if kind == "a TLS record":
+        return one_byte_of_a_record_at_a_time(context), with_tls(context, cut=True)[1]
+    if kind == "comments over TLS":
+        return beat(STARTED, b":\n", context=context), with_tls(context, cut=True)[1]
+    return beat(*BEATS[kind]), resume
+
+
+def test_bytes_that_are_no_message_do_not_keep_event_timeout_quiet(context, authority):
+    event_timeout = 1.0
+    with contextlib.ExitStack() as stack:
+        watched = {}
+        for kind in (*BEATS, *TLS_BEATS):
+            server = stack.enter_context(SSEServer(*beat_scripts(kind, context)))
+            source = EventSource(
+                url_of(server, kind),
+                event_timeout=event_timeout,
+                timeout=(LIMIT, LIMIT),
+                reconnect=QUICK,
+                verify=authority,
+                start=False,
+            )
+            stack.callback(source.join, LIMIT)
+            stack.callback(source.close)
+            watched[kind] = server, record(source), time.monotonic()
+            source.start()
+        for kind, (server, recorder, before) in watched.items():
+            lost = recorder.next_of(ErrorEvent)
+            now = time.monotonic()
+            first = server.connections[0]
+            has_begun = kind not in ("the head", "interim responses")
+            assert type(lost.error) is EventTimeout, kind
+            assert "no message for 1.0 seconds" in str(lost.error)
+            assert now - (first.said_at if has_begun else before) >= event_timeout, kind
+            assert first.beats >= 3
+            assert first.over.wait(LIMIT)
+            while recorder.next_of(MessageEvent).data != "end":
+                pass
+            assert [e.type for e in recorder.events if e.type != "message"] == (
+                ["open", "error", "open"] if has_begun else ["error", "open"]
+            )
+            assert [e.data for e in recorder.events if e.type == "message"] == ["0", "1", "end"]
+
+
+def test_redirects_and_refusals_that_take_long_do_not_keep_event_timeout_quiet():
+    def script(connection):
+        connection.pause(0.05)
+        status("307 Elsewhere", "Location: /")(connection)
+
+    with (
+        SSEServer(script) as server,
+        EventStream(server.url, event_timeout=0.3, reconnect=QUICK) as events,
+    ):
+        (lost,) = errors(events)
+        assert type(lost.error) is EventTimeout
+        assert 2 <= len(server.connections) < 30
+
+
+@pytest.mark.parametrize(
+    ("timeout", "event_timeout", "kind"),
+    [(SHORT, LIMIT, requests.ReadTimeout), (LIMIT, SHORT, EventTimeout)],
+)
+def test_of_two_timeouts_the_shorter_notices_a_silence(timeout, event_timeout, kind):
+    with (
+        SSEServer(say(STARTED), resume) as server,
+        EventStream(
+            server.url, timeout=timeout, event_timeout=event_timeout, reconnect=QUICK
+        ) as events,
+    ):
+        happened = [next(events) for _ in range(6)]
+        assert [e.type for e in happened[:4]] == ["open", "message", "error", "open"]
+        assert [e.data for e in happened if e.type == "message"] == ["0", "1", "end"]
+        assert type(happened[2].error) is kind
+
+
+@pytest.mark.parametrize("script", [say(STARTED), beat(STARTED, b":\n")], ids=["silence", "beats"])
+def test_event_timeout_ends_the_connection_on_a_session_of_the_callers_too(script):
+    with (
+        requests.Session() as session,
+        SSEServer(script, resume) as server,
+        EventStream(
+            server.url, event_timeout=0.3, session=session, reconnect=QUICK, timeout=LIMIT
+        ) as events,
+    ):
+        happened = [next(events) for _ in range(6)]
+        first = server.connections[0]
+        assert first.over.wait(LIMIT) if hasattr(first, "beats") else first.gone.wait(LIMIT)
+        assert [e.type for e in happened[:4]] == ["open", "message", "error", "open"]
+        assert [e.data for e in happened if e.type == "message"] == ["0", "1", "end"]
+        assert type(happened[2].error) is EventTimeout
+        assert session.get(server.url, stream=True, timeout=LIMIT).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "timeout",
+    [None, (LIMIT, None), urllib3.Timeout(connect=LIMIT), 20.0, urllib3.Timeout(read=20.0)],
+    ids=str,
+)
+def test_event_timeout_ends_the_wait_for_the_head_on_a_session_of_the_callers(timeout):
+    """Whatever `timeout` is: no byte for so long is no message for so long."""
+    with (
+        requests.Session() as session,
+        SSEServer(lambda c: c.hold()) as server,
+        EventStream(
+            server.url, event_timeout=SHORT, session=session, timeout=timeout, reconnect=None
+        ) as events,
+    ):
+        with in_an_emergency(server.close):
+            (lost,) = errors(events)
+        assert isinstance(lost.error, requests.Timeout)
+
+
+@pytest.mark.parametrize("timeout", [None, (LIMIT, None)], ids=str)
+def test_event_timeout_ends_connecting_on_a_session_of_the_callers(timeout):
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(port_that_never_answers())
+        session = stack.enter_context(requests.Session())
+        events = EventStream(
+            f"http://127.0.0.1:{port}/",
+            event_timeout=SHORT,
+            session=session,
+            timeout=timeout,
+            reconnect=None,
+        )
+        with in_an_emergency(stack.close):
+            (lost,) = errors(events)
+        assert isinstance(lost.error, requests.Timeout)
+
+
+# --- event_timeout, with a clock of our own ---
+
+
+class Clock:
+    """Stands still unless told to go on, for `stream`, `transport` and its watchdogs."""
+
+    time = staticmethod(time.time)
+
+    def __init__(self):
+        self.now = 5000.0
+        self._changed = threading.Condition()
+        self._asleep = {}  # thread: until when
+
+    def monotonic(self):
+        return self.now
+
+    def advance(self, seconds):
+        """Go on, and let the watchdogs do what they have to do by then."""
+        with self._changed:
+            self.now += seconds
+            self._changed.notify_all()
+        wait_until(self._is_settled, "the watchdogs to look")
+
+    def _is_settled(self):
+        with self._changed:
+            return all(
+                self._asleep.get(thread, 0) > self.now
+                for thread in threading.enumerate()
+                if thread.name == "eventsource-timeout"
+            )
+
+    def wakeup(self):
+        clock = self
+
+        class Wakeup:
+            tokens = 0
+
+            def set(self):
+                with clock._changed:
+                    self.tokens += 1
+                    clock._changed.notify_all()
+
+            def wait(self, timeout):
+                me = threading.current_thread()
+                with clock._changed:
+                    clock._asleep[me] = clock.now + timeout
+                    while not self.tokens and clock.now < clock._asleep[me]:
+                        clock._changed.wait(LIMIT)
+                    self.tokens = max(0, self.tokens - 1)
+                    del clock._asleep[me]
+
+        return Wakeup()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(stream_module, "time", clock)
+    monkeypatch.setattr(transport_module, "time", clock)
+    monkeypatch.setattr(transport_module, "Wakeup", clock.wakeup)
+    return clock
+
+
+class Remote:
+    """A server that sends what the test tells it to, on the latest connection."""
+
+    def __init__(self):
+        self.server = SSEServer(self._script)
+
+    def _script(self, connection):
+        connection.start_stream()
+        connection.hold()
+
+    def send(self, data):
+        self.server.connections[-1].send(data)
+
+
+@contextlib.contextmanager
+def listening(clock, *, event_timeout=60.0, **options):
+    """A source and its remote end; the source has opened and reads."""
+    remote = Remote()
+    seen = Recorder()
+    with (
+        remote.server,
+        EventSource(
+            remote.server.url,
+            on_open=seen,
+            on_message=seen,
+            on_error=seen,
+            on_comment=seen,
+            event_timeout=event_timeout,
+            reconnect=QUICK,
+            **options,
+        ) as source,
+    ):
+        seen.next_of(OpenEvent)
+        yield remote, source, seen
+
+
+def reads(source, meanwhile=lambda: None):
+    """Wait until the time that passes is the peer's."""
+
+    def is_limited():
+        meanwhile()
+        exchange = source._stream._exchange
+        return exchange is not None and exchange._deadline != float("inf")
+
+    wait_until(is_limited, "the reader to read")
+
+
+def test_event_timeout_comes_at_its_time_and_not_before(clock):
+    with listening(clock) as (remote, source, seen):
+        remote.send(b"data: a\n\n")
+        assert seen.next().data == "a"
+        for number in range(59):
+            reads(source)
+            clock.advance(1)
+            remote.send(b":%d\n" % number)
+            assert seen.next() == str(number)
+        reads(source)
+        clock.advance(0.98)
+        remote.send(b":last\n")
+        assert seen.next() == "last"
+        reads(source)
+        clock.advance(0.04)
+        error = seen.next()
+        assert type(error.error) is EventTimeout
+        assert remote.server.connections[0].gone.wait(LIMIT)
+
+
+def test_a_message_at_the_last_moment_gives_the_whole_time_again(clock):
+    with listening(clock) as (remote, source, seen):
+        for number in range(50):
+            reads(source)
+            clock.advance(30)
+            remote.send(b":\n")
+            assert seen.next() == ""
+            reads(source)
+            clock.advance(29.9)
+            remote.send(b"data: %d\n\n" % number)
+            assert seen.next().data == str(number)
+        reads(source)
+        clock.advance(60.1)
+        assert type(seen.next().error) is EventTimeout
+
+
+def test_the_time_of_handlers_is_not_the_peers(clock):
+    def take_long(_):
+        clock.advance(1000)
+
+    with listening(clock) as (remote, source, seen):
+        source.on("message", take_long)
+        for number in range(3):
+            reads(source)
+            clock.advance(50)
+            remote.send(b"data: %d\n\n" % number)
+            assert seen.next().data == str(number)
+        reads(source)
+        clock.advance(60.1)
+        assert type(seen.next().error) is EventTimeout
+
+
+def test_the_time_of_comment_handlers_is_not_the_peers_and_does_not_make_good_what_was(clock):
+    with listening(clock) as (remote, source, seen):
+        source.on("message", lambda _: None)
+        source._on_comment = lambda text: (clock.advance(1000), seen(text))
+        for beats in range(2):
+            reads(source)
+            clock.advance(29)
+            remote.send(b":%d\n" % beats)
+            assert seen.next() == str(beats)
+        reads(source)
+        clock.advance(2.1)
+        assert type(seen.next().error) is EventTimeout
+
+
+def test_the_time_of_a_full_queue_is_not_the_peers(clock):
+    turns = []
+    remote, seen = Remote(), Recorder()
+
+    def run_turns():
+        while turns:
+            turns.pop(0)()
+
+    with (
+        remote.server,
+        EventSource(
+            remote.server.url,
+            on_open=seen,
+            on_message=seen,
+            on_error=seen,
+            dispatch=turns.append,
+            max_waiting=2,
+            event_timeout=60.0,
+            reconnect=QUICK,
+        ) as source,
+    ):
+        wait_until(lambda: turns, "a turn to be asked for")
+        for data in (numbers(5), LAST):
+            run_turns()
+            reads(source, meanwhile=run_turns)
+            clock.advance(59)
+            remote.send(data)
+            wait_until(lambda: turns, "a turn to be asked for")
+            if data is not LAST:
+                wait_until(lambda: source._handover._reader_waits, "the reader to wait for room")
+                clock.advance(1000)
+                assert source.ready_state is ReadyState.OPEN
+        run_turns()
+        assert [event.data for event in seen.events[1:]] == [*"01234", "end"]
+
+
+def test_the_time_between_two_items_is_not_the_peers(clock):
+    remote = Remote()
+    with remote.server, EventStream(remote.server.url, event_timeout=60.0) as events:
+        opens(events)
+        for number in range(3):
+            clock.advance(1000)
+            remote.send(b"data: %d\n\n" % number)
+            assert next(events).data == str(number)
+
+
+def test_the_time_to_connect_counts_and_begins_anew_with_each_attempt(clock):
+    def slow(request):
+        clock.advance(40)
+        return request
+
+    with listening(clock, auth=slow) as (remote, source, seen):
+        for _ in range(2):
+            reads(source)
+            clock.advance(19.9)
+            remote.send(b":\n")
+            assert seen.next() == ""
+            reads(source)
+            clock.advance(0.2)
+            assert type(seen.next().error) is EventTimeout
+            clock.advance(1)  # the back-off
+            seen.next_of(OpenEvent)
+
+
+def test_connecting_itself_is_ended_at_its_time(clock):
+    def slow(request):
+        clock.advance(60.1)
+        return request
+
+    with (
+        SSEServer(stream(then="hold")) as server,
+        EventStream(server.url, event_timeout=60.0, reconnect=None, auth=slow) as events,
+    ):
+        (error,) = list(events)
+        assert type(error.error) is EventTimeout
+        assert server.requests == []
+
+
+def test_restart_begins_anew(clock):
+    with listening(clock) as (_, source, seen):
+        for _ in range(3):
+            reads(source)
+            clock.advance(50)
+            source.restart()
+            assert seen.next().type == "open"
+        reads(source)
+        clock.advance(60.1)
+        assert type(seen.next().error) is EventTimeout
+
+
+def test_heartbeats_so_many_that_the_reader_never_waits_do_not_keep_event_timeout_quiet(
+    clock, monkeypatch
+):
+    """All the time passes while they are parsed."""
+    fed = []
+    feed = EventStreamParser.feed
+
+    def slow_feed(parser, data):
+        fed.append(data)
+        clock.advance(6)
+        return feed(parser, data)
+
+    monkeypatch.setattr(EventStreamParser, "feed", slow_feed)
+
+    def flood(connection):
+        connection.start_stream()
+        while not connection.server.closing.is_set():
+            connection.send(b":\n" * 65536)
+
+    with (
+        SSEServer(flood) as server,
+        EventStream(server.url, event_timeout=60.0, reconnect=None) as events,
+    ):
+        with in_an_emergency(events.close):
+            happened = list(events)
+        assert [event.type for event in happened] == ["open", "error"]
+        assert type(happened[1].error) is EventTimeout
+        assert 10 <= len(fed) <= 11
