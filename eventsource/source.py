@@ -130,10 +130,10 @@ class EventSource(Listeners):
         on_comment: called with the text of each comment line, in its place among
             the events.
         method: the request method.
-        session: a `requests.Session` to use. It must not be used by another thread
-            meanwhile, and keeps its own adapters. So `restart()`, and the thread of
-            a closed source, may wait until the response's headers come or a timeout
-            passes (an `event_timeout`, too).
+        session: a `requests.Session` to use. Sources may share one, as long as its
+            settings are left alone and its pool has room for each. It keeps its own
+            adapters. So `restart()`, and the thread of a closed source, may wait until
+            the response's headers come or a timeout passes (an `event_timeout`, too).
         start: False: the thread is started by `start()`.
         **request_options: what `requests.Session.request` takes: headers, params,
             data, json, files, cookies, auth, timeout, proxies, hooks, verify,

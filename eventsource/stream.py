@@ -90,10 +90,11 @@ class EventStream(AsyncIteration[Item]):
             larger one closes for good with `EventTooLarge`.
         comments: also yield a `Comment` for each comment line.
         method: the request method.
-        session: a `requests.Session` to use. It must not be used by another
-            thread meanwhile, and keeps its own adapters. So `close()` and
-            `restart()` cannot interrupt an attempt before the response's headers
-            have come (an `event_timeout` also ends that wait).
+        session: a `requests.Session` to use. Streams may share one, as long as its
+            settings are left alone and its pool has room for each. It keeps its own
+            adapters. So `close()` and `restart()` cannot interrupt an attempt before
+            the response's headers have come (an `event_timeout` also ends that wait,
+            within half a second).
         **request_options: what `requests.Session.request` takes: headers, params,
             data, json, files, cookies, auth, timeout, proxies, hooks, verify,
             cert, allow_redirects. `timeout` is 10 seconds to connect and none to

@@ -90,10 +90,10 @@ print(*sorted(set(sys.modules) - before))
     names = set(run.stdout.split())
     added = {name for name in names if name.partition(".")[0] != "eventsource"}
     # Of the standard library, as far as requests has not imported them; the second line
-    # is what `inspect`, which `dataclasses` needs, brings in on Python 3.11.
+    # is what `inspect`, which `dataclasses` needs, and `netrc` bring in on Python 3.11.
     assert added <= {
-        *("_contextvars", "contextvars", "dataclasses", "inspect", "pyee.base"),
-        *("_ast", "_opcode", "ast", "dis", "opcode"),
+        *("_contextvars", "contextvars", "dataclasses", "inspect", "pyee.base", "netrc"),
+        *("_ast", "_opcode", "ast", "dis", "opcode", "shlex"),
     }
     assert names.isdisjoint({"eventsource.testing", "eventsource.cli", "eventsource.demo"})
 
@@ -181,3 +181,13 @@ def test_an_open_source_does_not_keep_the_program_from_ending():
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+
+
+@pytest.mark.parametrize("page", ["docs/reliability.md", "SECURITY.md"])
+def test_the_tests_that_a_page_names_are_there(page):
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    there = set(re.findall(r"^def (test_\w+)\(", tests, re.MULTILINE))
+    text = (ROOT / page).read_text()
+    assert set(re.findall(r"\btest_\w+\b(?!\.py)", text)) <= there
+    for path in re.findall(r"`((?:tests|docs|fuzz)/[\w./]*)", text):
+        assert (ROOT / path).exists(), path
