@@ -8,8 +8,17 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import math
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final
+
+from .errors import (
+    FUTILE,
+    EventTooLarge,
+    HeadTooLarge,
+    UnexpectedContentType,
+    UnexpectedStatus,
+)
 
 MIN_RECONNECTION_TIME: Final = 0.02
 """The shortest wait, so that neither `retry: 0` nor `delay=0` makes a hot loop."""
@@ -67,6 +76,21 @@ class ReconnectPolicy:
                 raise ValueError(f"statuses must hold HTTP statuses, not {status!r}")
         object.__setattr__(self, "statuses", statuses)
 
+    def is_final(self, error: Exception, failures: int) -> bool:
+        """Whether there is no further attempt after one that failed with `error`.
+
+        Args:
+            error: what happened.
+            failures: attempts without success in a row, this one included.
+        """
+        if isinstance(error, (*FUTILE, EventTooLarge, HeadTooLarge)):
+            return True
+        if isinstance(error, UnexpectedStatus) and error.status not in self.statuses:
+            return True
+        if isinstance(error, UnexpectedContentType) and 200 not in self.statuses:
+            return True
+        return self.max_attempts is not None and failures >= self.max_attempts
+
     def reconnection_time(self, from_server: float | None) -> float:
         """The reconnection time: the server's, within bounds, else `delay`.
 
@@ -105,6 +129,21 @@ class ReconnectPolicy:
         if retry_after is not None:
             wait = max(wait, min(retry_after, MAX_RECONNECTION_TIME))
         return wait * (1 + self.jitter * random)
+
+
+def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Return the seconds that a response asks to wait, None if it does not.
+
+    Args:
+        headers: its header fields. A date counts from the server's own clock, if they
+            tell the time: ours may be wrong.
+        now: the time on ours, as seconds since the epoch.
+    """
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    server_now = parse_retry_after(headers.get("Date", ""), now=0.0)
+    return parse_retry_after(value, now=now if server_now is None else server_now)
 
 
 def parse_retry_after(value: str, *, now: float) -> float | None:

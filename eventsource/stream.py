@@ -16,7 +16,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -25,10 +25,7 @@ import requests
 from .arguments import check_last_event_id
 from .async_items import AsyncIteration
 from .errors import (
-    FUTILE,
     EventTimeout,
-    EventTooLarge,
-    HeadTooLarge,
     StreamEnded,
     UnexpectedContentType,
     UnexpectedStatus,
@@ -43,7 +40,7 @@ from .reconnect import (
     ReconnectPolicy,
     check_number,
     check_whole_number,
-    parse_retry_after,
+    retry_after,
 )
 from .transport import Exchange, Transport
 from .urls import origin_of, redact, without_userinfo
@@ -448,7 +445,7 @@ class EventStream(AsyncIteration[Item]):
             self._failures = 0
         else:
             self._failures += 1
-        if self._is_final(error):
+        if self._policy is None or policy.is_final(error, self._failures):
             with self._lock:
                 if self._closed:
                     return []
@@ -460,23 +457,17 @@ class EventStream(AsyncIteration[Item]):
             reconnection_time,
             self._failures,
             random=_random.random(),
-            retry_after=_retry_after(error),
+            retry_after=(
+                retry_after(error.response.headers, now=time.time())
+                if isinstance(error, UnexpectedStatus) and error.response is not None
+                else None
+            ),
         )
         self._due = time.monotonic() + wait
         if not self._become(ReadyState.CONNECTING):
             return []
         logger.info("%s: retry in %.3g s: %s", redact(self.url), wait, summary(error))
         return [ErrorEvent("error", error, ReadyState.CONNECTING, wait)]
-
-    def _is_final(self, error: Exception) -> bool:
-        policy = self._policy
-        if policy is None or isinstance(error, (*FUTILE, EventTooLarge, HeadTooLarge)):
-            return True
-        if isinstance(error, UnexpectedStatus) and error.status not in policy.statuses:
-            return True
-        if isinstance(error, UnexpectedContentType) and 200 not in policy.statuses:
-            return True
-        return policy.max_attempts is not None and self._failures >= policy.max_attempts
 
     # --- What another spelling of this class may put its own in the place of ---
 
@@ -497,15 +488,3 @@ class EventStream(AsyncIteration[Item]):
         content_type = response.headers.get("Content-Type", "").partition(";")[0]
         if content_type.strip().lower() != "text/event-stream":
             raise UnexpectedContentType(response)
-
-
-def _retry_after(error: Exception) -> float | None:
-    if not isinstance(error, UnexpectedStatus) or error.response is None:
-        return None
-    headers: Mapping[str, str] = error.response.headers
-    value = headers.get("Retry-After")
-    if value is None:
-        return None
-    # The server's own clock, if it tells the time: ours may be wrong.
-    server_now = parse_retry_after(headers.get("Date", ""), now=0.0)
-    return parse_retry_after(value, now=time.time() if server_now is None else server_now)

@@ -1224,7 +1224,7 @@ def test_the_time_of_day_is_asked_for_only_where_a_header_tells_it():
             assert not (
                 isinstance(function, ast.ImportFrom) and function.module in ("time", "datetime")
             ) or [name.name for name in function.names] == ["UTC"]
-    assert found == [("stream.py", "_retry_after")]
+    assert found == [("stream.py", "_lost")]
 
 
 # --- Ctrl-C ---
