@@ -8,7 +8,9 @@ requests has an exception of its own (`ConnectionError`, `SSLError`,
 
 from __future__ import annotations
 
+import errno
 import http.client
+from collections.abc import Iterator
 from typing import Any, Final
 
 import requests
@@ -119,13 +121,16 @@ def describe(error: BaseException) -> BaseException:
     that quote the URL, with its query and credentials, are put without.
     Exceptions from elsewhere, such as the caller's `auth`, stay as they are.
     """
-    cause: BaseException | None = error
-    while cause is not None:  # ours is an OSError, which libraries below pack into their own
+    for cause in _chain(error):  # ours is an OSError, which libraries below pack into their own
         if isinstance(cause, HeadTooLarge):
             return HeadTooLarge(cause.size, cause.limit, cause.unit)  # and no traceback
-        cause = cause.__context__
     if isinstance(error, UnicodeError):
         return ValueError(str(error))  # its repr has what was to be encoded: a password, say
+    if isinstance(error, _READ_TIMEOUTS) and any(
+        isinstance(cause, TimeoutError) and cause.errno == errno.ETIMEDOUT
+        for cause in _chain(error)
+    ):  # TCP's own
+        return requests.ConnectionError("the peer is gone: the connection has timed out")
     if isinstance(error, urllib3.exceptions.HTTPError):
         return _KINDS.get(type(error), requests.ConnectionError)(_plain_text(error))
     if (
@@ -142,6 +147,14 @@ def describe(error: BaseException) -> BaseException:
     return error
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and those in whose handling it was raised."""
+    while error is not None:
+        yield error
+        error = error.__context__
+
+
+_READ_TIMEOUTS: Final = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError)
 _KINDS: Final[dict[type, type[requests.RequestException]]] = {
     urllib3.exceptions.ReadTimeoutError: requests.ReadTimeout,
     urllib3.exceptions.SSLError: requests.exceptions.SSLError,

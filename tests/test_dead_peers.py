@@ -474,9 +474,7 @@ PROBES = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT
 
 
 def has_timed_out(error):
-    return isinstance(error, requests.ConnectionError | requests.Timeout) and (
-        "timed out" in str(error)
-    )
+    return isinstance(error, requests.ConnectionError) and "timed out" in str(error)
 
 
 def speaks_again(proceed):
