@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
-import queue
 import socket
 import ssl
 import struct
@@ -39,6 +38,7 @@ from urllib3.util.wait import wait_for_read, wait_for_write
 from .errors import Aborted
 from .forking import no_fork
 from .response import Response
+from .wakeup import Wakeup
 
 KEEP_ALIVE: Final = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -87,7 +87,7 @@ class Sockets:
         self._shut_down = False
         # With each the number of what it is a duplicate of:
         self._duplicates: list[tuple[socket.socket, int]] = []
-        self._answer: queue.SimpleQueue[Any] | None = None  # what look_up() waits for
+        self._looking_up: Wakeup | None = None  # what look_up() waits on
 
     def __bool__(self) -> bool:
         """Whether there is a socket to shut down."""
@@ -97,8 +97,8 @@ class Sockets:
         """End whatever is waiting on a socket, now and from now on. Never waits."""
         with self._lock:
             self._shut_down = True
-            if self._answer is not None:
-                self._answer.put(Aborted("aborted"))
+            if self._looking_up is not None:
+                self._looking_up.set()
             for sock, _ in self._duplicates:
                 # Not connected any more; or closed, by a signal handler meanwhile.
                 with contextlib.suppress(OSError, ValueError):
@@ -132,8 +132,8 @@ class Sockets:
         """
         self.renew_lock()
         self._shut_down = True
-        if self._answer is not None:  # a signal handler forked, in the thread that waits
-            self._answer.put(Aborted("aborted"))
+        if self._looking_up is not None:  # a signal handler forked, in the thread that waits
+            self._looking_up.set()
         while self._duplicates:
             duplicate, number = self._duplicates.pop()
             with duplicate, contextlib.suppress(OSError):  # the number is free, it is
@@ -214,29 +214,32 @@ class Sockets:
         """
         with contextlib.suppress(socket.gaierror):
             return _get_addresses(host, port, socket.AI_NUMERICHOST)
-        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        found: list[Any] = []
+        failures: list[Exception] = []
+        wakeup = Wakeup()
 
         def ask() -> None:
             try:
-                answer.put(_get_addresses(host, port))
+                found.extend(_get_addresses(host, port))
             except Exception as error:  # whatever it is, it is for the one who asked
-                answer.put(error)
+                failures.append(error)
+            wakeup.set()
 
         with self._lock:
             if self._shut_down:
                 raise Aborted("aborted")
-            self._answer = answer
+            self._looking_up = wakeup
         threading.Thread(target=ask, name=f"eventsource-dns {host}", daemon=True).start()
         try:
-            found = answer.get(timeout=timeout)
-        except queue.Empty:
-            raise TimeoutError(f"looking up {host} timed out") from None
+            if not wakeup.wait(timeout):
+                raise TimeoutError(f"looking up {host} timed out")
         finally:
-            self._answer = None
-        if isinstance(found, Exception):
-            raise found
-        result: list[Any] = found
-        return result
+            self._looking_up = None
+        if self._shut_down:
+            raise Aborted("aborted")
+        if failures:
+            raise failures[0]
+        return found
 
 
 def put_null(number: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 
 
@@ -10,30 +9,31 @@ class Wakeup:
     """A one-thread waiting room whose door anybody may open.
 
     `threading.Event` and `Condition` take a lock in `set()`: a signal handler that
-    interrupts the thread holding that lock waits for itself. `SimpleQueue.put` is
-    re-entrant by contract, so `set()` may be called from a signal handler, from
-    `__del__` and from any thread.
+    interrupts the thread holding that lock waits for itself. To release a plain lock is
+    one step, so `set()` may be called from a signal handler, from `__del__` and from any
+    thread. (Nor does `SimpleQueue.get` serve to wait: before Python 3.13 a signal that
+    comes as its timeout ends makes it wait for ever.)
 
-    A call of `set()` ends one `wait()`, also one that starts later; the one who
-    waits checks the condition again, so one too many does no harm.
+    A call of `set()` ends one `wait()`, also one that starts later; several before it end
+    the same one. The one who waits checks the condition again, so one too many does no harm.
     """
 
     def __init__(self) -> None:
-        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._door = threading.Lock()
+        self._door.acquire()
 
     def set(self) -> None:
         """End the present or the next `wait()`."""
-        self._tokens.put(None)
+        try:
+            self._door.release()
+        except RuntimeError:  # it is open already
+            return
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for `set()`, at most `timeout` seconds; say whether it was called."""
-        if timeout is not None:
-            timeout = min(max(timeout, 0.0), threading.TIMEOUT_MAX)
-        try:
-            self._tokens.get(timeout=timeout)
-        except queue.Empty:
-            return False
-        return True
+        if timeout is None:
+            return self._door.acquire()
+        return self._door.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
 
 
 class Gate:

@@ -162,7 +162,8 @@ def test_the_drop_in_passes_any_name_on():
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
-        st.sampled_from(NAMES[:-1]) | st.text(st.characters(exclude_characters="\r\n"), max_size=9),
+        st.sampled_from(NAMES[:-1])
+        | st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=9),
         min_size=1,
         max_size=8,
     ),

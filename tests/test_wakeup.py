@@ -35,11 +35,11 @@ def test_a_timeout_of_nothing_or_less_only_asks(timeout):
     assert wakeup.wait(timeout) is True
 
 
-def test_each_set_ends_one_wait():
+def test_several_sets_before_it_end_one_wait():
     wakeup = Wakeup()
     wakeup.set()
     wakeup.set()
-    assert [wakeup.wait(0) for _ in range(3)] == [True, True, False]
+    assert [wakeup.wait(0) for _ in range(2)] == [True, False]
 
 
 def test_a_wait_that_timed_out_does_not_use_up_a_later_set():
@@ -71,11 +71,11 @@ def test_many_threads_may_set_at_once():
     ]
     for thread in threads:
         thread.start()
-    for _ in range(4000):
-        assert wakeup.wait(LIMIT)
+    assert wakeup.wait(LIMIT)
     for thread in threads:
         thread.join(LIMIT)
-    assert wakeup.wait(0) is False
+    wakeup.set()
+    assert [wakeup.wait(0) for _ in range(2)] == [True, False]
 
 
 # ---------------------------------------------------------------- signals
@@ -140,6 +140,24 @@ def test_a_signal_whose_handler_does_not_set_does_not_end_the_wait(on_signal):
 
 
 @needs_posix
+def test_a_signal_that_comes_as_a_timeout_ends_does_not_prolong_it(on_signal):
+    # Before Python 3.13 SimpleQueue.get() then waits for ever: here, within a second.
+    on_signal(signal.SIGUSR1, lambda *_: None)
+    main, is_over = threading.main_thread(), threading.Event()
+
+    def interrupt():
+        while not is_over.wait(0.0003):
+            signal.pthread_kill(main.ident, signal.SIGUSR1)
+
+    helper = threading.Thread(target=interrupt, daemon=True)
+    helper.start()
+    wakeup = Wakeup()
+    assert not any(wakeup.wait(0.003) for _ in range(400))
+    is_over.set()
+    helper.join(LIMIT)
+
+
+@needs_posix
 @pytest.mark.timeout(20)
 def test_signal_handlers_may_set_while_the_main_thread_sets(on_signal):
     # The timer counts processor time: a signal comes every few milliseconds of set().
@@ -152,18 +170,14 @@ def test_signal_handlers_may_set_while_the_main_thread_sets(on_signal):
         wakeup.set()
 
     on_signal(signal.SIGVTALRM, handler)
-    calls = 0
     signal.setitimer(signal.ITIMER_VIRTUAL, 0.0005, 0.0005)
     try:
         while interruptions < 20:
             for _ in range(1000):
                 wakeup.set()
-            calls += 1000
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    for _ in range(calls + interruptions):
-        assert wakeup.wait(0)
-    assert wakeup.wait(0) is False
+    assert [wakeup.wait(0) for _ in range(2)] == [True, False]
 
 
 @needs_posix
@@ -196,8 +210,8 @@ def test_a_signal_at_any_line_of_set_or_wait_may_set(interrupted, on_signal):
     finally:
         sys.settrace(before)
     assert handled == raised >= 2
-    left = handled + (2 if interrupted == "set" else 0)
-    assert [wakeup.wait(0) for _ in range(left + 1)] == [True] * left + [False]
+    assert wakeup.wait(0) or interrupted == "wait"
+    assert wakeup.wait(0) is False
 
 
 def is_waiting(thread):
@@ -221,7 +235,7 @@ def test_a_gate_lets_nobody_through_until_it_is_open_and_then_everybody():
 
     thread = threading.Thread(target=wait)
     thread.start()
-    wait_until(lambda: gate._wakeup._tokens.empty(), "the token to be taken")
+    wait_until(gate._wakeup._door.locked, "the token to be taken")
     assert not gate.is_open
     assert not through.is_set()
     gate.open()
