@@ -35,6 +35,7 @@ from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 from urllib3.util.wait import wait_for_read, wait_for_write
 
+from .cookies import CookieJar
 from .errors import Aborted
 from .forking import no_fork
 from .response import Response
@@ -112,9 +113,12 @@ class Sockets:
 
     def release(self) -> None:
         """Close the duplicates: the exchange is over, and its connections are being closed."""
-        with no_fork(), self._lock:
+        # Not with `no_fork()`: close() must not wait. A child that is forked meanwhile may
+        # keep a copy of a socket that has been shut down.
+        with self._lock:
             while self._duplicates:
-                self._duplicates.pop()[0].close()
+                with contextlib.suppress(IndexError):  # a signal handler was here meanwhile
+                    self._duplicates.pop()[0].close()
 
     def __del__(self) -> None:
         for duplicate, _ in self._duplicates:  # of a stream dropped on a session of the caller's
@@ -155,8 +159,7 @@ class Sockets:
         with no_fork():  # else a child would have a socket that nobody knows of
             sock = socket.socket(family, kind, protocol)
             try:
-                with self._lock:
-                    self._duplicates.append((sock.dup(), sock.fileno()))
+                self._duplicates.append((sock.dup(), sock.fileno()))
             except BaseException:  # no descriptor is left, or Ctrl-C
                 sock.close()
                 raise
@@ -410,24 +413,10 @@ class _Adapter(HTTPAdapter):
         super().close()
 
 
-MAX_COOKIES: Final = 100
-"""Cookies that a session of ours keeps: twice what RFC 6265, 6.1, asks for of one host."""
-
-
-class _CookieJar(requests.cookies.RequestsCookieJar):
-    """A jar that no server can fill: the oldest go."""
-
-    def set_cookie(self, cookie: Any, *args: Any, **kwargs: Any) -> None:
-        super().set_cookie(cookie, *args, **kwargs)
-        while len(self) > MAX_COOKIES:
-            oldest = next(iter(self))
-            self.clear(oldest.domain, oldest.path, oldest.name)
-
-
 def new_session() -> requests.Session:
     """A session whose exchanges can be aborted in every phase."""
     session = requests.Session()
-    session.cookies = _CookieJar()
+    session.cookies = CookieJar()
     adapter = _Adapter()
     session.mount("https://", adapter)
     session.mount("http://", adapter)

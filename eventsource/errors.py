@@ -119,13 +119,14 @@ def describe(error: BaseException) -> BaseException:
 
     urllib3's errors become requests' (requests itself does that for some); texts
     that quote the URL, with its query and credentials, are put without.
-    Exceptions from elsewhere, such as the caller's `auth`, stay as they are.
+    Exceptions from elsewhere, such as the caller's `auth`, stay as they are, but for a
+    `UnicodeError`, which holds what was to be encoded.
     """
     for cause in _chain(error):  # ours is an OSError, which libraries below pack into their own
         if isinstance(cause, HeadTooLarge):
             return HeadTooLarge(cause.size, cause.limit, cause.unit)  # and no traceback
     if isinstance(error, UnicodeError):
-        return ValueError(str(error))  # its repr has what was to be encoded: a password, say
+        return ValueError(str(error))
     if isinstance(error, _READ_TIMEOUTS) and any(
         isinstance(cause, TimeoutError) and cause.errno == errno.ETIMEDOUT
         for cause in _chain(error)

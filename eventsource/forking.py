@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 
@@ -35,14 +35,14 @@ def tell_in_child(inherited: _Inherited) -> None:
     _inherited.add(inherited)
 
 
-@contextlib.contextmanager
-def no_fork() -> Iterator[None]:
-    """Guard what must not be inherited half-way. One thread at a time, and briefly."""
+def no_fork() -> AbstractContextManager[object]:
+    """Guard what must not be inherited half-way. One thread at a time, and briefly.
+
+    The lock itself: Ctrl-C cannot come between taking it and being in the block.
+    """
     if sys.is_finalizing():  # a thread that is no more may have the lock
-        yield
-        return
-    with _lock:
-        yield
+        return contextlib.nullcontext()
+    return _lock
 
 
 def _tell() -> None:

@@ -28,10 +28,8 @@ class Joinable(threading.Thread):
         try:
             super().run()
         finally:
-            with no_fork():
-                self._has_ended = True
-                waiting = self._waiting
-            for wakeup in waiting:
+            self._has_ended = True  # before the next: who comes late finds this
+            for wakeup in self._waiting:
                 wakeup.set()
 
     def wait_for_end(self, timeout: float | None) -> bool:

@@ -23,6 +23,7 @@ from urllib3.exceptions import DecodeError
 from urllib3.response import ContentDecoder, DeflateDecoder
 from urllib3.util.wait import wait_for_read
 
+from .cookies import drop_bad_cookies
 from .errors import HeadTooLarge
 
 READ_SIZE: Final = 64 * 1024
@@ -31,8 +32,6 @@ costs apart from its bytes is then shared by enough of them."""
 MAX_HEAD_SIZE: Final = 256 * 1024
 """Bytes of a response's status line and header fields, interim responses (1xx) included:
 as much as browsers take. A line may have a fourth of it, which is http.client's limit."""
-MAX_COOKIE_SIZE: Final = 4096
-"""Characters of a `Set-Cookie` field: what RFC 6265, 6.1, asks of a client at the least."""
 MAX_FIELDS: Final = 100
 """Header fields of a response: http.client's limit."""
 MAX_KNOWN_FRAMES: Final = 4096
@@ -187,7 +186,7 @@ class Response(http.client.HTTPResponse):
             # URL, its query, and the fields that follow, cookies too.
             self.headers.defects.clear()
             self.headers.set_payload("")
-            self._drop_large_cookies()
+            drop_bad_cookies(self.headers)
         except http.client.HTTPException as error:
             if type(error) is http.client.HTTPException:  # its only complaint without a name
                 raise HeadTooLarge(MAX_FIELDS + 1, MAX_FIELDS, "fields") from None
@@ -195,15 +194,6 @@ class Response(http.client.HTTPResponse):
         finally:
             if self.fp is not None:  # else begin() has closed it
                 self.fp = self._incoming  # type: ignore[assignment]
-
-    def _drop_large_cookies(self) -> None:
-        # The standard library's jar reads any number of digits, and prints its failure.
-        cookies = self.headers.get_all("Set-Cookie", [])
-        if any(len(cookie) > MAX_COOKIE_SIZE for cookie in cookies):
-            del self.headers["Set-Cookie"]
-            for cookie in cookies:
-                if len(cookie) <= MAX_COOKIE_SIZE:
-                    self.headers.add_header("Set-Cookie", cookie)
 
     def _read_and_discard_trailer(self) -> None:
         self.fp = _HeadReader(self._incoming, may_end=True)  # type: ignore[assignment]

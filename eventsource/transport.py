@@ -384,11 +384,14 @@ class Exchange:
         Never waits, never raises; any thread, a signal handler too, any number of
         times. A read under way ends with `Aborted`.
         """
+        # No lock is waited for under this one: a signal handler may come here from under
+        # any other.
+        self._aborted = True
+        self._sockets.shut_down()
         with self._lock:
-            self._aborted = True
-            self._sockets.shut_down()
             if not self._inside:
                 self._release()
+        self._release_sockets()
 
     def renew_locks(self) -> None:
         """There are no other threads any more: one that held a lock will not let go."""
@@ -414,6 +417,7 @@ class Exchange:
                     self._inside = False
                     if self._aborted:
                         self._release()
+                self._release_sockets()
         except Exception as error:
             failure = describe(error)
         else:
@@ -450,12 +454,16 @@ class Exchange:
             steps += [self._response.raw.close, self._response.close]
         if self._transport.owns_session:
             steps.append(self._transport.session.close)
-        steps.append(self._sockets.release)  # the last: by them a fork finds the others
         for step in steps:
             try:
                 step()
             except Exception:  # on a dead socket, say; the other steps still count
                 logger.debug("while releasing", exc_info=True)
+
+    def _release_sockets(self) -> None:
+        # After the others, for by them a fork finds those.
+        if self._released:
+            self._sockets.release()
 
     def _watch_deadline(self, wakeup: Wakeup) -> None:
         # The deadline moves with each message. To be told each time would cost a

@@ -20,6 +20,8 @@ import requests
 
 from eventsource import EventSource, EventStream, ReadyState, ReconnectPolicy
 from eventsource import connection as connection_module
+from eventsource.connection import Sockets
+from eventsource.forking import no_fork
 from eventsource.testing import SSEServer
 
 from .support import (
@@ -534,3 +536,47 @@ def test_500_cycles_closed_at_random_moments_leave_nothing_behind():
         wait_until(lambda: threading.active_count() <= threads, "threads to end")
         gc.collect()
         wait_until(lambda: open_descriptors() <= descriptors, "descriptors to be closed")
+
+
+# --- The order of locks: none is waited for under another ---
+
+
+def test_close_does_not_wait_for_whoever_keeps_forks_out():
+    # Else a signal handler that closes the same stream, in the thread that does, hangs.
+    with SSEServer(stream(b"data: x\n\n", then="hold")) as server:
+        events = EventStream(server.url)
+        next(events)
+        with no_fork():
+            other = threading.Thread(target=events.close)
+            other.start()
+            other.join(LIMIT)
+            assert not other.is_alive()
+
+
+def test_close_holds_no_lock_while_it_waits_for_that_of_the_sockets():
+    with SSEServer(stream(b"data: x\n\n", then="hold")) as server:
+        events = EventStream(server.url)
+        next(events)
+        exchange = events._exchange
+        with exchange._sockets._lock:  # as in connect()
+            other = threading.Thread(target=events.close)
+            other.start()
+            wait_until(lambda: exchange._aborted, "close() to have begun")
+            assert exchange._lock.acquire(timeout=LIMIT)
+            exchange._lock.release()
+            assert other.is_alive()
+        other.join(LIMIT)
+        assert not other.is_alive()
+
+
+def test_a_new_socket_does_not_wait_for_whoever_shuts_the_others_down():
+    sockets = Sockets()
+    made = []
+    with sockets._lock:
+        arguments = (socket.AF_INET, socket.SOCK_STREAM, 0)
+        other = threading.Thread(target=lambda: made.append(sockets.new_socket(*arguments)))
+        other.start()
+        other.join(LIMIT)
+        assert made
+    made[0].close()
+    sockets.release()

@@ -27,6 +27,7 @@ FLOORS = [
     "wakeup",
     "forking",
     "arguments",
+    "cookies",
     "response",
     "connection",
     "transport",
