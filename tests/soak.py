@@ -13,6 +13,7 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import ctypes
 import dataclasses
 import gc
 import itertools
@@ -66,11 +67,14 @@ class Follower:
         self.twice = 0
         self.garbled = 0
         self.errors: collections.Counter[str] = collections.Counter()
+        self.internal: list[str] = []  # errors that are none of a network's
         self.final: Exception | None = None
 
     def __call__(self, event: object) -> None:
         if isinstance(event, ErrorEvent):
             self.errors[type(event.error).__name__] += 1
+            if not isinstance(event.error, requests.RequestException):
+                self.internal.append(repr(event.error))
             if event.retry_in is None:
                 self.final = event.error
         if not isinstance(event, MessageEvent):
@@ -93,6 +97,8 @@ class Kind(NamedTuple):
     follow: Callable[[str, Follower, dict[str, Any]], EventSource | EventStream]
     replaceable: bool = False
     """Another source may go on from where one was closed: its handlers run in its thread."""
+    query: str = f"count=1000000000&pace={PACE}"
+    """How the events come: as a rule one by one, without end."""
 
 
 def listen(url: str, follower: Follower, options: dict[str, Any]) -> EventSource:
@@ -174,12 +180,25 @@ def kinds(authority: str) -> Iterator[list[Kind]]:
                 Kind("on a pool", tls=False, follow=in_pool),
                 Kind("on an event loop", tls=False, follow=in_loop),
                 Kind("EventStream", tls=False, follow=iterate),
+                Kind("in bursts", tls=False, follow=iterate, query="count=20&then=end"),
                 Kind("on the caller's session", tls=False, follow=with_session),
             ]
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
+
+
+class ErrorsLogged(logging.Handler):
+    """Counts them, and shows them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += 1
+        print(self.format(record), file=sys.stderr)
 
 
 # --- The laboratory's process ---
@@ -221,6 +240,9 @@ def run_laboratory(
 # --- The run ---
 
 
+_c_library = ctypes.CDLL(None)
+
+
 class Sample(NamedTuple):
     minutes: float
     threads: int
@@ -232,6 +254,7 @@ class Sample(NamedTuple):
 
 
 def sample(started: float, followed: list[Followed]) -> Sample:
+    _c_library.malloc_trim(0)  # what the allocator keeps for later is not in use
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return Sample(
         (time.monotonic() - started) / 60,
@@ -272,7 +295,7 @@ def surroundings(seed: int, count: int, folder: Path) -> Iterator[tuple[list[Fol
         followed: list[Followed] = []
         for number, (kind, port) in enumerate(zip(chosen, pipe.recv(), strict=True)):
             scheme = "https" if kind.tls else "http"
-            url = f"{scheme}://127.0.0.1:{port}/numbers?name={number}&count=1000000000&pace={PACE}"
+            url = f"{scheme}://127.0.0.1:{port}/numbers?name={number}&{kind.query}"
             follower = Follower()
             followed.append(Followed(kind, url, follower, kind.follow(url, follower, {})))
         try:
@@ -320,6 +343,8 @@ def catch_up(followed: list[Followed]) -> list[Followed]:
 
 def run(minutes: float, seed: int, count: int, folder: Path) -> tuple[dict[str, Any], list[Sample]]:
     """Return the figures and the samples."""
+    log = ErrorsLogged()
+    logging.getLogger("eventsource").addHandler(log)
     resource_tracker.ensure_running()  # multiprocessing's own, which stays
     before = sample(0, [])
     with surroundings(seed, count, folder) as (followed, pipe):
@@ -347,6 +372,8 @@ def run(minutes: float, seed: int, count: int, folder: Path) -> tuple[dict[str, 
         "twice or out of order": sum(each.follower.twice for each in followed),
         "garbled": sum(each.follower.garbled for each in followed),
         "stuck": [each.kind.name for each in behind],
+        "internal errors": [error for each in followed for error in each.follower.internal],
+        "errors logged": log.count,
         "closed for good": [repr(each.follower.final) for each in followed if each.follower.final],
         "faults": dict(met),
         "errors": dict(total),
@@ -380,11 +407,15 @@ def complaints(figures: dict[str, Any]) -> list[str]:
     """What is not as it should be."""
     bad = [
         f"{name}: {figures[name]}"
-        for name in ("lost", "twice or out of order", "garbled", "stuck", "closed for good")
+        for name in (
+            *("lost", "twice or out of order", "garbled", "stuck", "closed for good"),
+            *("internal errors", "errors logged"),
+        )
         if figures[name]
     ]
-    # One exchange more or less under way in either part; and a few names being looked up.
-    for name, slack in (("threads", 6), ("descriptors", 12)):
+    bad += [f"no {name}" for name in ("events", "faults", "errors") if not figures[name]]
+    # How many exchanges are under way differs; what is left at the end does not.
+    for name, slack in (("threads", 10), ("descriptors", 20)):
         early, late = figures[name]
         if late > early + slack:
             bad.append(f"{name} have grown: {early} to {late}")
@@ -412,9 +443,10 @@ def plot(samples: list[Sample], figures: dict[str, Any], file: Path) -> None:
         ("threads", "file descriptors", "resident memory, MiB", "connections lost or refused"),
         strict=True,
     ):
-        axis.plot(minutes, [getattr(each, name) for each in samples], linewidth=0.8)
+        values = [getattr(each, name) for each in samples]
+        axis.plot(minutes, values, linewidth=0.8)
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.2 * max(values))
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("minutes")
     figure.suptitle(
@@ -432,7 +464,6 @@ def main() -> int:
     parser.add_argument("--sources", type=int, default=30)
     parser.add_argument("--plot", type=Path, help="draw an image (needs matplotlib)")
     options = parser.parse_args()
-    logging.getLogger("eventsource").setLevel(logging.CRITICAL)
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         figures, samples = run(options.minutes, options.seed, options.sources, Path(folder))
