@@ -8,6 +8,7 @@ import queue
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,24 @@ def wait_until(condition, what="a condition", limit=LIMIT):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {limit} s for {what}")
         pause.wait(0.005)
+
+
+def wait_until_blocked(pid):
+    """Wait until the main thread of a process is in a system call, by the kernel's account.
+
+    A signal that comes just before is not looked at until that ends. Linux only.
+    """
+    status = Path(f"/proc/{pid}/status")
+    looks = [None]
+
+    def is_blocked():
+        looks.append(
+            [line for line in status.read_text().splitlines() if line[:5] in ("State", "volun")]
+        )
+        return looks[-1] == looks.pop(0) and "sleeping" in looks[-1][0]
+
+    if status.exists():
+        wait_until(is_blocked, f"{pid} to wait")
 
 
 class Recorder:

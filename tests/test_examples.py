@@ -28,7 +28,7 @@ import pytest
 from eventsource import ReadyState
 from eventsource.testing import SSEServer
 
-from .support import HEAD, LIMIT, status, stream, unavailable, wait_until
+from .support import HEAD, LIMIT, status, stream, unavailable, wait_until, wait_until_blocked
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -80,6 +80,7 @@ class Program:
         return line
 
     def send(self, number):
+        wait_until_blocked(self.process.pid)
         self.process.send_signal(number)
 
     def end(self):

@@ -79,6 +79,14 @@ def wait_until(condition):
             raise AssertionError("it does not become so")
         time.sleep(0.002)
 
+looks = [None]
+
+def is_blocked():
+    "The main thread is in a system call: it has not run since the last look."
+    with open(f"/proc/self/task/{os.getpid()}/status") as status:
+        looks.append([line for line in status if line.startswith(("State", "voluntary"))])
+    return looks[-1] == looks.pop(0) and "sleeping" in looks[-1][0]
+
 def born():
     "Fork. Return None in the child."
     files = []
@@ -961,8 +969,7 @@ elif phase == "body":
     next(events)
 
 def interrupt():
-    wait_until(is_ready)
-    time.sleep(0.05)
+    wait_until(lambda: is_ready() and is_blocked())
     os.kill(os.getpid(), signal.SIGUSR1)
     wait_until(lambda: children)
     if not select.select([receiving], [], [], LIMIT)[0]:
@@ -1244,8 +1251,8 @@ def in_main(function):
 
 def interrupt(is_ready, number=signal.SIGINT):
     def send():
-        wait_until(is_ready)
-        time.sleep(0.02)
+        # Before that it might set out to wait with the signal's flag not looked at.
+        wait_until(lambda: is_ready() and is_blocked())
         os.kill(os.getpid(), number)
 
     threading.Thread(target=send, daemon=True).start()
