@@ -29,7 +29,7 @@ PROBE = {
     "PyQt6": "from PyQt6.QtWidgets import QApplication; QApplication([])",
 }
 ROOT = Path(__file__).parent.parent
-EXITS = 10
+EXITS = 5
 
 pytestmark = pytest.mark.timeout(3 * LIMIT)  # a program ends itself sooner, and says where it was
 

@@ -30,7 +30,7 @@ CLOSED_BY_DISPATCH = re.compile(
     r"closed by (a dispatch that (raised|threw away what)|the end of what its handlers run in)"
 )
 FLOOD = 100_000
-CLOSINGS = 100
+CLOSINGS = 40
 
 log = logging.getLogger("eventsource")
 logged = []  # the messages of the package's logger that no scenario has expected
