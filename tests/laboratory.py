@@ -28,7 +28,7 @@ PLACES = {
     "event": re.compile(rb"data: n()"),
     "character": re.compile(rb"[\xc2-\xf4]()[\x80-\xbf]"),
     "line end": re.compile(rb"\r()\n"),
-    "chunk header": re.compile(rb"\r\n[0-9A-Fa-f]()[0-9A-Fa-f]*\r\n"),
+    "chunk header": re.compile(rb"(?:\A|\r\n)[0-9A-Fa-f]()[0-9A-Fa-f]*\r\n"),
     "TLS record": re.compile(rb"\x17\x03[\x01-\x03]..().", re.DOTALL),
 }
 """Where a connection can be cut: in the middle of what."""
