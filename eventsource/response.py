@@ -306,7 +306,9 @@ class _Deflate(DeflateDecoder):
 class _Refusal(ContentDecoder):
     """Of a coding over a coding: urllib3 keeps all that is between them."""
 
-    has_unconsumed_tail = False
+    @property
+    def has_unconsumed_tail(self) -> bool:
+        return False
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:  # noqa: ARG002
         raise DecodeError("refused", "there is more than one content coding")
