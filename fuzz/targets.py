@@ -469,6 +469,7 @@ def _plain_body(part: bytes, *, reset: bool) -> bytes | None:
             or answer.cut_off
             or content_type.strip().lower() != TYPE
             or len(answer.headers.get_all("Content-Type")) > 1
+            or len(answer.headers.get_all("Content-Length", [])) > 1  # urllib3 wants one
             or b"-" in part.partition(b"\r\n\r\n")[2]
         ):
             return None
