@@ -142,7 +142,7 @@ class Sockets:
             duplicate, number = self._duplicates.pop()
             with duplicate, contextlib.suppress(OSError):  # the number is free, it is
                 if os.path.sameopenfile(duplicate.fileno(), number):
-                    put_null(number)
+                    _put_null(number)
 
     def settle(self) -> None:
         """The response has come, on the connection made last: forget the others.
@@ -245,7 +245,7 @@ class Sockets:
         return found
 
 
-def put_null(number: int) -> None:
+def _put_null(number: int) -> None:
     """Make the file descriptor `number` one of the null device."""
     null = os.open(os.devnull, os.O_RDWR)
     try:
