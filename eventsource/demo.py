@@ -15,7 +15,7 @@ from typing import Final
 from .events import ErrorEvent, MessageEvent, OpenEvent
 from .reconnect import ReconnectPolicy
 from .source import EventSource
-from .testing import Connection, SSEServer
+from .testing import Connection, ScriptedServer
 
 LAST: Final = 12
 """Number of the last event."""
@@ -47,7 +47,7 @@ def count(connection: Connection) -> None:
 
 def serve() -> None:
     """Serve until standard input ends; print the URL first."""
-    with SSEServer(count) as server:
+    with ScriptedServer(count) as server:
         print(server.url, flush=True)  # noqa: T201 - to the process that started this one
         sys.stdin.read()
 

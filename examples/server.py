@@ -15,7 +15,7 @@ import math
 import threading
 from collections.abc import Callable
 
-from eventsource.testing import Connection, Request, SSEServer
+from eventsource.testing import Connection, Request, ScriptedServer
 
 ANSWER = "A stream is a response that has not ended yet."
 DROP_AFTER = 15
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="0: a free one")
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between two events")
     options = parser.parse_args()
-    with SSEServer(answer_with(options.interval), port=options.port) as server:
+    with ScriptedServer(answer_with(options.interval), port=options.port) as server:
         try:
             print(f"{server.url}prices    for the windows, asyncio_program.py and service.py")
             print(f"{server.url}v1/chat   for llm_tokens.py")

@@ -200,12 +200,12 @@ def test_what_requests_takes_is_taken():
 
 
 def test_the_callers_objects_are_not_changed():
-    from eventsource.testing import SSEServer
+    from eventsource.testing import ScriptedServer
 
     from .support import status
 
     headers, proxies = {"X-Key": "a"}, {"ftp": "http://127.0.0.1:1/"}
-    with SSEServer(status("404 No")) as server:
+    with ScriptedServer(status("404 No")) as server:
         list(EventStream(server.url, headers=headers, proxies=proxies))
     assert headers == {"X-Key": "a"}
     assert proxies == {"ftp": "http://127.0.0.1:1/"}

@@ -29,7 +29,7 @@ from eventsource import (
     async_items,
 )
 from eventsource.response import READ_SIZE
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .on_loop import asyncio_has_nothing_to_complain_of, run, until  # noqa: F401 - a fixture
 from .support import LIMIT, QUICK, numbers, port_that_never_answers, status, stream, wait_until
@@ -77,7 +77,7 @@ def test_it_yields_what_happens_in_order_as_a_loop_without_async_does():
     policy = ReconnectPolicy(delay=0.01, max_delay=0.01, statuses={503})
     happened, requested = [], []
     for kind in ("for", "async for"):
-        with SSEServer(*scripts) as server:
+        with ScriptedServer(*scripts) as server:
             events = EventStream(server.url, reconnect=policy)
 
             async def main(events=events):
@@ -92,7 +92,7 @@ def test_it_yields_what_happens_in_order_as_a_loop_without_async_does():
 
 @pytest.mark.parametrize(("count", "debug"), [(100_000, False), (5_000, True)])
 def test_many_events_arrive_in_order(count, debug):
-    with SSEServer(stream(numbers(count))) as server:
+    with ScriptedServer(stream(numbers(count))) as server:
 
         async def main():
             async with EventStream(server.url, reconnect=None) as events:
@@ -102,7 +102,7 @@ def test_many_events_arrive_in_order(count, debug):
 
 
 def test_a_final_failure_ends_the_loop_after_its_event():
-    with SSEServer(stream(b"data: a\n\n"), status("204 No Content")) as server:
+    with ScriptedServer(stream(b"data: a\n\n"), status("204 No Content")) as server:
 
         async def main():
             events = EventStream(server.url, reconnect=QUICK)
@@ -116,7 +116,7 @@ def test_a_final_failure_ends_the_loop_after_its_event():
 
 
 def test_a_lost_connection_is_resumed():
-    with SSEServer(stream(numbers(3)), stream(numbers(3, 3), then="hold")) as server:
+    with ScriptedServer(stream(numbers(3)), stream(numbers(3, 3), then="hold")) as server:
 
         async def main():
             async with EventStream(server.url, reconnect=QUICK) as events:
@@ -127,7 +127,7 @@ def test_a_lost_connection_is_resumed():
 
 
 def test_the_last_event_id_is_that_of_the_event_yielded_last_not_of_what_was_read():
-    with SSEServer(stream(numbers(3), b"id: x\n\n")) as server:
+    with ScriptedServer(stream(numbers(3), b"id: x\n\n")) as server:
 
         async def main():
             found = []
@@ -150,7 +150,9 @@ def test_the_last_event_id_is_that_of_the_event_yielded_last_not_of_what_was_rea
 
 
 def test_restart_makes_a_new_connection_and_yields_no_error():
-    with SSEServer(stream(numbers(1), then="hold"), stream(numbers(1, 1), then="hold")) as server:
+    with ScriptedServer(
+        stream(numbers(1), then="hold"), stream(numbers(1, 1), then="hold")
+    ) as server:
 
         async def main():
             async with EventStream(server.url, reconnect=SLOW) as events:
@@ -168,7 +170,7 @@ def test_restart_makes_a_new_connection_and_yields_no_error():
 
 
 def test_restart_cuts_a_back_off_short():
-    with SSEServer(stream(), stream(numbers(1), then="hold")) as server:
+    with ScriptedServer(stream(), stream(numbers(1), then="hold")) as server:
 
         async def main():
             async with EventStream(server.url, reconnect=SLOW) as events:
@@ -238,7 +240,7 @@ def in_phase(name):
         with port_that_never_answers() as port:
             yield Phase(name, f"http://127.0.0.1:{port}/")
     else:
-        with SSEServer(answer) as server:
+        with ScriptedServer(answer) as server:
             yield Phase(name, server.url + name, server)
 
 
@@ -353,7 +355,7 @@ def test_close_ends_the_loop_in_every_phase(name, close):
 
 
 def test_close_before_the_first_event_is_asked_for_prevents_it():
-    with SSEServer(stream()) as server:
+    with ScriptedServer(stream()) as server:
 
         async def main():
             async with EventStream(server.url) as events:
@@ -365,7 +367,7 @@ def test_close_before_the_first_event_is_asked_for_prevents_it():
 
 
 def test_nothing_is_yielded_after_close_not_even_what_has_arrived():
-    with SSEServer(stream(numbers(5), then="hold")) as server:
+    with ScriptedServer(stream(numbers(5), then="hold")) as server:
 
         async def main():
             async with EventStream(server.url) as events:
@@ -398,7 +400,7 @@ def test_the_loop_is_not_blocked_meanwhile(name):
 
 
 def test_leaving_the_block_waits_for_the_thread():
-    with SSEServer(stream(then="hold")) as server:
+    with ScriptedServer(stream(then="hold")) as server:
 
         async def main():
             async with EventStream(server.url) as events:
@@ -411,7 +413,7 @@ def test_leaving_the_block_waits_for_the_thread():
 
 
 def test_a_block_without_a_loop_in_it_has_no_thread():
-    with SSEServer(stream()) as server:
+    with ScriptedServer(stream()) as server:
 
         async def main():
             async with EventStream(server.url) as events:
@@ -423,7 +425,7 @@ def test_a_block_without_a_loop_in_it_has_no_thread():
 
 
 def test_an_exception_leaves_the_block_as_it_is():
-    with SSEServer(stream(then="hold")) as server:
+    with ScriptedServer(stream(then="hold")) as server:
 
         async def main():
             with pytest.raises(KeyError, match="mine"):
@@ -496,7 +498,7 @@ def test_what_is_cancelled_loses_nothing():
             raise TimeoutError
         return task.result()
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
 
         async def main():
             found, timeouts = [], 0
@@ -519,7 +521,7 @@ def test_what_is_cancelled_loses_nothing():
 
 
 def test_an_event_that_came_as_the_waiting_was_cancelled_is_not_lost():
-    with SSEServer(stream(numbers(2), then="hold")) as server:
+    with ScriptedServer(stream(numbers(2), then="hold")) as server:
 
         async def main():
             async with EventStream(server.url) as events:
@@ -537,7 +539,7 @@ def test_an_event_that_came_as_the_waiting_was_cancelled_is_not_lost():
 
 
 def test_a_second_loop_in_the_block_goes_on_where_the_first_was_left():
-    with SSEServer(stream(numbers(20), then="hold")) as server:
+    with ScriptedServer(stream(numbers(20), then="hold")) as server:
 
         async def main():
             async with EventStream(server.url) as events:
@@ -551,7 +553,7 @@ def test_a_second_loop_in_the_block_goes_on_where_the_first_was_left():
 
 
 def test_leaving_the_loop_without_a_block_closes_the_stream():
-    with SSEServer(stream(numbers(3), then="hold")) as server:
+    with ScriptedServer(stream(numbers(3), then="hold")) as server:
 
         async def main():
             events = EventStream(server.url)
@@ -566,7 +568,7 @@ def test_leaving_the_loop_without_a_block_closes_the_stream():
 
 
 def test_without_a_block_the_iterator_keeps_the_stream_open():
-    with SSEServer(stream(numbers(3), then="hold")) as server:
+    with ScriptedServer(stream(numbers(3), then="hold")) as server:
 
         async def main():
             iterator = aiter(EventStream(server.url))
@@ -578,7 +580,7 @@ def test_without_a_block_the_iterator_keeps_the_stream_open():
 
 
 def test_an_iterator_dropped_on_a_session_of_the_callers_closes_the_stream_on_the_loop():
-    with SSEServer(stream(then="hold")) as server, requests.Session() as session:
+    with ScriptedServer(stream(then="hold")) as server, requests.Session() as session:
 
         async def main():
             events = EventStream(server.url, session=session)
@@ -606,7 +608,7 @@ def test_of_two_tasks_on_one_iterator_each_gets_some_and_all_are_got_once():
             if number % 7 == 0:
                 connection.pause(0.001)
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
 
         async def main():
             async def work(iterator):
@@ -629,7 +631,7 @@ def test_of_two_tasks_on_one_iterator_each_gets_some_and_all_are_got_once():
 
 
 def test_two_tasks_that_iterate_over_one_stream_share_its_events():
-    with SSEServer(stream(numbers(50))) as server:
+    with ScriptedServer(stream(numbers(50))) as server:
 
         async def main():
             async def work(events):
@@ -644,7 +646,7 @@ def test_two_tasks_that_iterate_over_one_stream_share_its_events():
 
 
 def test_a_loop_goes_on_where_an_iterator_that_is_kept_has_been_left():
-    with SSEServer(stream(numbers(5), then="hold")) as server:
+    with ScriptedServer(stream(numbers(5), then="hold")) as server:
 
         async def main():
             events = EventStream(server.url)
@@ -660,7 +662,7 @@ def test_a_loop_goes_on_where_an_iterator_that_is_kept_has_been_left():
 
 
 def test_on_a_session_of_the_callers_a_dropped_iterator_is_the_end_of_a_loop_that_follows():
-    with SSEServer(stream(numbers(5), then="hold")) as server, requests.Session() as session:
+    with ScriptedServer(stream(numbers(5), then="hold")) as server, requests.Session() as session:
 
         async def main():
             for _ in range(5):
@@ -697,7 +699,7 @@ def test_a_slow_program_slows_the_server():
                     select.select([], [connection.sock], [])
                     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
 
         async def main():
             async with EventStream(server.url, reconnect=None) as events:
@@ -729,7 +731,7 @@ def test_an_auth_callables_system_exit_reaches_the_task_and_the_stream_goes_on()
             raise SystemExit(7)
         return request
 
-    with SSEServer(stream(numbers(1), then="hold")) as server:
+    with ScriptedServer(stream(numbers(1), then="hold")) as server:
 
         async def main():
             async with EventStream(server.url, auth=authorize) as events:
@@ -752,7 +754,7 @@ def test_a_loop_that_is_closed_first_closes_the_stream_at_the_next_event(caplog)
         connection.send_event("late")
         connection.hold()
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         events = EventStream(server.url)
         iterator = aiter(events)
 
@@ -774,7 +776,7 @@ def test_a_loop_that_is_closed_first_closes_the_stream_at_the_next_event(caplog)
 
 
 def test_a_stream_that_is_closed_after_its_loop_ends_without_a_word(caplog):
-    with SSEServer(stream(then="hold")) as server:
+    with ScriptedServer(stream(then="hold")) as server:
         events = EventStream(server.url)
         iterator = aiter(events)
 
@@ -789,7 +791,7 @@ def test_a_stream_that_is_closed_after_its_loop_ends_without_a_word(caplog):
 
 @pytest.mark.parametrize("own_session", [True, False])
 def test_an_iterator_that_is_dropped_after_its_loop_has_been_closed(own_session):
-    with SSEServer(stream(then="hold")) as server, requests.Session() as session:
+    with ScriptedServer(stream(then="hold")) as server, requests.Session() as session:
         events = EventStream(server.url, session=None if own_session else session)
 
         async def main():
@@ -827,7 +829,7 @@ print("left")
 
 @pytest.mark.parametrize("how", ["waiting", "idle"])
 def test_a_program_that_has_not_closed_a_silent_stream_exits(how):
-    with SSEServer(stream(then="hold")) as server:
+    with ScriptedServer(stream(then="hold")) as server:
         done = subprocess.run(
             [sys.executable, "-X", "dev", "-W", "error", "-c", SILENT, server.url, how],
             capture_output=True,
@@ -841,7 +843,7 @@ def test_a_program_that_has_not_closed_a_silent_stream_exits(how):
 
 
 def test_a_stream_that_one_loop_has_left_cannot_be_gone_on_with_in_another():
-    with SSEServer(stream(numbers(5), then="hold")) as server:
+    with ScriptedServer(stream(numbers(5), then="hold")) as server:
         events = EventStream(server.url)
 
         async def main():
@@ -859,7 +861,7 @@ def test_a_stream_that_one_loop_has_left_cannot_be_gone_on_with_in_another():
 
 def test_an_iterator_that_one_loop_has_left_says_so_in_another(caplog):
     # Also in the middle of a step, whose future the loop that is no more will not settle.
-    with SSEServer(stream(numbers(2), then="hold")) as server:
+    with ScriptedServer(stream(numbers(2), then="hold")) as server:
         stream_ = EventStream(server.url)
         events = aiter(stream_)
 
@@ -882,7 +884,7 @@ def test_an_iterator_that_one_loop_has_left_says_so_in_another(caplog):
 
 def test_a_cancelled_task_that_is_kept_keeps_no_thread():
     # Its exception keeps the frames that it went through.
-    with SSEServer(stream(numbers(2), then="hold")) as server:
+    with ScriptedServer(stream(numbers(2), then="hold")) as server:
 
         async def main():
             stream_ = EventStream(server.url)

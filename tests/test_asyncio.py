@@ -25,7 +25,7 @@ from eventsource import (
     UnexpectedStatus,
     dispatch,
 )
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .on_loop import asyncio_has_nothing_to_complain_of, run, until  # noqa: F401 - a fixture
 from .support import LIMIT, QUICK, numbers, status, stream, wait_until
@@ -54,7 +54,7 @@ def failures(caplog):
 
 
 def test_plain_handlers_run_on_the_loops_thread_in_order():
-    with SSEServer(
+    with ScriptedServer(
         stream(numbers(2), b":c\n\nevent: tick\ndata: t\n\n"), status("204 No Content")
     ) as server:
 
@@ -85,7 +85,7 @@ def test_plain_handlers_run_on_the_loops_thread_in_order():
 
 @pytest.mark.parametrize(("count", "debug"), [(100_000, False), (5_000, True)])
 def test_many_events_arrive_in_order_at_a_plain_handler(count, debug):
-    with SSEServer(stream(numbers(count), then="hold")) as server:
+    with ScriptedServer(stream(numbers(count), then="hold")) as server:
 
         async def main():
             found = []
@@ -98,7 +98,7 @@ def test_many_events_arrive_in_order_at_a_plain_handler(count, debug):
 
 @pytest.mark.parametrize(("count", "debug"), [(10_000, False), (2_000, True)])
 def test_many_events_arrive_in_order_at_a_coroutine_handler(count, debug):
-    with SSEServer(stream(numbers(count), then="hold")) as server:
+    with ScriptedServer(stream(numbers(count), then="hold")) as server:
 
         async def main():
             found = []
@@ -135,7 +135,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_coroutine_handler_runs_as_a_task_on_the_loop(kind):
-    with SSEServer(stream(numbers(3), then="hold")) as server:
+    with ScriptedServer(stream(numbers(3), then="hold")) as server:
 
         async def main():
             found, tasks = [], []
@@ -157,7 +157,7 @@ def test_every_kind_of_coroutine_handler_runs_as_a_task_on_the_loop(kind):
 
 
 def test_every_way_to_register_takes_coroutine_functions():
-    with SSEServer(stream(numbers(2), b":c\n\n"), status("204 No Content")) as server:
+    with ScriptedServer(stream(numbers(2), b":c\n\n"), status("204 No Content")) as server:
 
         async def main():
             found = []
@@ -199,7 +199,7 @@ def test_every_way_to_register_takes_coroutine_functions():
 
 
 def test_the_next_handler_begins_only_when_the_coroutine_has_ended():
-    with SSEServer(stream(numbers(3), then="hold")) as server:
+    with ScriptedServer(stream(numbers(3), then="hold")) as server:
 
         async def main():
             happened = []
@@ -237,7 +237,7 @@ def test_the_next_handler_begins_only_when_the_coroutine_has_ended():
 
 def test_the_loop_goes_on_while_many_events_are_handled():
     count = 100
-    with SSEServer(stream(numbers(count), then="hold")) as server:
+    with ScriptedServer(stream(numbers(count), then="hold")) as server:
 
         async def main():
             found = []
@@ -261,7 +261,7 @@ def test_the_loop_goes_on_while_many_events_are_handled():
 
 
 def test_the_last_event_id_moves_when_the_coroutine_has_ended():
-    with SSEServer(stream(numbers(2), then="hold")) as server:
+    with ScriptedServer(stream(numbers(2), then="hold")) as server:
 
         async def main():
             started, gate = asyncio.Event(), asyncio.Event()
@@ -280,7 +280,7 @@ def test_the_last_event_id_moves_when_the_coroutine_has_ended():
 
 
 def test_a_waiting_handler_is_kept_though_nobody_else_refers_to_it():
-    with SSEServer(stream(numbers(1), then="hold")) as server:
+    with ScriptedServer(stream(numbers(1), then="hold")) as server:
 
         async def main():
             reached = []  # weak references: only the handler's frame holds the future
@@ -306,7 +306,7 @@ def test_a_waiting_handler_is_kept_though_nobody_else_refers_to_it():
 
 
 def test_a_source_that_nobody_refers_to_goes_on():
-    with SSEServer(stream(numbers(3), then="hold")) as server:
+    with ScriptedServer(stream(numbers(3), then="hold")) as server:
 
         async def main():
             sources, found = [], []
@@ -330,7 +330,7 @@ def test_a_source_that_nobody_refers_to_goes_on():
 
 
 def test_what_a_coroutine_handler_raises_is_logged_and_the_others_run(caplog):
-    with SSEServer(stream(numbers(2), then="hold")) as server:
+    with ScriptedServer(stream(numbers(2), then="hold")) as server:
 
         async def main():
             found = []
@@ -357,7 +357,7 @@ def test_what_a_coroutine_handler_raises_is_logged_and_the_others_run(caplog):
 
 
 def test_a_handler_whose_work_was_cancelled_is_logged_and_the_source_lives(caplog):
-    with SSEServer(stream(numbers(2), then="hold")) as server:
+    with ScriptedServer(stream(numbers(2), then="hold")) as server:
 
         async def main():
             found = []
@@ -380,7 +380,7 @@ def test_a_handler_whose_work_was_cancelled_is_logged_and_the_source_lives(caplo
 
 
 def test_a_handler_that_runs_out_of_its_own_time_is_logged_and_the_source_lives(caplog):
-    with SSEServer(stream(numbers(2), then="hold")) as server:
+    with ScriptedServer(stream(numbers(2), then="hold")) as server:
 
         async def main():
             found = []
@@ -401,7 +401,7 @@ def test_a_handler_that_runs_out_of_its_own_time_is_logged_and_the_source_lives(
 
 @pytest.mark.parametrize("which", ["eventsource", "eventsource handler"])
 def test_the_cancellation_of_the_tasks_that_run_the_handlers_closes_the_source(which, caplog):
-    with SSEServer(stream(numbers(5), then="hold")) as server:
+    with ScriptedServer(stream(numbers(5), then="hold")) as server:
 
         async def main():
             started = []
@@ -426,7 +426,7 @@ def test_the_cancellation_of_the_tasks_that_run_the_handlers_closes_the_source(w
 
 
 def test_asyncio_run_that_ends_while_a_handler_waits_closes_the_source(caplog):
-    with SSEServer(stream(numbers(5), then="hold")) as server:
+    with ScriptedServer(stream(numbers(5), then="hold")) as server:
         sources, happened = [], []
 
         async def handler(event):
@@ -451,7 +451,7 @@ def test_asyncio_run_that_ends_while_a_handler_waits_closes_the_source(caplog):
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=lambda e: str(type(e)))
 def test_a_system_exit_of_a_handlers_ends_the_loop_and_closes_the_source(error, caplog):
-    with SSEServer(stream(numbers(5), then="hold")) as server:
+    with ScriptedServer(stream(numbers(5), then="hold")) as server:
         sources = []
 
         async def handler(event):
@@ -471,7 +471,7 @@ def test_a_system_exit_of_a_handlers_ends_the_loop_and_closes_the_source(error, 
 
 
 def test_emit_runs_coroutine_handlers_on_the_loop_from_any_thread():
-    with SSEServer(stream()) as server:
+    with ScriptedServer(stream()) as server:
 
         async def main():
             found = []
@@ -615,7 +615,7 @@ def test_a_method_of_the_loops_that_threads_must_not_call_is_refused():
 
 
 def test_a_partial_of_call_soon_threadsafe_is_taken():
-    with SSEServer(stream(numbers(1), then="hold")) as server:
+    with ScriptedServer(stream(numbers(1), then="hold")) as server:
 
         async def main():
             found = []
@@ -633,7 +633,7 @@ def test_a_partial_of_call_soon_threadsafe_is_taken():
 
 
 def test_a_lambda_that_returns_a_coroutine_where_no_loop_runs_is_logged(caplog):
-    with SSEServer(stream(numbers(1), then="hold")) as server:
+    with ScriptedServer(stream(numbers(1), then="hold")) as server:
         with EventSource(server.url, on_message=lambda event: a_coroutine_function(event)):
             wait_until(lambda: failures(caplog))
     gc.collect()  # which would warn that it was never awaited
@@ -659,7 +659,7 @@ def test_dispatch_asyncio_is_call_soon_threadsafe_of_the_running_or_the_given_lo
 
 
 def test_after_close_nothing_that_waits_is_run_and_what_runs_may_finish():
-    with SSEServer(stream(numbers(20), then="hold")) as server:
+    with ScriptedServer(stream(numbers(20), then="hold")) as server:
 
         async def main():
             happened = []
@@ -690,7 +690,7 @@ def test_after_close_nothing_that_waits_is_run_and_what_runs_may_finish():
 
 
 def test_close_by_a_coroutine_handler_is_the_end():
-    with SSEServer(stream(numbers(20), then="hold")) as server:
+    with ScriptedServer(stream(numbers(20), then="hold")) as server:
 
         async def main():
             found = []
@@ -712,7 +712,7 @@ def test_close_by_a_coroutine_handler_is_the_end():
 
 
 def test_join_in_the_loop_of_a_source_that_lives_does_not_hang_the_loop():
-    with SSEServer(stream(numbers(1), then="hold")) as server:
+    with ScriptedServer(stream(numbers(1), then="hold")) as server:
 
         async def main():
             results = []
@@ -737,7 +737,7 @@ def test_a_loop_that_was_closed_first_closes_the_source_at_the_next_event(caplog
         connection.send_event("1")
         connection.hold()
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         found = []
 
         async def handler(event):
@@ -762,7 +762,7 @@ def test_a_loop_that_was_closed_first_closes_the_source_at_the_next_event(caplog
 
 
 def test_a_loop_that_is_closed_with_a_turn_in_its_queue_closes_the_source(caplog):
-    with SSEServer(stream(numbers(1), then="hold")) as server:
+    with ScriptedServer(stream(numbers(1), then="hold")) as server:
         loop = asyncio.new_event_loop()
         source = EventSource(server.url, dispatch=loop.call_soon_threadsafe, on_message=print)
         wait_until(lambda: source._handover._waiting)
@@ -774,7 +774,7 @@ def test_a_loop_that_is_closed_with_a_turn_in_its_queue_closes_the_source(caplog
 
 
 def test_a_loop_that_stops_for_a_while_loses_nothing():
-    with SSEServer(stream(numbers(5), then="hold")) as server:
+    with ScriptedServer(stream(numbers(5), then="hold")) as server:
         loop = asyncio.new_event_loop()
         found = []
 
@@ -809,7 +809,7 @@ def test_only_so_many_events_wait_for_a_slow_coroutine_and_all_arrive():
             sent += 1
         connection.hold()
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
 
         async def main():
             found = []
@@ -848,7 +848,7 @@ def test_only_so_many_events_wait_for_a_slow_coroutine_and_all_arrive():
 
 
 def test_close_frees_a_reader_that_waits_for_room():
-    with SSEServer(stream(numbers(100), then="hold")) as server:
+    with ScriptedServer(stream(numbers(100), then="hold")) as server:
 
         async def main():
             async def handler(event):
@@ -867,7 +867,7 @@ def test_close_frees_a_reader_that_waits_for_room():
 
 
 def test_the_events_are_of_the_kinds_that_they_are_without_a_loop():
-    with SSEServer(stream(numbers(1)), status("204 No Content")) as server:
+    with ScriptedServer(stream(numbers(1)), status("204 No Content")) as server:
 
         async def main():
             found = []
@@ -923,7 +923,7 @@ def test_async_with_gives_up_on_a_thread_that_does_not_end(monkeypatch, caplog):
 
 def test_a_handler_that_was_chosen_before_close_does_not_begin_after_it():
     # The task of a coroutine begins later than it is made.
-    with SSEServer(stream(numbers(1), then="hold")) as server:
+    with ScriptedServer(stream(numbers(1), then="hold")) as server:
 
         async def main():
             happened = []
@@ -950,7 +950,7 @@ def test_a_handler_that_was_chosen_before_close_does_not_begin_after_it():
 
 
 def test_join_in_the_loop_does_not_wait_for_what_has_not_run_yet():
-    with SSEServer(stream(numbers(1), then="hold")) as server:
+    with ScriptedServer(stream(numbers(1), then="hold")) as server:
 
         async def main():
             async with source_of(server.url, on_message=print) as source:
@@ -1029,7 +1029,7 @@ print(source.join(30), source.error)
 
 
 def output_of(program, *arguments):
-    with SSEServer(stream(numbers(50), then="hold")) as server:
+    with ScriptedServer(stream(numbers(50), then="hold")) as server:
         done = subprocess.run(
             [sys.executable, "-c", program, server.url, *arguments],
             capture_output=True,
@@ -1055,7 +1055,7 @@ def test_a_loop_that_is_closed_with_a_handler_left_in_it_closes_the_source():
 def test_sources_whose_pool_was_shut_down_are_not_kept():
     from eventsource import source as module
 
-    with SSEServer(stream(numbers(1), then="hold")) as server:
+    with ScriptedServer(stream(numbers(1), then="hold")) as server:
         for _ in range(5):
             executor = ThreadPoolExecutor(1)
             executor.shutdown()

@@ -40,7 +40,7 @@ from eventsource.errors import (
 from eventsource.events import Comment
 from eventsource.reconnect import MAX_RECONNECTION_TIME
 from eventsource.response import MAX_HEAD_SIZE, READ_SIZE
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 from eventsource.transport import ERROR_BODY_SIZE
 
 from .support import CHUNKED, HEAD, LIMIT, QUICK, errors, messages, record, respond, stream
@@ -144,7 +144,7 @@ def assert_too_large(items, bound=BOUND):
 @whatever_it_is
 def test_an_event_without_end_is_given_up_for_good_at_the_bound(start, piece):
     bound = BOUND if len(piece) <= 4 else BOUND // 8  # many lines take their time
-    with SSEServer(without_end(HEAD + start, in_pieces(piece))) as server:
+    with ScriptedServer(without_end(HEAD + start, in_pieces(piece))) as server:
         with (
             memory_below(2 * bound + MEMORY),
             EventStream(server.url, reconnect=QUICK, max_event_size=bound) as events,
@@ -166,7 +166,7 @@ def test_an_event_without_end_is_given_up_for_good_at_the_bound(start, piece):
 @pytest.mark.parametrize("unit", [b"data: x\n", b"x"], ids=["lines", "one line"])
 def test_the_bound_holds_whatever_the_chunks(framing, bound, unit):
     whole = framing(b"data: " + unit * (2 * bound // len(unit)))
-    with SSEServer(respond(CHUNKED + whole)) as server:
+    with ScriptedServer(respond(CHUNKED + whole)) as server:
         with (
             memory_below(3 * bound + MEMORY),
             EventStream(server.url, reconnect=QUICK, max_event_size=bound) as events,
@@ -180,7 +180,7 @@ def test_the_bound_holds_over_tls(tmp_path):
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     script = without_end(HEAD + b"data: ", b"x" * READ_SIZE)
-    with SSEServer(script, ssl_context=context) as server:
+    with ScriptedServer(script, ssl_context=context) as server:
         with (
             memory_below(3 * BOUND + MEMORY),
             EventStream(
@@ -191,7 +191,7 @@ def test_the_bound_holds_over_tls(tmp_path):
 
 
 def test_handlers_of_error_hear_of_an_event_without_end_and_the_source_is_closed():
-    with SSEServer(without_end(HEAD + b"data: ", b"x" * READ_SIZE)) as server:
+    with ScriptedServer(without_end(HEAD + b"data: ", b"x" * READ_SIZE)) as server:
         with EventSource(server.url, max_event_size=BOUND, start=False) as source:
             heard = record(source)
             source.start()
@@ -204,7 +204,7 @@ def test_handlers_of_error_hear_of_an_event_without_end_and_the_source_is_closed
 
 def test_an_event_of_exactly_the_bound_is_none_too_large():
     line = b"data: " + b"x" * (BOUND - 6)
-    with SSEServer(stream(line, b"\n\n")) as server:
+    with ScriptedServer(stream(line, b"\n\n")) as server:
         with EventStream(server.url, max_event_size=BOUND) as events:
             (event,) = messages(events)
     assert len(event.data) == BOUND - 6
@@ -258,7 +258,7 @@ def test_the_memory_of_the_process_stays_near_the_bound(start, piece, end, outco
             without_end(HEAD + start, in_pieces(piece), total=bound * 15 // 16)(connection)
             connection.send(end)
 
-    with SSEServer(answer) as server:
+    with ScriptedServer(answer) as server:
         done = subprocess.run(
             [sys.executable, "-c", CHILD, server.url, str(bound)],
             capture_output=True,
@@ -289,7 +289,7 @@ IDLE = {
 @pytest.mark.parametrize("piece", IDLE.values(), ids=IDLE)
 def test_what_is_no_event_may_be_sent_for_ever_and_takes_no_memory(piece):
     bound = 1000
-    with SSEServer(
+    with ScriptedServer(
         stream(piece * (MIB // 4 // len(piece)), b"\ndata: after all\n\n", then="hold")
     ) as server:
         with memory_below(MEMORY), EventStream(server.url, max_event_size=bound) as events:
@@ -305,7 +305,7 @@ def test_comments_without_end_reach_on_comment_and_take_no_memory():
         nonlocal heard
         heard += 1
 
-    with SSEServer(stream(b":\n" * count, b"data: after all\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b":\n" * count, b"data: after all\n\n", then="hold")) as server:
         with memory_below(3 * MEMORY):
             with EventSource(
                 server.url, on_comment=count_comment, max_event_size=100, start=False
@@ -319,7 +319,7 @@ def test_comments_without_end_reach_on_comment_and_take_no_memory():
 def test_ever_new_event_types_fill_no_table():
     count = 5000
     body = b"".join(b"event: type-%d\ndata: x\n\n" % n for n in range(count))
-    with SSEServer(stream(body, b"event: last\ndata: x\n\n", then="hold")) as server:
+    with ScriptedServer(stream(body, b"event: last\ndata: x\n\n", then="hold")) as server:
         with EventSource(server.url, start=False) as source:
             recorder = record(source, "last")
             names = set(source.event_names())
@@ -333,7 +333,9 @@ def test_ever_new_chunk_sizes_fill_no_table():
     count = 3 * response.MAX_KNOWN_FRAMES
     chunks = b"".join(b"%0*x\r\n:\n\r\n" % (n % 9 + 1, 2) for n in range(count))
     sizes = b"".join(b"%x\r\n%b\n\r\n" % (n + 2, b":" * (n + 1)) for n in range(5000))
-    with SSEServer(respond(CHUNKED + chunks + sizes + b"9\r\ndata: x\n\n\r\n0\r\n\r\n")) as server:
+    with ScriptedServer(
+        respond(CHUNKED + chunks + sizes + b"9\r\ndata: x\n\n\r\n0\r\n\r\n")
+    ) as server:
         with EventStream(server.url) as events:
             messages(events)
     assert len(response._sizes) <= response.MAX_KNOWN_FRAMES
@@ -373,7 +375,7 @@ def assert_head_too_large(event):
 
 @whatever_the_head
 def test_a_head_without_end_is_given_up_for_good(start, piece):
-    with SSEServer(without_end(start, in_pieces(piece))) as server:
+    with ScriptedServer(without_end(start, in_pieces(piece))) as server:
         with memory_below(4 * MAX_HEAD_SIZE + MEMORY):
             assert_head_too_large(only_error(server))
         assert len(server.requests) == 1
@@ -382,7 +384,7 @@ def test_a_head_without_end_is_given_up_for_good(start, piece):
 @pytest.mark.parametrize("name", ["short fields", "one field", "100 after 100"])
 def test_a_head_without_end_after_a_redirect_is_given_up_for_good(name):
     start, piece = HEADS[name]
-    with SSEServer(
+    with ScriptedServer(
         respond(b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n"),
         without_end(start, in_pieces(piece)),
     ) as server:
@@ -392,7 +394,7 @@ def test_a_head_without_end_after_a_redirect_is_given_up_for_good(name):
 @pytest.mark.parametrize("name", ["short fields", "one field", "100 after 100", "a status line"])
 def test_a_proxy_s_answer_without_end_ends_the_attempt(name):
     start, piece = HEADS[name]
-    with SSEServer(without_end(start, in_pieces(piece))) as proxy:
+    with ScriptedServer(without_end(start, in_pieces(piece))) as proxy:
         with memory_below(4 * MAX_HEAD_SIZE + MEMORY):
             with EventStream(
                 "https://example.com/", proxies={"https": proxy.url}, reconnect=QUICK
@@ -404,19 +406,19 @@ def test_a_proxy_s_answer_without_end_ends_the_attempt(name):
 
 def test_a_head_without_end_on_the_caller_s_own_session_ends_with_an_error():
     with requests.Session() as session:
-        with SSEServer(without_end(*HEADS["one field"])) as server:
+        with ScriptedServer(without_end(*HEADS["one field"])) as server:
             event = only_error(server, session=session)
     assert isinstance(event.error, requests.RequestException)
 
 
 def test_a_head_with_a_hundred_thousand_fields_is_refused_for_good():
     fields = b"".join(b"X-%d: x\r\n" % n for n in range(100_000))
-    with SSEServer(respond(OK + fields + b"\r\n")) as server:
+    with ScriptedServer(respond(OK + fields + b"\r\n")) as server:
         assert_head_too_large(only_error(server))
 
 
 def test_a_redirect_to_a_megabyte_is_refused_for_good():
-    with SSEServer(
+    with ScriptedServer(
         respond(b"HTTP/1.1 302 Found\r\nLocation: /" + b"x" * MIB + b"\r\n\r\n")
     ) as server:
         assert_head_too_large(only_error(server))
@@ -425,7 +427,7 @@ def test_a_redirect_to_a_megabyte_is_refused_for_good():
 
 def test_a_head_that_is_large_but_not_too_large_opens():
     fields = b"".join(b"X-%d: %b\r\n" % (n, b"x" * 2500) for n in range(90))
-    with SSEServer(respond(HEAD[:-2] + fields + b"\r\ndata: x\n\n")) as server:
+    with ScriptedServer(respond(HEAD[:-2] + fields + b"\r\ndata: x\n\n")) as server:
         with EventStream(server.url) as events:
             assert len(next(events).headers) == 91
             assert messages(events)
@@ -450,7 +452,7 @@ whatever_the_body = pytest.mark.parametrize(("rest", "piece"), BODIES.values(), 
 @whatever_the_body
 def test_a_redirect_whose_body_does_not_end_is_followed(rest, piece):
     start = b"HTTP/1.1 302 Found\r\nLocation: /there\r\n" + rest
-    with SSEServer(without_end(start, piece), stream(b"data: there\n\n")) as server:
+    with ScriptedServer(without_end(start, piece), stream(b"data: there\n\n")) as server:
         with memory_below(MEMORY), EventStream(server.url) as events:
             assert messages(events)[0].data == "there"
         assert [request.target for request in server.requests] == ["/", "/there"]
@@ -466,7 +468,7 @@ def test_redirects_without_end_fail_the_attempt_and_are_tried_again():
                     % target.encode()
                 )
 
-    with SSEServer(further) as server:
+    with ScriptedServer(further) as server:
         with EventStream(server.url, reconnect=QUICK) as events:
             for event in errors(events, 2):
                 assert isinstance(event.error, requests.TooManyRedirects)
@@ -477,7 +479,7 @@ def test_redirects_without_end_fail_the_attempt_and_are_tried_again():
 
 @whatever_the_body
 def test_of_an_error_s_body_without_end_a_little_is_read(rest, piece):
-    with SSEServer(without_end(b"HTTP/1.1 404 Not Found\r\n" + rest, piece)) as server:
+    with ScriptedServer(without_end(b"HTTP/1.1 404 Not Found\r\n" + rest, piece)) as server:
         with memory_below(MEMORY):
             event = only_error(server)
     assert_final(event, UnexpectedStatus)
@@ -487,7 +489,7 @@ def test_of_an_error_s_body_without_end_a_little_is_read(rest, piece):
 @whatever_the_body
 def test_of_a_body_of_another_type_nothing_is_read(rest, piece):
     start = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n" + rest
-    with SSEServer(without_end(start, piece)) as server:
+    with ScriptedServer(without_end(start, piece)) as server:
         with memory_below(MEMORY):
             event = only_error(server)
     assert_final(event, UnexpectedContentType)
@@ -499,7 +501,7 @@ def test_a_challenge_whose_body_does_not_end_is_answered(rest, piece):
         b"HTTP/1.1 401 Unauthorized\r\n"
         b'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"\r\n' + rest
     )
-    with SSEServer(without_end(start, piece), stream(b"data: in\n\n")) as server:
+    with ScriptedServer(without_end(start, piece), stream(b"data: in\n\n")) as server:
         with (
             memory_below(MEMORY),
             EventStream(server.url, auth=HTTPDigestAuth("user", "word")) as events,
@@ -514,7 +516,7 @@ def test_challenges_without_end_are_answered_once_an_attempt():
         b'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"\r\n'
         b"Connection: close\r\nContent-Length: 0\r\n\r\n"
     )
-    with SSEServer(respond(start)) as server:
+    with ScriptedServer(respond(start)) as server:
         event = only_error(server, auth=HTTPDigestAuth("user", "word"))
         assert len(server.requests) == 2
     assert_final(event, UnexpectedStatus)
@@ -540,7 +542,7 @@ FRAMES = {
 
 @pytest.mark.parametrize(("start", "piece"), FRAMES.values(), ids=FRAMES)
 def test_framing_without_end_ends_the_connection(start, piece):
-    with SSEServer(forever(start, in_pieces(piece))) as server:
+    with ScriptedServer(forever(start, in_pieces(piece))) as server:
         with memory_below(MEMORY), EventStream(server.url, reconnect=QUICK) as events:
             opened, event, lost = next(events), next(events), next(events)
             assert isinstance(opened, OpenEvent)
@@ -628,7 +630,7 @@ def exploding(coding, data, *, then="hold"):
 
 @every_bomb
 def test_a_bomb_that_is_one_event_is_given_up_at_the_bound(coding, bomb):
-    with SSEServer(exploding(coding, bomb(b"data: ", b"x"))) as server:
+    with ScriptedServer(exploding(coding, bomb(b"data: ", b"x"))) as server:
         with (
             memory_below(3 * BOUND + MEMORY),
             EventStream(
@@ -641,7 +643,7 @@ def test_a_bomb_that_is_one_event_is_given_up_at_the_bound(coding, bomb):
 @every_bomb
 def test_a_bomb_of_events_is_unpacked_as_they_are_taken(coding, bomb):
     event = b"data: " + b"x" * 1016 + b"\n\n"
-    with SSEServer(exploding(coding, bomb(b":\n", event))) as server:
+    with ScriptedServer(exploding(coding, bomb(b":\n", event))) as server:
         with (
             memory_below(MEMORY),
             EventStream(server.url, headers={"Accept-Encoding": coding}) as events,
@@ -655,7 +657,9 @@ def test_a_bomb_of_events_is_unpacked_as_they_are_taken(coding, bomb):
 @every_bomb
 def test_a_bomb_of_comments_takes_no_memory(coding, bomb):
     count = 3000
-    with SSEServer(exploding(coding, bomb(b"data: x\n\n", b":" + b"x" * 1022 + b"\n"))) as server:
+    with ScriptedServer(
+        exploding(coding, bomb(b"data: x\n\n", b":" + b"x" * 1022 + b"\n"))
+    ) as server:
         with (
             memory_below(MEMORY),
             EventStream(
@@ -670,7 +674,7 @@ def test_a_bomb_of_comments_takes_no_memory(coding, bomb):
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_a_bomb_that_was_not_asked_for_does_no_more_harm(coding):
     bomb = {"gzip": gzip_bomb, "deflate": deflate_bomb}[coding]
-    with SSEServer(exploding(coding, bomb(b"data: ", b"x"))) as server:
+    with ScriptedServer(exploding(coding, bomb(b"data: ", b"x"))) as server:
         with (
             memory_below(3 * BOUND + MEMORY),
             EventStream(server.url, max_event_size=BOUND) as events,
@@ -686,7 +690,7 @@ REFUSED_OR_TOO_LARGE = (requests.exceptions.ContentDecodingError, EventTooLarge)
 @CODINGS_OVER_CODINGS
 def test_a_bomb_in_a_bomb_that_is_one_event_takes_no_more_memory(depth):
     coding = ", ".join(["gzip"] * depth)
-    with SSEServer(exploding(coding, nested(depth)(b"data: ", b"x"))) as server:
+    with ScriptedServer(exploding(coding, nested(depth)(b"data: ", b"x"))) as server:
         with (
             memory_below(3 * BOUND + MEMORY),
             EventStream(server.url, max_event_size=BOUND, reconnect=ONCE) as events,
@@ -699,7 +703,7 @@ def test_a_bomb_in_a_bomb_that_is_one_event_takes_no_more_memory(depth):
 def test_a_bomb_in_a_bomb_of_comments_takes_no_memory(depth):
     coding = ", ".join(["gzip"] * depth)
     bomb = nested(depth)(b"data: x\n\n", b":" + b"x" * 1022 + b"\n")
-    with SSEServer(exploding(coding, bomb)) as server:
+    with ScriptedServer(exploding(coding, bomb)) as server:
         with memory_below(MEMORY), EventStream(server.url, comments=True, reconnect=ONCE) as events:
             for taken, item in enumerate(events):
                 if taken > 6000 or item.type == "error":
@@ -718,7 +722,7 @@ NOTHING = {
 @pytest.mark.parametrize(("coding", "start", "piece", "total"), NOTHING.values(), ids=NOTHING)
 def test_compressed_nothing_without_end_takes_no_memory(coding, start, piece, total):
     data = start + piece * (total // len(piece))
-    with SSEServer(exploding(coding, data, then="close")) as server:
+    with ScriptedServer(exploding(coding, data, then="close")) as server:
         with memory_below(MEMORY), EventStream(server.url, reconnect=None) as events:
             opened, ended = events
     assert isinstance(opened, OpenEvent)
@@ -727,7 +731,7 @@ def test_compressed_nothing_without_end_takes_no_memory(coding, start, piece, to
 
 def test_a_hundred_codings_are_refused():
     coding = ", ".join(["gzip"] * 100)
-    with SSEServer(exploding(coding, gzip_bomb(b"", b"x"))) as server:
+    with ScriptedServer(exploding(coding, gzip_bomb(b"", b"x"))) as server:
         with memory_below(MEMORY), EventStream(server.url, reconnect=ONCE) as events:
             opened, refused = events
     assert isinstance(opened, OpenEvent)
@@ -739,7 +743,7 @@ def test_a_hundred_codings_are_refused():
 
 @pytest.mark.parametrize("digits", [1, 400, 4300, 4301, 60_000])
 def test_a_retry_after_of_many_digits_is_an_hour(digits):
-    with SSEServer(
+    with ScriptedServer(
         respond(
             b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: %b\r\n\r\n"
             % (b"9" * max(digits, 5))
@@ -767,7 +771,7 @@ def test_a_retry_after_of_many_digits_is_an_hour(digits):
 def test_a_date_without_end_does_no_harm(field, value):
     fields = {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT", field: value}
     head = "".join(f"{name}: {text}\r\n" for name, text in fields.items())
-    with SSEServer(
+    with ScriptedServer(
         respond(f"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n{head}\r\n".encode())
     ) as server:
         event = only_error(
@@ -779,7 +783,7 @@ def test_a_date_without_end_does_no_harm(field, value):
 
 @pytest.mark.parametrize("digits", [400, 4300, 4301, 60_000])
 def test_a_reconnection_time_of_many_digits_is_an_hour(digits):
-    with SSEServer(stream(b"retry: ", b"9" * digits, b"\ndata: x\n\n")) as server:
+    with ScriptedServer(stream(b"retry: ", b"9" * digits, b"\ndata: x\n\n")) as server:
         with EventStream(server.url, reconnect=ReconnectPolicy(jitter=0.0)) as events:
             assert errors(events)[0].retry_in == MAX_RECONNECTION_TIME
             assert events.reconnection_time == MAX_RECONNECTION_TIME
@@ -805,7 +809,7 @@ def test_a_reconnection_time_of_many_digits_is_an_hour(digits):
 )
 def test_a_length_that_makes_no_sense_does_not_end_the_stream(length):
     head = HEAD[:-2] + b"Content-Length: %b\r\n\r\n" % length.encode()
-    with SSEServer(respond(head + b"data: x\n\n")) as server:
+    with ScriptedServer(respond(head + b"data: x\n\n")) as server:
         with EventStream(server.url, reconnect=QUICK) as events:
             if length == "1_0":  # ten, says int()
                 assert isinstance(next(events), OpenEvent)
@@ -821,7 +825,7 @@ def test_a_length_that_makes_no_sense_does_not_end_the_stream(length):
     "size", [b"-5", b"+9", b"0x9", b"0_9", b"f" * 60_000], ids=lambda size: size[:4].decode()
 )
 def test_a_chunk_size_that_makes_no_sense_does_not_keep_the_reader(size):
-    with SSEServer(respond(CHUNKED + size + b"\r\ndata: x\n\n\r\n")) as server:
+    with ScriptedServer(respond(CHUNKED + size + b"\r\ndata: x\n\n\r\n")) as server:
         with EventStream(server.url, reconnect=QUICK) as events:
             (lost,) = errors(events)
     assert isinstance(lost.error, StreamEnded | requests.exceptions.ChunkedEncodingError)
@@ -830,7 +834,9 @@ def test_a_chunk_size_that_makes_no_sense_does_not_keep_the_reader(size):
 
 @pytest.mark.parametrize("code", [b"99999", b"-1", b"0", b"2" * 5000, b"99", b"1000"])
 def test_a_status_out_of_range_fails_the_attempt(code):
-    with SSEServer(respond(b"HTTP/1.1 " + code + b" x\r\nContent-Length: 0\r\n\r\n")) as server:
+    with ScriptedServer(
+        respond(b"HTTP/1.1 " + code + b" x\r\nContent-Length: 0\r\n\r\n")
+    ) as server:
         event = only_error(server)
     assert isinstance(event.error, requests.ConnectionError)
     assert event.retry_in is not None
@@ -860,7 +866,7 @@ LONG_ANSWERS = {
 @pytest.mark.parametrize("answer", LONG_ANSWERS.values(), ids=LONG_ANSWERS)
 def test_what_a_server_says_at_length_is_not_repeated_at_length(answer, caplog):
     caplog.set_level(logging.DEBUG, "eventsource")
-    with SSEServer(respond(answer)) as server:
+    with ScriptedServer(respond(answer)) as server:
         with EventStream(server.url, reconnect=QUICK) as events:
             (event,) = errors(events)
     assert isinstance(event.error, requests.RequestException)
@@ -877,7 +883,7 @@ def assert_brief(caplog):
 
 def test_a_long_url_of_the_server_s_is_not_logged_at_length(caplog):
     caplog.set_level(logging.DEBUG, "eventsource")
-    with SSEServer(
+    with ScriptedServer(
         respond(b"HTTP/1.1 302 Found\r\nLocation: /" + LONG + b"\r\nContent-Length: 0\r\n\r\n"),
         stream(b"data: x\n\n"),
     ) as server:
@@ -895,7 +901,7 @@ def test_cookies_without_end_do_not_fill_the_jar():
         )
         connection.send(HEAD[:-2] + fields + b"\r\ndata: %d\n\n" % number)
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         with EventStream(server.url, reconnect=QUICK) as events:
             messages(events, 15)
         cookies = server.requests[-1].header("Cookie")
@@ -955,7 +961,7 @@ def test_what_comes_byte_by_byte_costs_no_more_the_more_it_is(answer, monkeypatc
     def read(size):
         nonlocal moved
         moved = 0
-        with SSEServer(respond(answer(size))) as server:
+        with ScriptedServer(respond(answer(size))) as server:
             with EventStream(server.url, reconnect=None) as events:
                 return work(lambda: list(events)), moved
 
@@ -988,7 +994,7 @@ def processor_time(run):
 )
 def test_to_put_a_failure_into_words_takes_time_in_proportion_at_the_most(answer, unit):
     def read(size):
-        with SSEServer(respond(answer(unit * (size // len(unit))))) as server:
+        with ScriptedServer(respond(answer(unit * (size // len(unit))))) as server:
             with EventStream(server.url, reconnect=None) as events:
                 return processor_time_of_last(events)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eventsource import EventStream, __version__, cli, demo
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import messages
 
@@ -53,7 +53,7 @@ def test_the_demo_says_so_when_events_are_missing(monkeypatch, capsys):
 
 def test_the_demos_server_numbers_drops_half_way_and_goes_on(monkeypatch):
     monkeypatch.setattr(demo, "INTERVAL", 0.0)
-    with SSEServer(demo.count) as server:
+    with ScriptedServer(demo.count) as server:
         first = list(EventStream(server.url, reconnect=None))
         second = EventStream(server.url, reconnect=None, last_event_id="6")
         rest = messages(second, 7)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from eventsource import Event, SSEClient
 from eventsource.client import _BlockParser
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import (
     HEAD,
@@ -43,7 +43,7 @@ def test_the_constructor_has_sseclients_arguments_and_defaults():
 
 def test_messages_have_data_event_id_and_retry():
     blocks = b"data: a\n\nevent: x\nid: 7\nretry: 50\ndata: b\ndata: c\n\ndata: d\n\n"
-    with SSEServer(stream(blocks, then="hold")) as server, client_of(server) as client:
+    with ScriptedServer(stream(blocks, then="hold")) as server, client_of(server) as client:
         found = [next(client) for _ in range(3)]
         assert [(m.data, m.event, m.id, m.retry) for m in found] == [
             ("a", "message", None, None),
@@ -57,14 +57,14 @@ def test_messages_have_data_event_id_and_retry():
 
 def test_the_fields_of_a_block_without_data_are_not_the_next_messages():
     blocks = b"id: 1\nretry: 30\n\ndata: a\n\n"
-    with SSEServer(stream(blocks, then="hold")) as server, client_of(server) as client:
+    with ScriptedServer(stream(blocks, then="hold")) as server, client_of(server) as client:
         message = next(client)
         assert (message.id, message.retry) == (None, None)
         assert (client.last_id, client.retry) == ("1", 30)
 
 
 def test_it_connects_in_the_constructor():
-    with SSEServer(stream(then="hold")) as server, client_of(server) as client:
+    with ScriptedServer(stream(then="hold")) as server, client_of(server) as client:
         assert len(server.requests) == 1
         assert client.resp.status_code == 200
         assert client.url == server.url
@@ -72,7 +72,7 @@ def test_it_connects_in_the_constructor():
 
 def test_the_requests_options_reach_the_request():
     headers = {"X-Key": "k"}
-    with SSEServer(stream(then="hold")) as server:
+    with ScriptedServer(stream(then="hold")) as server:
         with client_of(
             server, headers=headers, auth=("u", SECRET), params={"q": QUERY_SECRET}
         ) as client:
@@ -85,7 +85,7 @@ def test_the_requests_options_reach_the_request():
 
 
 def test_a_session_is_used():
-    with requests.Session() as session, SSEServer(stream(then="hold")) as server:
+    with requests.Session() as session, ScriptedServer(stream(then="hold")) as server:
         session.headers["X-Key"] = "k"
         with client_of(server, session=session) as client:
             assert client.session is session
@@ -94,7 +94,7 @@ def test_a_session_is_used():
 
 @pytest.mark.parametrize("line", ["400 Bad", "404 Gone", "503 Busy"])
 def test_an_error_status_is_raised_by_the_constructor(line):
-    with SSEServer(status(line, body=b"why")) as server:
+    with ScriptedServer(status(line, body=b"why")) as server:
         with pytest.raises(requests.HTTPError) as caught:
             client_of(server)
         assert server.connections[0].over.wait(LIMIT)
@@ -109,13 +109,13 @@ def test_a_refused_connection_is_raised_by_the_constructor():
 
 def test_any_content_type_is_accepted():
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=latin-1\r\n\r\n"
-    with SSEServer(respond(head + b"data: \xc3\xa9\n\n", then="hold")) as server:
+    with ScriptedServer(respond(head + b"data: \xc3\xa9\n\n", then="hold")) as server:
         with client_of(server) as client:
             assert next(client).data == "é"
 
 
 def test_it_reconnects_and_resumes():
-    with SSEServer(
+    with ScriptedServer(
         stream(b"id: 1\ndata: a\n\ndata: half"), stream(b"data: b\n\n", then="hold")
     ) as server:
         with client_of(server, last_id="0") as client:
@@ -125,7 +125,7 @@ def test_it_reconnects_and_resumes():
 
 
 def test_it_goes_on_trying_when_a_reconnect_is_refused():
-    server = SSEServer(stream(b"data: a\n\n"))
+    server = ScriptedServer(stream(b"data: a\n\n"))
     client = client_of(server)
     assert next(client).data == "a"
     port = server.port
@@ -134,14 +134,14 @@ def test_it_goes_on_trying_when_a_reconnect_is_refused():
     thread = threading.Thread(target=lambda: messages.append(next(client)))
     thread.start()
     wait_until(lambda: client._stream._failures >= 2)
-    with SSEServer(stream(b"data: b\n\n", then="hold"), port=port):
+    with ScriptedServer(stream(b"data: b\n\n", then="hold"), port=port):
         thread.join(LIMIT)
         assert [message.data for message in messages] == ["b"]
         client.close()
 
 
 def test_an_error_status_on_a_reconnect_is_raised_and_the_next_call_tries_again():
-    with SSEServer(
+    with ScriptedServer(
         stream(b"data: a\n\n"), status("401 No"), stream(b"data: b\n\n", then="hold")
     ) as server:
         with client_of(server) as client:
@@ -152,18 +152,18 @@ def test_an_error_status_on_a_reconnect_is_raised_and_the_next_call_tries_again(
 
 
 def test_204_ends_the_iteration():
-    with SSEServer(stream(b"data: a\n\n"), status("204 No Content")) as server:
+    with ScriptedServer(stream(b"data: a\n\n"), status("204 No Content")) as server:
         assert [message.data for message in client_of(server)] == ["a"]
         assert len(server.requests) == 2
 
 
 def test_204_at_once_is_an_empty_iteration():
-    with SSEServer(status("204 No Content")) as server:
+    with ScriptedServer(status("204 No Content")) as server:
         assert list(client_of(server)) == []
 
 
 def test_retry_is_in_milliseconds_and_may_be_set():
-    with SSEServer(stream(b"retry: 70\ndata: a\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"retry: 70\ndata: a\n\n", then="hold")) as server:
         with SSEClient(server.url) as client:
             assert client.retry == 3000
             next(client)
@@ -177,7 +177,7 @@ def test_retry_is_in_milliseconds_and_may_be_set():
 
 @pytest.mark.parametrize(("retry", "longest"), [(0, 3), (3000, 3), (20_000, 20)])
 def test_the_wait_is_the_same_each_time_up_to_three_seconds_or_retry(retry, longest):
-    with SSEServer(stream(then="hold")) as server, client_of(server, retry=retry) as client:
+    with ScriptedServer(stream(then="hold")) as server, client_of(server, retry=retry) as client:
         policy = client._stream._policy
         waits = [policy.next_delay(policy.delay, n, random=0.0) for n in range(30)]
         assert max(waits) == longest
@@ -186,7 +186,9 @@ def test_the_wait_is_the_same_each_time_up_to_three_seconds_or_retry(retry, long
 
 def test_last_id_may_be_set():
     with (
-        SSEServer(stream(b"id: 1\ndata: a\n\n"), stream(b"data: b\n\n", then="hold")) as server,
+        ScriptedServer(
+            stream(b"id: 1\ndata: a\n\n"), stream(b"data: b\n\n", then="hold")
+        ) as server,
         client_of(server) as client,
     ):
         next(client)
@@ -199,7 +201,7 @@ def test_last_id_may_be_set():
 
 
 def test_a_message_that_has_come_in_full_is_delivered_at_once_whatever_the_chunk_size():
-    with SSEServer(stream(b"data: a\n\ndata: b", then="hold")) as server:
+    with ScriptedServer(stream(b"data: a\n\ndata: b", then="hold")) as server:
         for chunk_size in (1, 1024, 10**6):
             with client_of(server, chunk_size=chunk_size) as client:
                 assert next(client).data == "a"
@@ -216,7 +218,7 @@ def test_what_sseclient_gets_wrong_is_right():
         b"data\n\n"
         b"data: x\ndata\ndata\n\n"  # trailing empty lines stay
     )
-    with SSEServer(stream(blocks, then="hold")) as server, client_of(server) as client:
+    with ScriptedServer(stream(blocks, then="hold")) as server, client_of(server) as client:
         assert [next(client).data for _ in range(7)] == [
             "a",
             "b",
@@ -230,13 +232,13 @@ def test_what_sseclient_gets_wrong_is_right():
 
 def test_a_large_message_comes_whole():
     data = "x" * 2**21
-    with SSEServer(respond(HEAD + f"data: {data}\n\n".encode(), then="hold")) as server:
+    with ScriptedServer(respond(HEAD + f"data: {data}\n\n".encode(), then="hold")) as server:
         with client_of(server) as client:
             assert next(client).data == data
 
 
 def test_nothing_is_printed(capsys):
-    with SSEServer(stream(b"data: a\n\n"), stream(b"data: b\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: a\n\n"), stream(b"data: b\n\n", then="hold")) as server:
         with client_of(server) as client:
             next(client)
             next(client)
@@ -244,7 +246,7 @@ def test_nothing_is_printed(capsys):
 
 
 def test_close_from_another_thread_ends_the_iteration():
-    with SSEServer(stream(b"data: a\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: a\n\n", then="hold")) as server:
         client = client_of(server)
         found = []
         thread = threading.Thread(target=lambda: found.extend(client))
@@ -329,7 +331,7 @@ def test_bad_arguments_are_named(options, name):
 
 @pytest.mark.parametrize(("name", "value"), [("retry", -1), ("last_id", "\0"), ("last_id", 5)])
 def test_bad_assignments_are_named(name, value):
-    with SSEServer(stream(then="hold")) as server, client_of(server) as client:
+    with ScriptedServer(stream(then="hold")) as server, client_of(server) as client:
         with pytest.raises((TypeError, ValueError), match=name):
             setattr(client, name, value)
 

@@ -22,7 +22,7 @@ from eventsource import EventSource, EventStream, ReadyState, ReconnectPolicy
 from eventsource import connection as connection_module
 from eventsource.connection import Sockets
 from eventsource.forking import no_fork
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import (
     HEAD,
@@ -107,7 +107,7 @@ def tls_handshake():
         connection.sock.recv(1)
         connection.hold()
 
-    with SSEServer(silent) as server:
+    with ScriptedServer(silent) as server:
         source = source_of(server.url.replace("http:", "https:"))
         server.wait_for_connection()
         yield Phase(source, server)
@@ -123,7 +123,7 @@ def after_the_request(*sent, tls=False, wait_for_open=True):
             connection.hold()
 
         opened = threading.Event()
-        with SSEServer(script, ssl_context=server_context() if tls else None) as server:
+        with ScriptedServer(script, ssl_context=server_context() if tls else None) as server:
             source = source_of(server.url, verify=False, on_open=lambda _: opened.set())
             server.wait_for_request()
             if wait_for_open:
@@ -143,7 +143,7 @@ def flowing_body():
             connection.send(b"data: x\n\n" * 1000)
 
     received = threading.Event()
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         source = source_of(server.url, on_message=lambda _: received.set())
         assert received.wait(LIMIT)
         yield Phase(source, server)
@@ -166,7 +166,7 @@ def back_off():
 @contextlib.contextmanager
 def waiting_for_a_listener():
     """An event has arrived and nobody listens."""
-    with SSEServer(stream(b"data: x\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: x\n\n", then="hold")) as server:
         source = EventSource(server.url)
         wait_until(lambda: source.ready_state is ReadyState.OPEN)
         yield Phase(source, server)
@@ -183,7 +183,7 @@ def in_a_handler():
         entered.set()
         assert proceed.wait(LIMIT)
 
-    with SSEServer(stream(b"data: a\n\ndata: b\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: a\n\ndata: b\n\n", then="hold")) as server:
         phase = Phase(source_of(server.url, on_message=handle), server)
         assert entered.wait(LIMIT)
         yield phase
@@ -324,7 +324,7 @@ def test_close_from_a_signal_handler_at_every_line_of_a_close():
         return trace
 
     lines = 0
-    with SSEServer(stream(b"data: x\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: x\n\n", then="hold")) as server:
         while left <= 0:
             lines += 1
             left = lines
@@ -379,7 +379,7 @@ def test_close_from_a_handler(event_type):
     script = stream(
         b": c\ndata: a\n\ndata: b\n\n", then="close" if event_type == "error" else "hold"
     )
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         source = EventSource(
             server.url, start=False, reconnect=QUICK, **{f"on_{event_type}": handle}
         )
@@ -390,7 +390,7 @@ def test_close_from_a_handler(event_type):
 
 def test_no_handler_of_the_same_event_runs_after_close():
     calls = []
-    with SSEServer(stream(b"data: a\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: a\n\n", then="hold")) as server:
         source = EventSource(server.url, start=False)
         source.on("message", lambda _: (calls.append(1), source.close()))
         source.on("message", lambda _: calls.append(2))
@@ -424,7 +424,7 @@ def test_no_handler_is_chosen_after_close_has_returned():
         def _closed(self, value):
             self.__dict__["closed"] = value
 
-    with SSEServer(endless) as server:
+    with ScriptedServer(endless) as server:
         for _ in range(100):
             returned = threading.Event()
             late = []
@@ -440,7 +440,7 @@ def test_no_handler_is_chosen_after_close_has_returned():
 
 
 def test_close_at_once_after_the_constructor():
-    with SSEServer(stream(then="hold")) as server:
+    with ScriptedServer(stream(then="hold")) as server:
         for _ in range(50):
             source = EventSource(server.url, on_open=lambda _: None)
             source.close()
@@ -463,7 +463,7 @@ def test_a_session_of_the_callers_stays_open():
             super().close()
 
     opened = Recorder()
-    with SSEServer(stream(then="hold")) as server, Session() as session:
+    with ScriptedServer(stream(then="hold")) as server, Session() as session:
         source = EventSource(server.url, session=session, on_open=opened)
         opened.next()
         source.close()
@@ -481,7 +481,7 @@ def test_on_a_session_of_the_callers_the_thread_ends_when_the_headers_come():
         connection.send(HEAD)
         connection.hold()
 
-    with SSEServer(script) as server, requests.Session() as session:
+    with ScriptedServer(script) as server, requests.Session() as session:
         source = source_of(server.url, session=session)
         server.wait_for_request()
         source.close()
@@ -514,7 +514,7 @@ def test_500_cycles_closed_at_random_moments_leave_nothing_behind():
             connection.pause(0.0005)
 
     pause = threading.Event()
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         with EventSource(server.url, on_open=lambda _: None):  # what is made once is made
             server.wait_for_request()
         wait_until(lambda: all(c.over.is_set() for c in server.connections))
@@ -543,7 +543,7 @@ def test_500_cycles_closed_at_random_moments_leave_nothing_behind():
 
 def test_close_does_not_wait_for_whoever_keeps_forks_out():
     # Else a signal handler that closes the same stream, in the thread that does, hangs.
-    with SSEServer(stream(b"data: x\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: x\n\n", then="hold")) as server:
         events = EventStream(server.url)
         next(events)
         with no_fork():
@@ -554,7 +554,7 @@ def test_close_does_not_wait_for_whoever_keeps_forks_out():
 
 
 def test_close_holds_no_lock_while_it_waits_for_that_of_the_sockets():
-    with SSEServer(stream(b"data: x\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: x\n\n", then="hold")) as server:
         events = EventStream(server.url)
         next(events)
         exchange = events._exchange

@@ -15,7 +15,7 @@ import trustme
 from urllib3.util.wait import wait_for_write
 
 from eventsource import EventStream, connection
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 from eventsource.transport import Transport
 
 from .support import LIMIT, port_that_never_answers, stream
@@ -63,7 +63,7 @@ def connect(server, **options):
 
 @pytest.fixture
 def server():
-    with SSEServer(stream(b"data: x\n\n"), ssl_context=server_context()) as server:
+    with ScriptedServer(stream(b"data: x\n\n"), ssl_context=server_context()) as server:
         yield server
 
 
@@ -99,7 +99,7 @@ def test_the_name_in_the_certificate_is_still_checked(authority_file, made):
     AUTHORITY.issue_cert("other.example").configure_cert(wrong)
     for _ in range(2):
         with (
-            SSEServer(stream(b"data: x\n\n"), ssl_context=wrong) as server,
+            ScriptedServer(stream(b"data: x\n\n"), ssl_context=wrong) as server,
             pytest.raises(requests.exceptions.SSLError, match="doesn't match|mismatch"),
         ):
             connect(server, verify=str(authority_file))
@@ -114,7 +114,7 @@ def test_a_client_certificate_is_not_shared(authority_file, tmp_path, made):
     context = server_context()
     context.verify_mode = ssl.CERT_REQUIRED
     AUTHORITY.configure_trust(context)
-    with SSEServer(stream(b"data: x\n\n"), ssl_context=context) as server:
+    with ScriptedServer(stream(b"data: x\n\n"), ssl_context=context) as server:
         verify = str(authority_file)
         assert connect(server, verify=verify, cert=str(own)) == b"data: x\n\n"
         with pytest.raises(requests.RequestException):

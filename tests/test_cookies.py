@@ -8,7 +8,7 @@ from requests.cookies import create_cookie
 from eventsource import EventStream
 from eventsource.connection import new_session
 from eventsource.cookies import MAX_COOKIES, CookieJar
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import QUICK, messages, opens, respond
 
@@ -28,7 +28,7 @@ def test_cookies_for_ever_new_paths_leave_nothing_behind(then):
         fields += b"".join(then % path for path in paths if then)
         connection.send(HEAD + fields + b"\r\ndata: x\n\n")
 
-    with SSEServer(script) as server, EventStream(server.url, reconnect=QUICK) as stream:
+    with ScriptedServer(script) as server, EventStream(server.url, reconnect=QUICK) as stream:
         messages(stream, 8)
         assert sum(len(paths) for paths in jar_of(stream)._cookies.values()) <= MAX_COOKIES
 
@@ -69,7 +69,10 @@ def test_a_jar_that_has_been_cleared_is_a_jar():
 )
 def test_a_cookie_that_cannot_be_read_costs_no_other(bad):
     answer = HEAD + b"Set-Cookie: good=1\r\n" + bad + b"\r\n\r\ndata: x\n\n"
-    with SSEServer(respond(answer)) as server, EventStream(server.url, reconnect=QUICK) as stream:
+    with (
+        ScriptedServer(respond(answer)) as server,
+        EventStream(server.url, reconnect=QUICK) as stream,
+    ):
         opens(stream)
         assert jar_of(stream)["good"] == "1"
         assert "a" not in jar_of(stream)

@@ -37,7 +37,7 @@ from eventsource import (
 from eventsource import stream as stream_module
 from eventsource import transport as transport_module
 from eventsource.parser import EventStreamParser
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import (
     CHUNKED,
@@ -79,7 +79,7 @@ def authority(tmp_path_factory):
 
 @contextlib.contextmanager
 def server_at(host, *scripts, **options):
-    """An `SSEServer` that listens on another address."""
+    """An `ScriptedServer` that listens on another address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     create = socket.create_server
 
@@ -87,7 +87,7 @@ def server_at(host, *scripts, **options):
         return create((host, address[1]), family=family, **kwargs)
 
     with mock.patch.object(socket, "create_server", create_at_host):
-        server = SSEServer(*scripts, **options)
+        server = ScriptedServer(*scripts, **options)
     server.url = server.url.replace("127.0.0.1", f"[{host}]" if ":" in host else host)
     with server:
         yield server
@@ -138,13 +138,13 @@ def options_of(events):
 
 @contextlib.contextmanager
 def directly(*_):
-    with SSEServer(stream(b"data: x\n\n")) as server:
+    with ScriptedServer(stream(b"data: x\n\n")) as server:
         yield server.url, {}
 
 
 @contextlib.contextmanager
 def over_tls(context, authority):
-    with SSEServer(stream(b"data: x\n\n"), ssl_context=context) as server:
+    with ScriptedServer(stream(b"data: x\n\n"), ssl_context=context) as server:
         yield server.url, {"verify": authority}
 
 
@@ -160,7 +160,7 @@ def over_ipv6(*_):
 
 @contextlib.contextmanager
 def through_a_proxy(*_):
-    with SSEServer(stream(b"data: x\n\n")) as proxy:
+    with ScriptedServer(stream(b"data: x\n\n")) as proxy:
         yield "http://some.host/", {"proxies": {"http": proxy.url}}
         assert proxy.requests[0].target == "http://some.host/"
 
@@ -173,15 +173,15 @@ def through_a_tunnel(context, authority):
         connection.sock = context.wrap_socket(connection.sock, server_side=True)
         stream(b"data: x\n\n")(connection)
 
-    with SSEServer(script) as proxy:
+    with ScriptedServer(script) as proxy:
         yield "https://some.host/", {"proxies": {"https": proxy.url}, "verify": authority}
 
 
 @contextlib.contextmanager
 def after_a_redirect(*_):
     with (
-        SSEServer(stream(b"data: x\n\n")) as target,
-        SSEServer(status("307 Elsewhere", f"Location: {target.url}")) as server,
+        ScriptedServer(stream(b"data: x\n\n")) as target,
+        ScriptedServer(status("307 Elsewhere", f"Location: {target.url}")) as server,
     ):
         yield server.url, {}
 
@@ -210,7 +210,7 @@ def test_the_time_until_a_silent_and_until_a_deaf_peer_is_given_up_is_the_same()
 
 def test_connections_of_a_session_of_the_callers_are_kept_alive_too():
     with (
-        SSEServer(stream(b"data: x\n\n")) as server,
+        ScriptedServer(stream(b"data: x\n\n")) as server,
         requests.Session() as session,
         EventStream(server.url, session=session, reconnect=QUICK) as events,
     ):
@@ -229,7 +229,7 @@ def test_a_system_that_refuses_an_option_is_connected_without(monkeypatch, refus
             raise OSError(92, "Protocol not available")
         set_option(sock, level, option, value)
 
-    with SSEServer(stream(b"data: x\n\n")) as server:
+    with ScriptedServer(stream(b"data: x\n\n")) as server:
         monkeypatch.setattr(socket.socket, "setsockopt", refuse)
         with EventStream(server.url, reconnect=None) as events:
             assert [event.type for event in events] == ["open", "message", "error"]
@@ -677,7 +677,7 @@ def test_keep_alive_does_not_notice_what_answers_its_probes_and_event_timeout_do
 
     with (
         network.server(script) as server,
-        SSEServer(flood) as busy,
+        ScriptedServer(flood) as busy,
         EventStream(busy.url) as paused,
         EventStream(server.url) as patient,
         EventStream(server.url, event_timeout=1.0, reconnect=QUICK) as events,
@@ -712,7 +712,7 @@ SHORT = 0.1
 def test_a_silence_is_a_read_timeout_in_any_phase_and_the_stream_resumes(phase, context, authority):
     before = time.monotonic()
     with (
-        SSEServer(*scripts_of(phase, context)) as server,
+        ScriptedServer(*scripts_of(phase, context)) as server,
         EventStream(
             url_of(server, phase), timeout=(LIMIT, SHORT), reconnect=QUICK, verify=authority
         ) as events,
@@ -738,7 +738,7 @@ def test_a_silence_is_a_read_timeout_in_any_phase_and_the_stream_resumes(phase, 
 def test_the_timeout_to_read_may_be_given_in_any_form(timeout, own_session):
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(requests.Session()) if own_session else None
-        server = stack.enter_context(SSEServer(say(HEAD)))
+        server = stack.enter_context(ScriptedServer(say(HEAD)))
         events = EventStream(server.url, timeout=timeout, reconnect=QUICK, session=session)
         stack.enter_context(events)
         (lost,) = errors(events)
@@ -758,7 +758,7 @@ def silent_tunnel(connection):
 
 @pytest.mark.parametrize("script", [silent_handshake, silent_tunnel])
 def test_tls_handshake_and_tunnel_are_connecting(script):
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         proxies = {"https": server.url} if script is silent_tunnel else {}
         url = f"https://127.0.0.1:{server.port}/"
         with EventStream(
@@ -809,7 +809,7 @@ def test_bytes_of_any_kind_keep_the_timeout_quiet():
         with contextlib.ExitStack() as stack:
             watched = {}
             for kind in kinds:
-                server = stack.enter_context(SSEServer(scripts[kind]))
+                server = stack.enter_context(ScriptedServer(scripts[kind]))
                 source = EventSource(server.url, timeout=(LIMIT, timeout), start=False)
                 stack.callback(source.join, LIMIT)
                 stack.callback(source.close)
@@ -849,7 +849,7 @@ def test_time_in_handlers_is_no_silence():
         seen(event)
 
     with (
-        SSEServer(script) as server,
+        ScriptedServer(script) as server,
         EventSource(server.url, on_message=handle, on_error=seen, timeout=(LIMIT, SHORT)),
     ):
         assert [seen.next().data, seen.next().data] == ["0", "end"]
@@ -934,7 +934,7 @@ def test_bytes_that_are_no_message_do_not_keep_event_timeout_quiet(context, auth
     with contextlib.ExitStack() as stack:
         watched = {}
         for kind in (*BEATS, *TLS_BEATS):
-            server = stack.enter_context(SSEServer(*beat_scripts(kind, context)))
+            server = stack.enter_context(ScriptedServer(*beat_scripts(kind, context)))
             source = EventSource(
                 url_of(server, kind),
                 event_timeout=event_timeout,
@@ -971,7 +971,7 @@ def test_redirects_and_refusals_that_take_long_do_not_keep_event_timeout_quiet()
         status("307 Elsewhere", "Location: /")(connection)
 
     with (
-        SSEServer(script) as server,
+        ScriptedServer(script) as server,
         EventStream(server.url, event_timeout=0.3, reconnect=QUICK) as events,
     ):
         (lost,) = errors(events)
@@ -985,7 +985,7 @@ def test_redirects_and_refusals_that_take_long_do_not_keep_event_timeout_quiet()
 )
 def test_of_two_timeouts_the_shorter_notices_a_silence(timeout, event_timeout, kind):
     with (
-        SSEServer(say(STARTED), resume) as server,
+        ScriptedServer(say(STARTED), resume) as server,
         EventStream(
             server.url, timeout=timeout, event_timeout=event_timeout, reconnect=QUICK
         ) as events,
@@ -1000,7 +1000,7 @@ def test_of_two_timeouts_the_shorter_notices_a_silence(timeout, event_timeout, k
 def test_event_timeout_ends_the_connection_on_a_session_of_the_callers_too(script):
     with (
         requests.Session() as session,
-        SSEServer(script, resume) as server,
+        ScriptedServer(script, resume) as server,
         EventStream(
             server.url, event_timeout=0.3, session=session, reconnect=QUICK, timeout=LIMIT
         ) as events,
@@ -1023,7 +1023,7 @@ def test_event_timeout_ends_the_wait_for_the_head_on_a_session_of_the_callers(ti
     """Whatever `timeout` is: no byte for so long is no message for so long."""
     with (
         requests.Session() as session,
-        SSEServer(lambda c: c.hold()) as server,
+        ScriptedServer(lambda c: c.hold()) as server,
         EventStream(
             server.url, event_timeout=SHORT, session=session, timeout=timeout, reconnect=None
         ) as events,
@@ -1117,7 +1117,7 @@ class Remote:
     """A server that sends what the test tells it to, on the latest connection."""
 
     def __init__(self):
-        self.server = SSEServer(self._script)
+        self.server = ScriptedServer(self._script)
 
     def _script(self, connection):
         connection.start_stream()
@@ -1296,7 +1296,7 @@ def test_connecting_itself_is_ended_at_its_time(clock):
         return request
 
     with (
-        SSEServer(stream(then="hold")) as server,
+        ScriptedServer(stream(then="hold")) as server,
         EventStream(server.url, event_timeout=60.0, reconnect=None, auth=slow) as events,
     ):
         (error,) = list(events)
@@ -1336,7 +1336,7 @@ def test_heartbeats_so_many_that_the_reader_never_waits_do_not_keep_event_timeou
             connection.send(b":\n" * 65536)
 
     with (
-        SSEServer(flood) as server,
+        ScriptedServer(flood) as server,
         EventStream(server.url, event_timeout=60.0, reconnect=None) as events,
     ):
         with in_an_emergency(events.close):

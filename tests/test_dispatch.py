@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from eventsource import dispatch
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import HEAD, LIMIT, unavailable
 
@@ -153,7 +153,7 @@ def test_the_pages_programs_run(block, tmp_path, request):
         connection.send(HEAD + b"data: hello\n\n")
         connection.hold()
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         path = tmp_path / "program.py"
         path.write_text(watched(block.replace("https://example.com/stream", server.url)))
         run = subprocess.run(

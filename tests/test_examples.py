@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 from eventsource import ReadyState
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import HEAD, LIMIT, status, stream, unavailable, wait_until, wait_until_blocked
 
@@ -223,7 +223,7 @@ def test_the_asyncio_program_reads_both_ways_and_resumes():
             connection.send(b"event: price\nid: 2\ndata: b\n\n")
 
     with (
-        SSEServer(script) as server,
+        ScriptedServer(script) as server,
         example("asyncio_program.py", server.url, "--seconds", "600") as program,
     ):
         lines = [program.line() for _ in range(6)]
@@ -245,7 +245,7 @@ def test_the_asyncio_program_reads_both_ways_and_resumes():
 
 def test_the_asyncio_program_ends_when_the_time_is_up():
     with (
-        SSEServer(stream(then="hold")) as server,
+        ScriptedServer(stream(then="hold")) as server,
         example("asyncio_program.py", server.url, "--seconds", "0.5") as program,
     ):
         assert program.end() == 0
@@ -255,7 +255,7 @@ def test_the_asyncio_program_ends_when_the_time_is_up():
 
 def test_the_asyncio_program_says_why_the_stream_is_closed():
     with (
-        SSEServer(status("404 Not Found")) as server,
+        ScriptedServer(status("404 Not Found")) as server,
         example("asyncio_program.py", server.url, "--seconds", "600") as program,
     ):
         assert program.end() == 1
@@ -286,7 +286,7 @@ def dealt_with(program):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_service_with_its_place_stored(state, number):
     with (
-        SSEServer(*resuming(numbered(1), "1", b"event: price\n" + numbered(2))) as server,
+        ScriptedServer(*resuming(numbered(1), "1", b"event: price\n" + numbered(2))) as server,
         service(server, state) as program,
     ):
         program.line_with("event 2")
@@ -313,7 +313,7 @@ def test_a_signal_ends_the_service_with_its_place_stored(state, number):
 
 def test_a_signal_ends_the_service_while_it_waits_to_reconnect(state):
     with (
-        SSEServer(stream(b"retry: 600000\n\n" + numbered(1))) as server,
+        ScriptedServer(stream(b"retry: 600000\n\n" + numbered(1))) as server,
         service(server, state) as program,
     ):
         program.line_with("connection lost")
@@ -334,7 +334,7 @@ def test_a_killed_service_goes_on_where_it_was(state):
         connection.hold()
 
     seen = []
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         for target in (3, 90, last):
             with service(server, state) as program:
                 program.line_with(f'"event {target}"')
@@ -352,7 +352,7 @@ def test_a_killed_service_goes_on_where_it_was(state):
 
 def test_a_service_whose_state_cannot_be_written_says_so_and_goes_on(state):
     with (
-        SSEServer(stream(numbered(1), numbered(2), then="hold")) as server,
+        ScriptedServer(stream(numbered(1), numbered(2), then="hold")) as server,
         service(server, state / "no-such-folder") as program,
     ):
         failure = json.loads(program.line_with("raised"))
@@ -372,7 +372,7 @@ def test_a_service_whose_server_is_silent_connects_again(state):
 
     scripts = [silent, stream(numbered(1), then="hold")]
     with (
-        SSEServer(*scripts) as server,
+        ScriptedServer(*scripts) as server,
         service(server, state, "--event-timeout", "0.5") as program,
     ):
         program.line_with("no message for 0.5 seconds")
@@ -382,7 +382,7 @@ def test_a_service_whose_server_is_silent_connects_again(state):
 
 
 def test_a_service_that_can_never_go_on_ends_with_status_1(state):
-    with SSEServer(status("404 Not Found")) as server, service(server, state) as program:
+    with ScriptedServer(status("404 Not Found")) as server, service(server, state) as program:
         assert program.end() == 1
     lines = [json.loads(line) for line in program.all_lines]
     assert [line["message"] for line in lines] == ["started", "closed for good", "stopped"]
@@ -393,7 +393,7 @@ def test_a_service_that_can_never_go_on_ends_with_status_1(state):
 
 def test_a_service_tries_again_when_the_server_is_busy(state):
     scripts = [status("503 Busy"), stream(numbered(1), then="hold")]
-    with SSEServer(*scripts) as server, service(server, state) as program:
+    with ScriptedServer(*scripts) as server, service(server, state) as program:
         program.line_with("event 1")
         program.send(signal.SIGTERM)
         assert program.end() == 0
@@ -405,7 +405,7 @@ def test_a_service_tries_again_when_the_server_is_busy(state):
 def answer(*blocks, then="close"):
     """Ask; return the program when it has ended, and the one request."""
     with (
-        SSEServer(stream(*blocks, then=then)) as server,
+        ScriptedServer(stream(*blocks, then=then)) as server,
         example("llm_tokens.py", server.url, "Hello?") as program,
     ):
         program.end()
@@ -436,7 +436,10 @@ def test_tokens_are_printed_as_they_come():
         assert go_on.wait(LIMIT)
         connection.send(b'data: {"token": "lo"}\n\ndata: [DONE]\n\n')
 
-    with SSEServer(script) as server, example("llm_tokens.py", server.url, "Hello?") as program:
+    with (
+        ScriptedServer(script) as server,
+        example("llm_tokens.py", server.url, "Hello?") as program,
+    ):
         assert program.line() == "Hel"
         go_on.set()
         assert program.end() == 0
@@ -460,7 +463,7 @@ def test_an_incomplete_answer_is_reported_and_not_asked_for_again(block, reason)
 
 def test_a_refused_question_is_reported_with_the_servers_reason():
     busy = status("429 Too Many Requests", "Retry-After: 0", body=b"your quota is used up")
-    with SSEServer(busy) as server, example("llm_tokens.py", server.url, "Hello?") as program:
+    with ScriptedServer(busy) as server, example("llm_tokens.py", server.url, "Hello?") as program:
         assert program.end() == 1
         assert len(server.requests) == 1
     assert program.errors == (
@@ -470,7 +473,7 @@ def test_a_refused_question_is_reported_with_the_servers_reason():
 
 def test_an_answer_can_be_interrupted():
     with (
-        SSEServer(stream(b'data: {"token": "Hel\\n"}\n\n', then="hold")) as server,
+        ScriptedServer(stream(b'data: {"token": "Hel\\n"}\n\n', then="hold")) as server,
         example("llm_tokens.py", server.url, "Hello?") as program,
     ):
         assert program.line() == "Hel"
@@ -499,7 +502,7 @@ def test_the_flags_follow_each_change():
     ]
     anew = b'event: put\ndata: {"d": {"value": true, "version": 1}}\n\n'
     with (
-        SSEServer(stream(b"retry: 20\n\n", *blocks), stream(anew, then="hold")) as server,
+        ScriptedServer(stream(b"retry: 20\n\n", *blocks), stream(anew, then="hold")) as server,
         example("feature_flags.py", server.url) as program,
     ):
         assert [json.loads(program.line()) for _ in range(6)] == [
@@ -518,7 +521,7 @@ def test_the_flags_follow_each_change():
 
 def test_flags_that_cannot_be_had_are_reported():
     with (
-        SSEServer(status("403 Forbidden")) as server,
+        ScriptedServer(status("403 Forbidden")) as server,
         example("feature_flags.py", server.url) as program,
     ):
         assert program.end() == 1
@@ -535,7 +538,7 @@ def test_flags_are_known_from_the_first_put_on_also_without_a_connection():
         assert put.wait(LIMIT)
         connection.send(PUT)
 
-    with SSEServer(script) as server, example.FeatureFlags(server.url) as flags:
+    with ScriptedServer(script) as server, example.FeatureFlags(server.url) as flags:
         assert not flags.wait_until_ready(0)
         assert flags.get("a") is None
         assert flags.get("a", "default") == "default"
@@ -555,7 +558,7 @@ def test_a_reader_never_sees_half_a_change():
         for number in range(last + 1)
     ]
     with (
-        SSEServer(stream(*blocks, then="hold")) as server,
+        ScriptedServer(stream(*blocks, then="hold")) as server,
         example.FeatureFlags(server.url) as flags,
     ):
         assert flags.wait_until_ready(LIMIT)
@@ -570,14 +573,17 @@ def test_a_reader_never_sees_half_a_change():
 
 def test_waiting_for_flags_ends_when_they_are_closed_or_refused():
     example = load("feature_flags.py")
-    with SSEServer(stream(then="hold")) as server, example.FeatureFlags(server.url) as flags:
+    with ScriptedServer(stream(then="hold")) as server, example.FeatureFlags(server.url) as flags:
         answers = queue.SimpleQueue()
         waiting = threading.Thread(target=lambda: answers.put(flags.wait_until_ready()))
         waiting.start()
         flags.close()
         assert answers.get(timeout=LIMIT) is False
         waiting.join()
-    with SSEServer(status("403 Forbidden")) as server, example.FeatureFlags(server.url) as flags:
+    with (
+        ScriptedServer(status("403 Forbidden")) as server,
+        example.FeatureFlags(server.url) as flags,
+    ):
         assert flags.wait_until_ready(LIMIT) is False
         assert flags.error.status == 403
 
@@ -634,7 +640,7 @@ def test_a_window_shows_the_stream_and_closes_it(name, closing, environment, tmp
         connection.hold()
 
     with (
-        SSEServer(begin, resume) as server,
+        ScriptedServer(begin, resume) as server,
         Program(
             "-m", "tests.test_examples", name, server.url, closing, tmp_path, **environment
         ) as program,
@@ -666,7 +672,7 @@ def test_a_window_shows_the_stream_and_closes_it(name, closing, environment, tmp
 @pytest.mark.parametrize("name", WINDOWS)
 def test_a_window_says_why_there_is_nothing_to_see(name, environment, tmp_path):
     with (
-        SSEServer(status("404 Not Found")) as server,
+        ScriptedServer(status("404 Not Found")) as server,
         Program(
             "-m", "tests.test_examples", name, server.url, "when refused", tmp_path, **environment
         ) as program,
@@ -680,7 +686,7 @@ def test_a_window_says_why_there_is_nothing_to_see(name, environment, tmp_path):
 @pytest.mark.parametrize("name", WINDOWS)
 def test_a_window_is_a_program(name, environment):
     with (
-        SSEServer(stream(then="hold")) as server,
+        ScriptedServer(stream(then="hold")) as server,
         example(name, server.url, **environment) as program,
     ):
         server.wait_for_request()

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from eventsource import ErrorEvent, EventSource, MessageEvent, ReadyState, handover
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import HEAD, LIMIT, QUICK, Recorder, numbers, status, stream, wait_until
 
@@ -54,7 +54,7 @@ def loop():
 @pytest.fixture
 def many():
     """A server that sends 5,000 numbers and keeps the connection."""
-    with SSEServer(stream(numbers(5000), then="hold")) as server:
+    with ScriptedServer(stream(numbers(5000), then="hold")) as server:
         yield server
 
 
@@ -63,7 +63,7 @@ def many():
 
 def test_handlers_run_where_dispatch_runs_them(loop):
     threads = []
-    with SSEServer(stream(b": c\ndata: a\n\nevent: x\ndata: b\n\n")) as server:
+    with ScriptedServer(stream(b": c\ndata: a\n\nevent: x\ndata: b\n\n")) as server:
         with EventSource(server.url, dispatch=loop, reconnect=QUICK, start=False) as source:
             for event_type in ("open", "message", "x", "error"):
                 source.on(event_type, lambda event: threads.append(threading.get_ident()))
@@ -74,7 +74,7 @@ def test_handlers_run_where_dispatch_runs_them(loop):
 
 def test_comments_are_dispatched_in_their_place(loop):
     calls = []
-    with SSEServer(stream(b": one\ndata: a\n\n: two\n", then="hold")) as server:
+    with ScriptedServer(stream(b": one\ndata: a\n\n: two\n", then="hold")) as server:
         with EventSource(
             server.url,
             dispatch=loop,
@@ -166,7 +166,7 @@ def test_what_is_run_twice_runs_once(many):
 
 def test_events_wait_for_the_first_listener_with_dispatch_too(loop):
     received = []
-    with SSEServer(stream(b"data: a\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: a\n\n", then="hold")) as server:
         with EventSource(server.url, dispatch=loop) as source:
             server.wait_for_request()
             source.on("message", received.append)
@@ -179,7 +179,7 @@ def test_events_wait_for_the_first_listener_with_dispatch_too(loop):
 
 def test_the_last_event_id_is_that_of_the_event_whose_handlers_have_run(loop):
     seen = []
-    with SSEServer(stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", then="hold")) as server:
         with EventSource(server.url, dispatch=loop, start=False) as source:
             source.on("message", lambda event: seen.append((event.data, source.last_event_id)))
             source.start()
@@ -191,7 +191,7 @@ def test_the_last_event_id_is_that_of_the_event_whose_handlers_have_run(loop):
 
 def test_an_id_without_an_event_moves_the_place_in_its_turn(loop):
     received = []
-    with SSEServer(stream(b"data: a\n\nid: 7\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: a\n\nid: 7\n\n", then="hold")) as server:
         with EventSource(server.url, on_message=received.append, dispatch=loop) as source:
             wait_until(lambda: source._stream.resume_id == "7", "the id")
             assert source.last_event_id == ""
@@ -241,7 +241,7 @@ def test_past_the_bound_the_server_is_held_memory_is_flat_and_nothing_is_lost(
 ):
     flood = Flood(b"x" * 10_000)
     ids, ended = [], []
-    with SSEServer(flood) as server:
+    with ScriptedServer(flood) as server:
         tracemalloc.start()
         try:
             with EventSource(server.url, dispatch=loop, max_waiting=10, start=False) as source:
@@ -392,7 +392,10 @@ def test_join_waits_for_the_handlers_of_the_last_event():
         received.append(event)
 
     blocks = stream(numbers(3))
-    with SSEServer(blocks, status("204 No Content")) as server, ThreadPoolExecutor(1) as executor:
+    with (
+        ScriptedServer(blocks, status("204 No Content")) as server,
+        ThreadPoolExecutor(1) as executor,
+    ):
         source = EventSource(server.url, dispatch=executor.submit, reconnect=QUICK, start=False)
         source.on("message", handler)
         source.on("error", handler)
@@ -406,7 +409,7 @@ def test_join_waits_for_the_handlers_of_the_last_event():
 
 
 def test_a_final_failure_that_nobody_hears_is_a_warning(loop, caplog):
-    with SSEServer(status("404 Not Found")) as server:
+    with ScriptedServer(status("404 Not Found")) as server:
         source = EventSource(server.url, on_message=print, dispatch=loop)
         loop.run_until(lambda: source._closed)
         assert source.join(LIMIT)
@@ -568,7 +571,7 @@ def test_the_handlers_of_a_source_whose_dispatch_failed_are_deleted_at_home(loop
         connection.hold()
 
     window = Window(deleted)
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         source = EventSource(server.url, dispatch=dispatch, on_open=window.show)
         source.on("message", window.show)
         loop.run_one()

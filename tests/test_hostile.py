@@ -28,7 +28,7 @@ from eventsource import (
 )
 from eventsource.errors import describe
 from eventsource.response import Response
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 from eventsource.urls import redact, redact_strictly, redact_text
 from fuzz.targets import TARGETS
 from fuzz.wire import Wire
@@ -91,7 +91,7 @@ def test_an_event_of_any_name_reaches_the_listeners_of_that_name_and_nothing_els
     heard, new, last = [], [], Recorder()
     options = {"dispatch": lambda function: function()} if elsewhere else {}
     body = named([*RAW, *[name.encode() for name in STANDARD]]) * 2 + b"event: last\ndata\n\n"
-    with SSEServer(stream(body, then="hold")) as server:
+    with ScriptedServer(stream(body, then="hold")) as server:
         with EventSource(server.url, start=False, **options) as source:
             source.on("new_listener", lambda *arguments: new.append(arguments))
             for name in {*TYPES, *STANDARD} - {"new_listener", ""}:
@@ -121,7 +121,7 @@ def test_an_event_of_any_name_reaches_the_listeners_of_that_name_and_nothing_els
 def test_an_event_of_any_name_without_a_listener_calls_nothing(comments, caplog):
     received = Recorder()
     body = named([*RAW, b"open", b"error"]) + b"data: last\n\n"
-    with SSEServer(stream(body, then="hold")) as server:
+    with ScriptedServer(stream(body, then="hold")) as server:
         with Guarded(server.url, start=False, on_message=received, on_comment=comments) as source:
             own = set(vars(source))
             source.start()
@@ -139,7 +139,7 @@ def test_a_hundred_thousand_names_fill_no_table():
     count = 100_000
     received = Recorder()
     body = b"".join(b"event: t%d\ndata\n\n" % number for number in range(count))
-    with SSEServer(stream(body, b"data: last\n\n", then="hold")) as server:
+    with ScriptedServer(stream(body, b"data: last\n\n", then="hold")) as server:
         with EventSource(server.url, start=False) as source:
             source.once("t7", received)
             source.on("message", received)
@@ -153,7 +153,10 @@ def test_a_hundred_thousand_names_fill_no_table():
 
 def test_the_drop_in_passes_any_name_on():
     names = [*RAW, b"", b"open", b"error", b"message"]
-    with SSEServer(stream(named(names), then="hold")) as server, SSEClient(server.url) as client:
+    with (
+        ScriptedServer(stream(named(names), then="hold")) as server,
+        SSEClient(server.url) as client,
+    ):
         got = [next(client) for _ in names]
     assert [message.event for message in got] == [*TYPES, "message", "open", "error", "message"]
     assert [message.data for message in got] == [str(number) for number in range(len(names))]
@@ -224,7 +227,7 @@ def test_an_id_comes_back_as_one_header_field_whatever_is_in_it(comments):
         else:
             connection.send(HEAD + b"data: last\n\n")
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         with EventStream(server.url, reconnect=QUICK, comments=comments) as source:
             for item in source:
                 if isinstance(item, MessageEvent) and item.data == "last":
@@ -239,7 +242,7 @@ def test_an_id_comes_back_as_one_header_field_whatever_is_in_it(comments):
 
 @pytest.mark.parametrize("bad", [b"1\0", b"\0", b"a\0\r\nid: 2\0"])
 def test_an_id_with_nul_does_not_come_back(bad):
-    with SSEServer(
+    with ScriptedServer(
         stream(b"id: good\ndata\n\nid: " + bad + b"\ndata\n\n"), stream(then="hold")
     ) as server:
         with EventSource(server.url, reconnect=QUICK, on_message=print):
@@ -249,7 +252,7 @@ def test_an_id_with_nul_does_not_come_back(bad):
 @pytest.mark.parametrize("line", ["431 Request Header Fields Too Large", "400 Bad Request"])
 def test_an_id_that_the_server_refuses_to_read_closes_for_good_and_is_not_sent_for_ever(line):
     refusal = respond(f"HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n".encode())
-    with SSEServer(stream(b"id: " + b"a" * 60_000 + b"\ndata\n\n"), refusal) as server:
+    with ScriptedServer(stream(b"id: " + b"a" * 60_000 + b"\ndata\n\n"), refusal) as server:
         with EventStream(server.url, reconnect=QUICK) as source:
             *_, last = source
         assert len(server.requests) == 2
@@ -286,7 +289,7 @@ HOSTILE_HEADS = {
 
 @pytest.mark.parametrize("wire", HOSTILE_HEADS.values(), ids=HOSTILE_HEADS)
 def test_what_is_logged_and_told_of_a_server_holds_no_control_characters(wire, caplog):
-    with caplog.at_level(logging.DEBUG, "eventsource"), SSEServer(respond(wire)) as server:
+    with caplog.at_level(logging.DEBUG, "eventsource"), ScriptedServer(respond(wire)) as server:
         with EventSource(server.url, reconnect=ONCE, start=False) as source:
             source.on("message", print)
             source.start()
@@ -303,7 +306,7 @@ def test_comments_names_and_data_are_never_logged(caplog):
     body = b": S_CRET\nevent: S_CRET\nid: S_CRET\ndata: S_CRET\nS_CRET: S_CRET\n\n"
     comments, received = Recorder(), Recorder()
     with caplog.at_level(logging.DEBUG, "eventsource"):
-        with SSEServer(stream(body, b"data: last\n\n", then="hold")) as server:
+        with ScriptedServer(stream(body, b"data: last\n\n", then="hold")) as server:
             with EventSource(server.url, on_message=received, on_comment=comments) as source:
                 assert received.next().data == "last"
                 assert [comments.next()] == ["S_CRET"]
@@ -393,7 +396,7 @@ ODD_HEADS = {
 
 @pytest.mark.parametrize(("wire", "expected"), ODD_HEADS.values(), ids=ODD_HEADS)
 def test_a_head_that_is_odd_is_a_stream_or_a_failure_of_requests(wire, expected):
-    with SSEServer(respond(wire)) as server:
+    with ScriptedServer(respond(wire)) as server:
         with EventStream(server.url, reconnect=ONCE) as source:
             items = list(source) if expected != "x" else [next(source), next(source)]
     if expected == "x":

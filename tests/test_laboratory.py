@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from eventsource import EventStream, MessageEvent, ReconnectPolicy
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .laboratory import (
     PORTAL,
@@ -134,7 +134,7 @@ def received(port):
 )
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 def test_a_connection_is_cut_in_the_middle_of_something(laboratory, where, end, how):
-    with SSEServer(respond(CHUNKED + BODY, then="hold")) as server:
+    with ScriptedServer(respond(CHUNKED + BODY, then="hold")) as server:
         proxy = laboratory.proxy([server.port], [Cut(where, len(CHUNKED), how)])
         data, came = received(proxy.port)
     assert came == how
@@ -162,7 +162,7 @@ def test_a_tls_connection_is_cut_within_a_record(
 
 
 def test_after_a_hole_not_one_more_packet_comes(laboratory):
-    with SSEServer(respond(CHUNKED + BODY)) as server:
+    with ScriptedServer(respond(CHUNKED + BODY)) as server:
         proxy = laboratory.proxy([server.port], [Cut("event", 0, "hole")])
         with socket.create_connection(("127.0.0.1", proxy.port), LIMIT) as sock:
             sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -176,7 +176,7 @@ def test_after_a_hole_not_one_more_packet_comes(laboratory):
 
 
 def test_while_it_refuses_nobody_listens_and_afterwards_somebody_does(laboratory):
-    with SSEServer(respond(CHUNKED + BODY)) as server:
+    with ScriptedServer(respond(CHUNKED + BODY)) as server:
         proxy = laboratory.proxy([server.port], [Answer("204 No Content"), Refused(0.3)])
         assert received(proxy.port)[0].startswith(b"HTTP/1.1 204")
         refusals = 0
@@ -190,13 +190,13 @@ def test_while_it_refuses_nobody_listens_and_afterwards_somebody_does(laboratory
 
 
 def test_bytes_can_come_one_by_one(laboratory):
-    with SSEServer(respond(CHUNKED + BODY)) as server:
+    with ScriptedServer(respond(CHUNKED + BODY)) as server:
         proxy = laboratory.proxy([server.port], [Slow(1, 0, 10_000, 0)])
         assert received(proxy.port)[0] == CHUNKED + BODY
 
 
 def test_an_answer_lasts_as_long_as_it_should(laboratory):
-    with SSEServer(respond(CHUNKED + BODY)) as server:
+    with ScriptedServer(respond(CHUNKED + BODY)) as server:
         portal = dataclasses.replace(PORTAL, seconds=0.2)
         proxy = laboratory.proxy([server.port], [portal])
         answers = 0

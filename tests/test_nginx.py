@@ -35,7 +35,7 @@ from eventsource import (
     UnexpectedStatus,
 )
 from eventsource import connection as connection_module
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .real_servers.connect_proxy import Relay
 from .real_servers.nginx import Nginx, find_nginx
@@ -718,7 +718,7 @@ def gateway(kind):
 @pytest.mark.parametrize("code", [502, 504])
 def test_a_gateway_error_is_final_or_not_as_the_policy_says(tmp_path, code):
     healed, script = gateway(code)
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         limits = "proxy_read_timeout 300ms;" if code == 504 else ""
         make = lambda port: site(port, PROMPT, limits, to=server.port)  # noqa: E731
         with running(tmp_path, make) as nginx:
@@ -780,7 +780,7 @@ def test_too_many_requests_are_tried_again_after_the_time_nginx_names(backend, t
 def test_a_redirect_from_http_to_https_is_followed_without_the_callers_headers(
     certificates, tmp_path
 ):
-    with SSEServer(stream(b"data: x\n\n")) as server:
+    with ScriptedServer(stream(b"data: x\n\n")) as server:
 
         def make(plain, tls):
             return site(plain, f"return 301 https://127.0.0.1:{tls}$request_uri;") + site(
@@ -813,7 +813,7 @@ def test_a_redirect_to_a_certificate_that_is_not_trusted_is_not_followed(sites, 
 def test_a_response_with_large_header_fields_opens(tmp_path):
     large = "".join(f"X-Large-{n}: {'x' * 6000}\r\n" for n in range(8)).encode()
     head = HEAD.replace(b"\r\n\r\n", b"\r\n" + large + b"\r\n")
-    with SSEServer(respond(head + b"data: x\n\n", then="hold")) as server:
+    with ScriptedServer(respond(head + b"data: x\n\n", then="hold")) as server:
         room = "proxy_buffer_size 64k; proxy_buffers 4 64k; proxy_busy_buffers_size 64k;"
         make = lambda port: site(port, PROMPT, room, to=server.port)  # noqa: E731
         with running(tmp_path, make) as nginx, EventStream(http(nginx.ports[0])) as events:
@@ -841,7 +841,7 @@ def asked(proxy):
 
 @pytest.fixture
 def relay():
-    with SSEServer(Relay()) as proxy:
+    with ScriptedServer(Relay()) as proxy:
         yield proxy
 
 
@@ -849,7 +849,7 @@ def relay():
 def origin(scheme):
     """A site that says `data: x`, in plain and with a certificate."""
     context = server_context() if scheme == "https" else None
-    with SSEServer(stream(b"data: x\n\n"), ssl_context=context) as server:
+    with ScriptedServer(stream(b"data: x\n\n"), ssl_context=context) as server:
         yield server
 
 
@@ -901,7 +901,7 @@ NO_PROXY = [
 @pytest.mark.parametrize(("value", "direct"), NO_PROXY)
 @pytest.mark.usefixtures("everywhere_is_here")
 def test_no_proxy_names_hosts_ports_and_suffixes(relay, monkeypatch, variable, value, direct):
-    with SSEServer(stream(b"data: x\n\n")) as server:
+    with ScriptedServer(stream(b"data: x\n\n")) as server:
         monkeypatch.setenv("http_proxy", relay.url)
         monkeypatch.setenv(variable, value.format(port=server.port))
         first_event(http(server.port, "stream.example"))
@@ -919,7 +919,7 @@ def test_no_proxy_names_addresses_and_networks(
 
 
 def test_each_attempt_asks_the_environment_anew(relay, monkeypatch):
-    with SSEServer(stream(b"data: x\n\n")) as server:
+    with ScriptedServer(stream(b"data: x\n\n")) as server:
         with EventStream(server.url, reconnect=FEW) as events:
             for proxied in (False, True, False, True):
                 if proxied:
@@ -933,7 +933,7 @@ def test_each_attempt_asks_the_environment_anew(relay, monkeypatch):
 
 @pytest.fixture
 def closed_relay():
-    with SSEServer(Relay(f"user:p:{SECRET}")) as proxy:
+    with ScriptedServer(Relay(f"user:p:{SECRET}")) as proxy:
         yield proxy
 
 
@@ -969,9 +969,9 @@ def test_the_callers_headers_do_not_reach_a_proxy_that_tunnels(relay, origin, sc
 
 
 def test_a_redirect_past_the_proxy_takes_no_credentials_for_it_along(closed_relay, monkeypatch):
-    with SSEServer(stream(b"data: x\n\n")) as target:
+    with ScriptedServer(stream(b"data: x\n\n")) as target:
         moved = status("302 Found", f"Location: http://localhost:{target.port}/")
-        with SSEServer(moved) as server:
+        with ScriptedServer(moved) as server:
             monkeypatch.setenv("http_proxy", with_credentials(closed_relay))
             monkeypatch.setenv("no_proxy", "localhost")
             first_event(server.url)
@@ -980,8 +980,8 @@ def test_a_redirect_past_the_proxy_takes_no_credentials_for_it_along(closed_rela
 
 
 def test_a_redirect_is_followed_by_way_of_the_proxy(closed_relay, monkeypatch):
-    with SSEServer(stream(b"data: x\n\n")) as target:
-        with SSEServer(status("302 Found", f"Location: {target.url}")) as server:
+    with ScriptedServer(stream(b"data: x\n\n")) as target:
+        with ScriptedServer(status("302 Found", f"Location: {target.url}")) as server:
             monkeypatch.setenv("http_proxy", with_credentials(closed_relay))
             first_event(server.url)
         assert asked(closed_relay) == [("GET", server.url), ("GET", target.url)]
@@ -993,7 +993,7 @@ REFUSALS = ["403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gatew
 
 @pytest.mark.parametrize("line", REFUSALS)
 def test_a_proxy_that_refuses_to_tunnel_is_one_proxy_error_an_attempt(line):
-    with SSEServer(status(line, body=b"no")) as proxy:
+    with ScriptedServer(status(line, body=b"no")) as proxy:
         proxies = {"https": with_credentials(proxy)}
         with EventStream("https://stream.example/", proxies=proxies, reconnect=FEW) as events:
             refused = [next(events) for _ in range(3)]
@@ -1007,7 +1007,7 @@ def test_a_proxy_that_refuses_to_tunnel_is_one_proxy_error_an_attempt(line):
 
 @pytest.mark.parametrize("line", REFUSALS)
 def test_a_proxy_that_refuses_to_forward_has_given_the_answer(line):
-    with SSEServer(status(line, body=b"no")) as proxy:
+    with ScriptedServer(status(line, body=b"no")) as proxy:
         error = failure("http://stream.example/", proxies={"http": proxy.url})
     assert isinstance(error, UnexpectedStatus)
     assert str(error.status) == line[:3]
@@ -1040,7 +1040,7 @@ def test_a_proxy_that_talks_nonsense_is_one_error_an_attempt_and_heals(certifica
         connection.read_request()
         connection.send(answer)
 
-    with SSEServer(nonsense, nonsense, Relay()) as proxy:
+    with ScriptedServer(nonsense, nonsense, Relay()) as proxy:
         options = {"proxies": {"https": proxy.url}, "verify": certificates.authority}
         with EventStream(https(sites.good), reconnect=FEW, **options) as events:
             for event in [next(events) for _ in range(2)]:
@@ -1049,7 +1049,7 @@ def test_a_proxy_that_talks_nonsense_is_one_error_an_attempt_and_heals(certifica
 
 
 def test_a_proxy_that_says_nothing_is_given_up_after_the_time_to_connect(certificates, sites):
-    with SSEServer(lambda connection: connection.hold(), Relay()) as proxy:
+    with ScriptedServer(lambda connection: connection.hold(), Relay()) as proxy:
         options = {"proxies": {"https": proxy.url}, "verify": certificates.authority}
         timeout = (0.3, None)
         with EventStream(https(sites.good), reconnect=FEW, timeout=timeout, **options) as events:
@@ -1064,7 +1064,7 @@ def test_nothing_is_lost_when_proxies_die_in_full_flow(
     backend, proxying, certificates, name, scheme
 ):
     url = numbers_url(proxying["unbuffered", scheme], name, count=1_000_000, pace=0.002)
-    with SSEServer(Relay()) as proxy:
+    with ScriptedServer(Relay()) as proxy:
         options = {"proxies": {scheme: proxy.url}, "verify": certificates.authority}
         with listening(url, reconnect=SOON, **options) as (_, seen):
             for _ in range(5):
@@ -1083,7 +1083,7 @@ def test_nothing_is_lost_when_proxies_die_in_full_flow(
 
 @pytest.fixture
 def tls_relay():
-    with SSEServer(Relay(), ssl_context=server_context()) as proxy:
+    with ScriptedServer(Relay(), ssl_context=server_context()) as proxy:
         yield proxy
 
 
@@ -1144,7 +1144,7 @@ def on_the_way(way, proxying, certificates):
         yield base, options, None
         return
     context = server_context() if way.startswith("tls-") else None
-    with SSEServer(Relay(), ssl_context=context) as proxy:
+    with ScriptedServer(Relay(), ssl_context=context) as proxy:
         yield base, {**options, "proxies": {"all": proxy.url}}, proxy
 
 
@@ -1202,7 +1202,7 @@ def hold_in_the_tunnel(connection):
 )
 def test_close_ends_the_wait_for_a_proxy(certificates, phase, script, proxy_tls, nothing_left_open):
     context = server_context() if proxy_tls else None
-    with SSEServer(script, ssl_context=context) as proxy:
+    with ScriptedServer(script, ssl_context=context) as proxy:
         options = {"proxies": {"all": proxy.url}, "verify": certificates.authority}
         source = EventSource(
             f"{phase}://stream.example/", on_open=Recorder(), timeout=None, **options
@@ -1217,7 +1217,7 @@ def test_close_ends_the_wait_for_a_proxy(certificates, phase, script, proxy_tls,
 
 
 def test_close_ends_the_handshake_with_a_proxy(nothing_left_open):
-    with SSEServer(hold_at_once) as proxy:
+    with ScriptedServer(hold_at_once) as proxy:
         url = proxy.url.replace("http:", "https:")
         source = EventSource(
             "http://stream.example/", on_open=Recorder(), timeout=None, proxies={"all": url}
@@ -1245,7 +1245,7 @@ def test_close_ends_the_wait_for_the_headers_through_nginx(
     certificates, tmp_path, scheme, nothing_left_open
 ):
     certificate = certificates.good if scheme == "https" else None
-    with SSEServer(hold_after_the_request) as server:
+    with ScriptedServer(hold_after_the_request) as server:
         make = lambda port: site(port, PROMPT, certificate=certificate, to=server.port)  # noqa: E731
         with running(tmp_path, make) as nginx:
             source = EventSource(

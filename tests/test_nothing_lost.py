@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from eventsource import EventSource, EventStream, MessageEvent
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import LIMIT, QUICK
 
@@ -80,7 +80,7 @@ def test_every_number_comes_once_and_in_order_over_200_cuts(face):
         elif received[-1] == script.last:
             script.last += CUTS
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         if face == "source":
             with EventSource(server.url, on_message=handle, reconnect=QUICK) as source:
                 assert complete.wait(LIMIT * 3), (source, source.error, script.cuts, received[-3:])

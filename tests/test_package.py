@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import eventsource
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import HEAD, LIMIT
 
@@ -140,7 +140,7 @@ def test_the_readmes_code_runs(block, capsys):
         else:
             connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         names = {"fetch_token": lambda: "token", "__name__": "readme"}
         code = re.sub(r"https://example\.com/", server.url, block)
         exec(compile(code, "README.md", "exec"), names)  # noqa: S102
@@ -165,11 +165,11 @@ def test_an_open_source_does_not_keep_the_program_from_ending():
     program = (
         "import sys\n"
         "from eventsource import EventSource\n"
-        "from eventsource.testing import SSEServer\n"
+        "from eventsource.testing import ScriptedServer\n"
         "def script(connection):\n"
         "    connection.start_stream()\n"
         "    connection.hold()\n"
-        "server = SSEServer(script)\n"
+        "server = ScriptedServer(script)\n"
         "source = EventSource(server.url, on_message=print)\n"
         "server.wait_for_request()\n"
         "sys.exit(3)\n"

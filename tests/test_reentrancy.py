@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from eventsource import EventSource, ReadyState, ReconnectPolicy
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import LIMIT, QUICK, Recorder, status, stream, wait_until
 
@@ -53,7 +53,7 @@ def place(request):
 @pytest.fixture
 def server():
     blocks = b"".join(b"id: %d\ndata: %d\n\n" % (n, n) for n in range(5))
-    with SSEServer(stream(blocks, then="hold")) as server:
+    with ScriptedServer(stream(blocks, then="hold")) as server:
         yield server
 
 
@@ -140,7 +140,7 @@ def test_a_handler_restarts(place):
     dispatch, handler = place
     calls = Recorder()
     first, second = stream(b"id: 1\ndata: a\n\n", then="hold"), stream(b"data: b\n\n", then="hold")
-    with SSEServer(first, second) as server:
+    with ScriptedServer(first, second) as server:
         with EventSource(
             server.url,
             dispatch=dispatch,
@@ -207,8 +207,8 @@ def test_a_handler_joins_another_source_that_ends_by_itself(place):
     calls = []
     numbers = stream(b"data: 1\n\n")
     with (
-        SSEServer(numbers, status("204 No Content")) as ending,
-        SSEServer(stream(b"data: go\n\n", then="hold")) as server,
+        ScriptedServer(numbers, status("204 No Content")) as ending,
+        ScriptedServer(stream(b"data: go\n\n", then="hold")) as server,
     ):
         other = EventSource(
             ending.url,

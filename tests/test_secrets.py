@@ -22,7 +22,7 @@ import urllib3
 from requests.auth import HTTPDigestAuth, _basic_auth_str
 
 from eventsource import ErrorEvent, EventSource, EventStream, ReconnectPolicy, SSEClient
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 from eventsource.urls import redact_text
 
 from .conftest import pytest_runtest_makereport, secrets_in
@@ -228,7 +228,10 @@ LINES = ["301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary",
 @pytest.mark.parametrize("line", LINES)
 def test_another_port_sees_our_own_fields_and_the_place_at_each_attempt(session, line):
     give_all_to(session)
-    with SSEServer(route({})) as away, SSEServer(route({"/": f"{away.url}x"}, line)) as home:
+    with (
+        ScriptedServer(route({})) as away,
+        ScriptedServer(route({"/": f"{away.url}x"}, line)) as home,
+    ):
         opened(home.url, session, **EVERYTHING)
         assert [r.target for r in away.requests] == ["/x", "/x"]
         for request in away.requests:
@@ -258,7 +261,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_secret_goes_home_and_nowhere_else(session, kind):
-    with SSEServer(route({})) as away, SSEServer(route({"/": away.url})) as home:
+    with ScriptedServer(route({})) as away, ScriptedServer(route({"/": away.url})) as home:
         opened(home.url, session, **KINDS[kind])
         for request in home.requests:
             assert secrets_in(repr(request))
@@ -269,8 +272,8 @@ def test_each_kind_of_secret_goes_home_and_nowhere_else(session, kind):
 @pytest.mark.parametrize("credentials", [f"user:{SECRET}@", f"{SECRET}:@", f"a%40b:{SECRET}@"])
 def test_credentials_in_the_url_go_home_and_nowhere_else(session, credentials):
     with (
-        SSEServer(route({})) as away,
-        SSEServer(route({"/": "2", "/2": f"//127.0.0.1:{away.port}/x"})) as home,
+        ScriptedServer(route({})) as away,
+        ScriptedServer(route({"/": "2", "/2": f"//127.0.0.1:{away.port}/x"})) as home,
     ):
         opened(home.url.replace("//", f"//{credentials}"), session)
         assert [r.target for r in home.requests] == ["/", "/2"] * 2
@@ -289,8 +292,8 @@ def netrc(monkeypatch, tmp_path):
 
 def test_netrc_credentials_go_to_their_host_only(netrc, session):
     with (
-        SSEServer(route({})) as away,
-        SSEServer(route({"/": f"http://localhost:{away.port}/"})) as home,
+        ScriptedServer(route({})) as away,
+        ScriptedServer(route({"/": f"http://localhost:{away.port}/"})) as home,
     ):
         opened(home.url, session)
         for request in home.requests:
@@ -301,8 +304,8 @@ def test_netrc_credentials_go_to_their_host_only(netrc, session):
 
 def test_netrc_credentials_sent_over_tls_are_not_sent_in_the_clear(netrc, session, files):
     with (
-        SSEServer(route({})) as away,
-        SSEServer(route({"/": away.url}), ssl_context=server_context()) as home,
+        ScriptedServer(route({})) as away,
+        ScriptedServer(route({"/": away.url}), ssl_context=server_context()) as home,
     ):
         opened(home.url, session, verify=files["verify"])
         for request in home.requests:
@@ -319,7 +322,7 @@ def test_digest_credentials_answer_only_their_own_origins_challenge(session):
         respond(f"HTTP/1.1 401 No\r\n{challenge}\r\nContent-Length: 0\r\n\r\n".encode())(connection)
         moved[0](connection)
 
-    with SSEServer(status("401 No", challenge)) as away, SSEServer(home_script) as home:
+    with ScriptedServer(status("401 No", challenge)) as away, ScriptedServer(home_script) as home:
         moved.append(route({"/": away.url}))
         with EventStream(
             home.url, session=session, last_event_id="7", auth=HTTPDigestAuth(SECRET, SECRET)
@@ -370,7 +373,7 @@ def test_no_spelling_of_a_location_takes_secrets_along(session, kind):
             connection
         )
 
-    with SSEServer(start, route({})) as home, SSEServer(route({})) as away:
+    with ScriptedServer(start, route({})) as home, ScriptedServer(route({})) as away:
         servers[:] = home, away
         url = home.url.replace("//", f"//user:{SECRET}@")
         with EventStream(
@@ -387,7 +390,7 @@ def test_no_spelling_of_a_location_takes_secrets_along(session, kind):
 
 def test_the_same_port_by_another_name_is_another_origin(session):
     give_all_to(session)
-    with SSEServer(lambda c: route({"/": f"http://localhost:{home.port}/x"})(c)) as home:
+    with ScriptedServer(lambda c: route({"/": f"http://localhost:{home.port}/x"})(c)) as home:
         opened(home.url, session, **EVERYTHING)
         first, second, *_ = home.requests
         assert (first.target.partition("?")[0], second.target) == ("/", "/x")
@@ -400,8 +403,10 @@ def test_another_scheme_is_another_origin(session, home_is_tls, files):
     give_all_to(session)
     context = server_context()
     with (
-        SSEServer(route({}), ssl_context=None if home_is_tls else context) as away,
-        SSEServer(route({"/": away.url}), ssl_context=context if home_is_tls else None) as home,
+        ScriptedServer(route({}), ssl_context=None if home_is_tls else context) as away,
+        ScriptedServer(
+            route({"/": away.url}), ssl_context=context if home_is_tls else None
+        ) as home,
     ):
         opened(home.url, session, verify=files["verify"], **EVERYTHING)
         for request in home.requests:
@@ -414,8 +419,8 @@ def test_home_again_after_having_been_away_is_away(session):
     give_all_to(session)
     servers = []
     with (
-        SSEServer(lambda c: route({"/": "2", "/2": servers[1].url + "3"})(c)) as home,
-        SSEServer(lambda c: route({"/3": "4", "/4": home.url + "5"})(c)) as away,
+        ScriptedServer(lambda c: route({"/": "2", "/2": servers[1].url + "3"})(c)) as home,
+        ScriptedServer(lambda c: route({"/3": "4", "/4": home.url + "5"})(c)) as away,
     ):
         servers[:] = home, away
         opened(home.url, session, **EVERYTHING)
@@ -432,7 +437,7 @@ def test_home_again_after_having_been_away_is_away(session):
 
 
 def test_relative_locations_stay_at_home_and_keep_everything(session):
-    with SSEServer(route({"/": "a", "/a": "/b/", "/b/": "?c", "/d": ""})) as home:
+    with ScriptedServer(route({"/": "a", "/a": "/b/", "/b/": "?c", "/d": ""})) as home:
         with EventStream(home.url, session=session, last_event_id="7", **EVERYTHING) as events:
             errors(events)
         paths = [r.target.partition("?")[0] for r in home.requests][:4]
@@ -445,7 +450,10 @@ def test_relative_locations_stay_at_home_and_keep_everything(session):
 
 def test_a_post_takes_its_body_along_and_no_other_fields(session):
     give_all_to(session)
-    with SSEServer(route({})) as away, SSEServer(route({"/": away.url}, "307 Temp")) as home:
+    with (
+        ScriptedServer(route({})) as away,
+        ScriptedServer(route({"/": away.url}, "307 Temp")) as home,
+    ):
         opened(home.url, session, method="POST", json={"a": 1}, **EVERYTHING)
         for request in away.requests:
             assert request.body == b'{"a": 1}'
@@ -458,9 +466,9 @@ def test_cookies_that_are_set_on_the_way_stay_where_they_are_from(session):
         fields = b"\r\nSet-Cookie: away=1\r\nSet-Cookie: planted=1; Domain=127.0.0.1\r\n\r\n"
         connection.send(HEAD.replace(b"\r\n\r\n", fields))
 
-    with SSEServer(away_script) as away:
+    with ScriptedServer(away_script) as away:
         location = f"http://localhost:{away.port}/"
-        with SSEServer(route({"/": location}, "302 x", f"Set-Cookie: sid={SECRET}")) as home:
+        with ScriptedServer(route({"/": location}, "302 x", f"Set-Cookie: sid={SECRET}")) as home:
             opened(home.url, session)
             assert [r.header("Cookie") for r in home.requests] == [None, f"sid={SECRET}"]
             for request in away.requests:
@@ -494,11 +502,11 @@ def test_a_client_certificate_is_shown_at_home_only(session, given_by, files):
         session.cert = files["cert"]
     servers = []
     with (
-        SSEServer(
+        ScriptedServer(
             note("home", lambda c: route({"/": "2", "/2": servers[1].url + "3"})(c)),
             ssl_context=asking(),
         ) as home,
-        SSEServer(
+        ScriptedServer(
             note("away", lambda c: route({"/3": home.url + "4"})(c)), ssl_context=asking()
         ) as away,
     ):
@@ -552,9 +560,9 @@ def assert_only_the_proxy_was_told(proxy, *origins):
 @pytest.mark.parametrize("by", ["proxies", "environment"])
 def test_the_proxys_password_stays_outside_the_tunnel(session, by, files, monkeypatch):
     with (
-        SSEServer(tunnel) as proxy,
-        SSEServer(route({}), ssl_context=server_context()) as away,
-        SSEServer(route({"/": "2", "/2": away.url}), ssl_context=server_context()) as home,
+        ScriptedServer(tunnel) as proxy,
+        ScriptedServer(route({}), ssl_context=server_context()) as away,
+        ScriptedServer(route({"/": "2", "/2": away.url}), ssl_context=server_context()) as home,
     ):
         options = {"verify": files["verify"]}
         if by == "proxies":
@@ -569,7 +577,10 @@ def test_the_proxys_password_stays_outside_the_tunnel(session, by, files, monkey
 
 
 def test_the_origins_secrets_stay_inside_the_tunnel(session, files):
-    with SSEServer(tunnel) as proxy, SSEServer(route({}), ssl_context=server_context()) as home:
+    with (
+        ScriptedServer(tunnel) as proxy,
+        ScriptedServer(route({}), ssl_context=server_context()) as home,
+    ):
         options = {**EVERYTHING, "verify": files["verify"], "proxies": {"https": proxy.url}}
         opened(home.url, session, **options)
         assert all(request.header("X-Api-Key") == SECRET for request in home.requests)
@@ -584,9 +595,9 @@ def test_the_origins_secrets_stay_inside_the_tunnel(session, files):
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_host_without_proxy_is_not_told_the_proxys_password(session, line, monkeypatch):
-    with SSEServer(route({})) as away:
+    with ScriptedServer(route({})) as away:
         there = f"http://localhost:{away.port}/"
-        with SSEServer(
+        with ScriptedServer(
             route({"http://some.host/": "2", "http://some.host/2": there}, line)
         ) as proxy:
             monkeypatch.setenv("HTTP_PROXY", with_password(proxy))
@@ -599,8 +610,8 @@ def test_a_host_without_proxy_is_not_told_the_proxys_password(session, line, mon
 
 def test_a_redirect_from_a_host_without_proxy_to_one_with_a_proxy(session, monkeypatch):
     with (
-        SSEServer(tunnel) as proxy,
-        SSEServer(route({"/": "2", "/2": "http://some.host/"})) as home,
+        ScriptedServer(tunnel) as proxy,
+        ScriptedServer(route({"/": "2", "/2": "http://some.host/"})) as home,
     ):
         monkeypatch.setenv("http_proxy", with_password(proxy))
         monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -621,9 +632,9 @@ def assert_bare_by_proxy(request):
 
 def test_a_redirect_from_a_proxied_host_to_a_tunnel(session, files):
     with (
-        SSEServer(route({}), ssl_context=server_context()) as away,
-        SSEServer(tunnel) as second,
-        SSEServer(route({"http://some.host/": away.url})) as first,
+        ScriptedServer(route({}), ssl_context=server_context()) as away,
+        ScriptedServer(tunnel) as second,
+        ScriptedServer(route({"http://some.host/": away.url})) as first,
     ):
         proxies = {"http": with_password(first), "https": with_password(second)}
         opened("http://some.host/", session, verify=files["verify"], proxies=proxies)
@@ -633,8 +644,8 @@ def test_a_redirect_from_a_proxied_host_to_a_tunnel(session, files):
 
 def test_one_proxy_is_not_told_the_password_of_another(session):
     with (
-        SSEServer(route({})) as general,
-        SSEServer(route({"http://some.host/": "/2"})) as special,
+        ScriptedServer(route({})) as general,
+        ScriptedServer(route({"http://some.host/": "/2"})) as special,
     ):
         proxies = {"http": with_password(general), "http://some.host": special.url}
         opened("http://some.host/", session, proxies=proxies)
@@ -680,7 +691,7 @@ def failing(name, *scripts, **options):
     """A failure by what a server does."""
 
     def make(stack, _session, _monkeypatch):
-        server = stack.enter_context(SSEServer(*scripts))
+        server = stack.enter_context(ScriptedServer(*scripts))
         return with_secrets(server.url), options
 
     FAILURES[name] = make
@@ -757,7 +768,7 @@ def test_a_scheme_that_cannot_be_fetched_tells_no_secret(scheme, password):
 
 def over_tls(name, context, **options):
     def make(stack, _session, _monkeypatch):
-        server = stack.enter_context(SSEServer(respond(HEAD), ssl_context=context()))
+        server = stack.enter_context(ScriptedServer(respond(HEAD), ssl_context=context()))
         return with_secrets(server.url), options
 
     FAILURES[name] = make
@@ -782,19 +793,19 @@ over_tls("no certificate", server_context, cert="/no/such/file")
 
 @failure
 def tls_to_a_plain_server(stack, _session, _monkeypatch):
-    server = stack.enter_context(SSEServer(lambda c: c.send(b"HTTP/1.1 400 No\r\n\r\n")))
+    server = stack.enter_context(ScriptedServer(lambda c: c.send(b"HTTP/1.1 400 No\r\n\r\n")))
     return with_secrets(server.url.replace("http", "https")), {}
 
 
 @failure
 def tls_cut_off(stack, _session, _monkeypatch):
-    server = stack.enter_context(SSEServer(lambda c: c.sock.recv(9)))
+    server = stack.enter_context(ScriptedServer(lambda c: c.sock.recv(9)))
     return with_secrets(server.url.replace("http", "https")), {}
 
 
 def by_proxy(name, scheme, script):
     def make(stack, _session, monkeypatch):
-        proxy = stack.enter_context(SSEServer(script))
+        proxy = stack.enter_context(ScriptedServer(script))
         monkeypatch.setenv(f"{scheme}_proxy", with_password(proxy))
         return with_secrets(f"{scheme}://some.host/"), {}
 
@@ -900,7 +911,7 @@ def test_no_failure_tells_a_secret(failure, session, monkeypatch):
 
 
 def test_the_other_face_and_its_errors_tell_no_secret():
-    with SSEServer(respond(HEAD + b"data: x\n\n"), status("404 Gone")) as server:
+    with ScriptedServer(respond(HEAD + b"data: x\n\n"), status("404 Gone")) as server:
         client = SSEClient(with_secrets(server.url), retry=20, **EVERYTHING)
         assert not secrets_in(f"{client!r} {next(client)!r}")
         with pytest.raises(requests.HTTPError) as caught:
@@ -911,7 +922,7 @@ def test_the_other_face_and_its_errors_tell_no_secret():
 
 def test_an_open_event_shows_neither_cookies_nor_the_query():
     fields = f"\r\nSet-Cookie: sid={SECRET}\r\nSET-COOKIE: b={SECRET}\r\nX-Shown: y\r\n\r\n"
-    with SSEServer(respond(HEAD.replace(b"\r\n\r\n", fields.encode()))) as server:
+    with ScriptedServer(respond(HEAD.replace(b"\r\n\r\n", fields.encode()))) as server:
         (event,) = opened(with_secrets(server.url), attempts=1)
     assert SECRET in event.headers["set-cookie"]
     assert QUERY_SECRET in event.url
@@ -922,7 +933,7 @@ def test_an_open_event_shows_neither_cookies_nor_the_query():
 
 
 def test_a_warning_of_the_libraries_tells_no_secret():
-    with SSEServer(route({}), ssl_context=server_context()) as server:
+    with ScriptedServer(route({}), ssl_context=server_context()) as server:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             opened(with_secrets(server.url), attempts=1, verify=False, **EVERYTHING)
@@ -933,7 +944,7 @@ def test_a_warning_of_the_libraries_tells_no_secret():
 def test_a_bad_field_of_the_answer_makes_no_library_log_the_query_or_cookies(caplog):
     """urllib3 would: a warning with the URL and all the fields that it has not understood."""
     bad = HEAD[:-2] + b"no field\r\nSet-Cookie: sid=" + SECRET.encode() + b"\r\n\r\n"
-    with SSEServer(respond(bad)) as server:
+    with ScriptedServer(respond(bad)) as server:
         (event,) = opened(server.url + f"?{QUERY_SECRET}", attempts=1)
     assert event.headers["Content-Type"] == "text/event-stream"
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
@@ -1028,7 +1039,7 @@ def heard(caplog, *answers, **options):
         if isinstance(event, ErrorEvent):
             texts.append(str(event.error))
 
-    with SSEServer(*answers, status("404 Gone")) as server:
+    with ScriptedServer(*answers, status("404 Gone")) as server:
         url = server.url + f"path?{QUERY_SECRET}"
         policy = ReconnectPolicy(delay=0.02, max_attempts=1, statuses=frozenset({503}))
         source = EventSource(url, start=False, reconnect=policy, **options)

@@ -19,7 +19,7 @@ from eventsource import (
     ReconnectPolicy,
     StreamEnded,
 )
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import (
     LIMIT,
@@ -36,7 +36,7 @@ from .support import (
 
 @pytest.fixture
 def server():
-    with SSEServer(stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", then="hold")) as server:
         yield server
 
 
@@ -52,7 +52,7 @@ def test_handlers_given_to_the_constructor_miss_nothing(server):
 
 def test_on_error_is_called_when_the_connection_is_lost():
     lost = Recorder()
-    with SSEServer(stream(b"data: a\n\n")) as server:
+    with ScriptedServer(stream(b"data: a\n\n")) as server:
         with EventSource(server.url, on_error=lost, reconnect=QUICK):
             event = lost.next()
     assert isinstance(event, ErrorEvent)
@@ -63,7 +63,7 @@ def test_on_error_is_called_when_the_connection_is_lost():
 
 def test_events_reach_the_handlers_of_their_type_in_order():
     blocks = b"event: x\ndata: 1\n\ndata: 2\n\nevent: y\ndata: 3\n\nevent: x\ndata: 4\n\n"
-    with SSEServer(stream(blocks, then="hold")) as server:
+    with ScriptedServer(stream(blocks, then="hold")) as server:
         with EventSource(server.url, start=False) as source:
             recorder = record(source, "x")
             source.start()
@@ -138,7 +138,7 @@ def test_a_handler_that_raises_is_logged_and_stops_nobody(server, caplog):
 
 def test_a_comment_handler_that_raises_stops_nobody_either(caplog):
     received = Recorder()
-    with SSEServer(stream(b": hi\ndata: a\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b": hi\ndata: a\n\n", then="hold")) as server:
         with EventSource(server.url, on_comment=lambda _: 1 / 0, on_message=received):
             assert received.next().data == "a"
     assert "ZeroDivisionError" in caplog.text
@@ -147,7 +147,7 @@ def test_a_comment_handler_that_raises_stops_nobody_either(caplog):
 def test_comments_reach_on_comment_in_their_place():
     calls = Recorder()
     blocks = b": one\ndata: a\n\n:two\ndata: b\n:  three\n\n"
-    with SSEServer(stream(blocks, then="hold")) as server:
+    with ScriptedServer(stream(blocks, then="hold")) as server:
         with EventSource(
             server.url, on_comment=calls, on_message=lambda event: calls(event.data.upper())
         ):
@@ -223,7 +223,7 @@ def test_the_listeners_of_a_type_are_looked_up_again_only_after_a_change():
             changes[event.data](source)
         received(event)
 
-    with SSEServer(stream(blocks, then="hold")) as server:
+    with ScriptedServer(stream(blocks, then="hold")) as server:
         with CountsLookUps(server.url, start=False, on_message=handler) as source:
             source.start()
             assert [received.next().data for _ in range(600)] == [str(n) for n in range(600)]
@@ -234,7 +234,7 @@ def test_the_listeners_of_a_type_are_looked_up_again_only_after_a_change():
 def test_a_server_that_names_ever_new_types_fills_no_table():
     received = Recorder()
     blocks = b"".join(b"event: t%d\ndata: x\n\n" % number for number in range(1000))
-    with SSEServer(stream(blocks + b"data: last\n\n", then="hold")) as server:
+    with ScriptedServer(stream(blocks + b"data: last\n\n", then="hold")) as server:
         with EventSource(server.url, on_message=received) as source:
             assert received.next().data == "last"
             assert list(source._snapshots) == ["message"]
@@ -270,7 +270,7 @@ def test_the_first_events_wait_for_the_first_listener(server):
 
 
 def test_a_failure_waits_for_the_first_listener_too():
-    with SSEServer(status("404 Gone")) as server, EventSource(server.url) as source:
+    with ScriptedServer(status("404 Gone")) as server, EventSource(server.url) as source:
         wait_until(lambda: source.ready_state is ReadyState.CLOSED)
         lost = Recorder()
         source.on("error", lost)
@@ -288,7 +288,7 @@ def test_new_listener_is_no_listener_to_wait_for(server):
 def test_a_servers_event_named_open_or_error_is_a_message_event():
     blocks = b"event: error\ndata: e\n\nevent: open\ndata: o\n\n"
     recorder = Recorder()
-    with SSEServer(stream(blocks, then="hold")) as server:
+    with ScriptedServer(stream(blocks, then="hold")) as server:
         with EventSource(server.url, on_open=recorder, on_error=recorder) as source:
             assert isinstance(recorder.next(), OpenEvent)
             found = [recorder.next(), recorder.next()]
@@ -301,7 +301,9 @@ def test_a_servers_event_named_open_or_error_is_a_message_event():
 
 def test_a_server_cannot_forge_new_listener():
     forged, received = Recorder(), Recorder()
-    with SSEServer(stream(b"event: new_listener\ndata: x\n\ndata: y\n\n", then="hold")) as server:
+    with ScriptedServer(
+        stream(b"event: new_listener\ndata: x\n\ndata: y\n\n", then="hold")
+    ) as server:
         with EventSource(server.url, start=False) as source:
             source.on("new_listener", lambda *arguments: forged(arguments))
             source.on("message", received)  # which emits it, here and now
@@ -313,7 +315,7 @@ def test_a_server_cannot_forge_new_listener():
 @pytest.mark.parametrize("name", ["__class__", "close", "_events", "é", "x" * 10_000, "a\0b"])
 def test_an_event_may_have_any_name(name):
     received = Recorder()
-    with SSEServer(stream(f"event: {name}\ndata: x\n\n".encode(), then="hold")) as server:
+    with ScriptedServer(stream(f"event: {name}\ndata: x\n\n".encode(), then="hold")) as server:
         with EventSource(server.url, start=False) as source:
             source.on(name, received)
             source.start()
@@ -365,13 +367,13 @@ def test_the_place_is_after_the_event_whose_only_handler_closes(server):
 
 
 def test_an_id_only_block_moves_the_place():
-    with SSEServer(stream(b"id: 1\ndata: a\n\nid: 2\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"id: 1\ndata: a\n\nid: 2\n\n", then="hold")) as server:
         with EventSource(server.url, on_message=lambda _: None) as source:
             wait_until(lambda: source.last_event_id == "2")
 
 
 def test_events_that_nobody_wanted_move_the_place():
-    with SSEServer(stream(b"id: 1\nevent: x\ndata: a\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"id: 1\nevent: x\ndata: a\n\n", then="hold")) as server:
         with EventSource(server.url, on_open=lambda _: None) as source:
             wait_until(lambda: source.last_event_id == "1")
 
@@ -381,7 +383,7 @@ def test_events_that_nobody_wanted_move_the_place():
 
 def test_a_final_failure_is_one_error_event_and_ends_the_thread():
     lost = Recorder()
-    with SSEServer(status("404 Gone")) as server:
+    with ScriptedServer(status("404 Gone")) as server:
         source = EventSource(server.url, on_error=lost)
         event = lost.next()
         assert (event.ready_state, event.retry_in) == (ReadyState.CLOSED, None)
@@ -402,7 +404,7 @@ def test_a_scheme_that_cannot_be_fetched_is_one_error_event(url):
 
 
 def test_a_final_failure_that_nobody_hears_is_a_warning(caplog):
-    with SSEServer(status("404 Gone")) as server:
+    with ScriptedServer(status("404 Gone")) as server:
         url = server.url.replace("//", f"//user:{SECRET}@") + f"p?key={QUERY_SECRET}"
         source = EventSource(url, on_message=print)
         assert source.join(LIMIT)
@@ -416,7 +418,7 @@ def test_a_final_failure_that_nobody_hears_is_a_warning(caplog):
 def test_what_somebody_hears_is_no_warning(caplog):
     caplog.set_level(logging.DEBUG, "eventsource")
     lost = Recorder()
-    with SSEServer(stream(), status("404 Gone")) as server:
+    with ScriptedServer(stream(), status("404 Gone")) as server:
         source = EventSource(server.url + f"?{QUERY_SECRET}", on_error=lost, reconnect=QUICK)
         assert source.join(LIMIT)
     ours = [r for r in caplog.records if r.name.startswith("eventsource")]
@@ -444,7 +446,7 @@ def test_without_logging_set_up_warnings_appear_on_stderr():
 
 def test_an_event_that_is_too_large_is_the_last_error():
     lost = Recorder()
-    with SSEServer(stream(b"data: " + b"x" * 1000, then="hold")) as server:
+    with ScriptedServer(stream(b"data: " + b"x" * 1000, then="hold")) as server:
         source = EventSource(server.url, on_error=lost, max_event_size=100)
         assert source.join(LIMIT)
         assert isinstance(source.error, EventTooLarge)
@@ -580,7 +582,7 @@ def test_with_gives_up_on_a_handler_that_does_not_end(server, monkeypatch, caplo
 
 def test_restart_from_a_handler_makes_a_new_connection():
     received = Recorder()
-    with SSEServer(
+    with ScriptedServer(
         stream(b"id: 1\ndata: a\n\n", then="hold"), stream(b"data: b\n\n", then="hold")
     ) as server:
         with EventSource(server.url, reconnect=ReconnectPolicy(delay=3600), start=False) as source:
@@ -607,7 +609,7 @@ def test_a_handler_may_use_another_source(server):
 
 
 def test_the_reconnection_time_is_known():
-    with SSEServer(stream(b"retry: 1500\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"retry: 1500\n\n", then="hold")) as server:
         with EventSource(server.url, on_open=print) as source:
             assert source.reconnection_time in (3.0, 1.5)
             wait_until(lambda: source.reconnection_time == 1.5)

@@ -25,7 +25,7 @@ from eventsource import (
     UnexpectedStatus,
 )
 from eventsource import stream as stream_module
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 
 from .support import (
     LIMIT,
@@ -67,7 +67,7 @@ def joined(thread):
 
 
 def test_it_yields_what_happens_in_order():
-    with SSEServer(stream(b"id: 7\ndata: hello\n\n")) as server:
+    with ScriptedServer(stream(b"id: 7\ndata: hello\n\n")) as server:
         with EventStream(server.url + "s?q=1", reconnect=None) as events:
             happened = list(events)
         assert happened[:2] == [
@@ -81,13 +81,13 @@ def test_it_yields_what_happens_in_order():
 
 
 def test_nothing_is_sent_before_the_iteration_begins():
-    with SSEServer(stream()) as server:
+    with ScriptedServer(stream()) as server:
         EventStream(server.url)
         assert server.connections == []
 
 
 def test_the_open_events_headers_are_read_only_and_without_case():
-    with SSEServer(stream(then="hold")) as server, EventStream(server.url) as events:
+    with ScriptedServer(stream(then="hold")) as server, EventStream(server.url) as events:
         (event,) = opens(events)
         assert event.headers["content-type"] == "text/event-stream"
         with pytest.raises(TypeError):
@@ -95,7 +95,7 @@ def test_the_open_events_headers_are_read_only_and_without_case():
 
 
 def test_the_open_event_and_the_repr_show_no_credentials():
-    with SSEServer(stream(then="hold")) as server:
+    with ScriptedServer(stream(then="hold")) as server:
         url = server.url.replace("//", f"//user:{SECRET}@") + f"?{QUERY_SECRET}"
         with EventStream(url) as events:
             (event,) = opens(events)
@@ -105,9 +105,9 @@ def test_the_open_event_and_the_repr_show_no_credentials():
 
 
 def test_the_origin_is_that_of_the_url_after_redirects():
-    with SSEServer(stream(b"data: x\n\n", then="hold")) as there:
+    with ScriptedServer(stream(b"data: x\n\n", then="hold")) as there:
         with (
-            SSEServer(status("302 Found", f"Location: {there.url}deep")) as here,
+            ScriptedServer(status("302 Found", f"Location: {there.url}deep")) as here,
             EventStream(here.url) as events,
         ):
             (event,) = messages(events)
@@ -121,7 +121,7 @@ def test_the_origin_is_that_of_the_url_after_redirects():
 def test_an_event_stream_opens_whatever_its_parameters(content_type):
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
     with (
-        SSEServer(respond(head + b"data: \xc3\xa9\n\n", then="hold")) as server,
+        ScriptedServer(respond(head + b"data: \xc3\xa9\n\n", then="hold")) as server,
         EventStream(server.url) as events,
     ):
         assert messages(events)[0].data == "é"  # UTF-8 whatever the charset parameter says
@@ -129,7 +129,7 @@ def test_an_event_stream_opens_whatever_its_parameters(content_type):
 
 @pytest.mark.parametrize("line", ["204 No Content", "201 Created", "404 Gone", "500 No", "304 No"])
 def test_any_other_status_closes_for_good(line):
-    with SSEServer(status(line)) as server:
+    with ScriptedServer(status(line)) as server:
         (event,) = EventStream(server.url)
         assert len(server.requests) == 1
     assert isinstance(event.error, UnexpectedStatus)
@@ -141,20 +141,20 @@ def test_any_other_status_closes_for_good(line):
 @pytest.mark.parametrize("content_type", ["text/html", "text/event-streams", "application/json"])
 def test_any_other_content_type_closes_for_good(content_type):
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
-    with SSEServer(respond(head + b"data: x\n\n", then="hold")) as server:
+    with ScriptedServer(respond(head + b"data: x\n\n", then="hold")) as server:
         (event,) = EventStream(server.url)
     assert isinstance(event.error, UnexpectedContentType)
     assert event.error.content_type == content_type
 
 
 def test_no_content_type_closes_for_good():
-    with SSEServer(respond(b"HTTP/1.1 200 OK\r\n\r\ndata: x\n\n")) as server:
+    with ScriptedServer(respond(b"HTTP/1.1 200 OK\r\n\r\ndata: x\n\n")) as server:
         (event,) = EventStream(server.url)
     assert event.error.content_type == ""
 
 
 def test_the_body_of_a_refusal_is_in_the_error():
-    with SSEServer(status("400 Bad Request", body=b'{"why": "so"}')) as server:
+    with ScriptedServer(status("400 Bad Request", body=b'{"why": "so"}')) as server:
         (event,) = EventStream(server.url, method="POST", json={})
     assert event.error.response.json() == {"why": "so"}
 
@@ -172,7 +172,7 @@ def test_a_scheme_that_cannot_be_fetched_is_a_failed_connection(url):
 
 def test_a_lost_connection_is_made_again_and_resumed():
     with (
-        SSEServer(
+        ScriptedServer(
             stream(b"id: 1\ndata: a\n\n", b"id: 2\ndata: lo"),
             stream(b"id: 2\ndata: b\n\n", then="hold"),
         ) as server,
@@ -187,7 +187,7 @@ def test_a_lost_connection_is_made_again_and_resumed():
 
 def test_a_reset_connection_is_made_again():
     with (
-        SSEServer(stream(b"data: a\n\n", then="reset"), stream(b"data: b\n\n")) as server,
+        ScriptedServer(stream(b"data: a\n\n", then="reset"), stream(b"data: b\n\n")) as server,
         EventStream(server.url, reconnect=QUICK) as events,
     ):
         # The kernel may drop what was not read before the reset: then no "a".
@@ -196,7 +196,7 @@ def test_a_reset_connection_is_made_again():
 
 
 def test_the_first_id_to_send_can_be_given():
-    with SSEServer(stream(then="hold")) as server:
+    with ScriptedServer(stream(then="hold")) as server:
         with EventStream(server.url, last_event_id="é7") as events:
             assert events.last_event_id == "é7"
             opens(events)
@@ -205,7 +205,7 @@ def test_the_first_id_to_send_can_be_given():
 
 def test_an_id_only_block_moves_the_place():
     with (
-        SSEServer(stream(b"id: 1\ndata: a\n\nid: 2\n\n"), stream(then="hold")) as server,
+        ScriptedServer(stream(b"id: 1\ndata: a\n\nid: 2\n\n"), stream(then="hold")) as server,
         EventStream(server.url, reconnect=QUICK) as events,
     ):
         messages(events)
@@ -218,7 +218,9 @@ def test_an_id_only_block_moves_the_place():
 
 def test_the_id_carries_over_to_events_without_one_after_a_reconnect():
     with (
-        SSEServer(stream(b"id: 1\ndata: a\n\n"), stream(b"data: b\n\n", then="hold")) as server,
+        ScriptedServer(
+            stream(b"id: 1\ndata: a\n\n"), stream(b"data: b\n\n", then="hold")
+        ) as server,
         EventStream(server.url, reconnect=QUICK) as events,
     ):
         assert [event.last_event_id for event in messages(events, 2)] == ["1", "1"]
@@ -226,7 +228,7 @@ def test_the_id_carries_over_to_events_without_one_after_a_reconnect():
 
 def test_an_empty_id_forgets_the_place():
     with (
-        SSEServer(stream(b"id: 1\ndata: a\n\nid\ndata: b\n\n"), stream(then="hold")) as server,
+        ScriptedServer(stream(b"id: 1\ndata: a\n\nid\ndata: b\n\n"), stream(then="hold")) as server,
         EventStream(server.url, reconnect=QUICK) as events,
     ):
         opens(events, 2)
@@ -235,7 +237,7 @@ def test_an_empty_id_forgets_the_place():
 
 def test_the_last_event_id_is_that_of_the_event_yielded_last_not_of_what_was_read():
     with (
-        SSEServer(stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", then="hold")) as server,
+        ScriptedServer(stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", then="hold")) as server,
         EventStream(server.url) as events,
     ):
         messages(events)
@@ -265,7 +267,7 @@ def no_jitter(monkeypatch):
 
 def test_the_wait_after_an_open_stream_is_the_policys_delay(no_jitter, monkeypatch):
     with (
-        SSEServer(stream(b"data: a\n\n")) as server,
+        ScriptedServer(stream(b"data: a\n\n")) as server,
         EventStream(server.url, reconnect=ReconnectPolicy(delay=7)) as events,
     ):
         waits = Waits(events, monkeypatch)
@@ -275,7 +277,7 @@ def test_the_wait_after_an_open_stream_is_the_policys_delay(no_jitter, monkeypat
 
 
 def test_the_default_delay_is_three_seconds(no_jitter, monkeypatch):
-    with SSEServer(stream(b"data: a\n\n")) as server, EventStream(server.url) as events:
+    with ScriptedServer(stream(b"data: a\n\n")) as server, EventStream(server.url) as events:
         Waits(events, monkeypatch)
         assert events.reconnection_time == 3
         assert errors(events)[0].retry_in == 3
@@ -287,7 +289,7 @@ def test_the_default_delay_is_three_seconds(no_jitter, monkeypatch):
 )
 def test_the_servers_retry_is_kept_within_bounds(field, seconds, no_jitter, monkeypatch):
     with (
-        SSEServer(stream(b"retry: " + field + b"\ndata: a\n\n")) as server,
+        ScriptedServer(stream(b"retry: " + field + b"\ndata: a\n\n")) as server,
         EventStream(server.url) as events,
     ):
         Waits(events, monkeypatch)
@@ -297,7 +299,9 @@ def test_the_servers_retry_is_kept_within_bounds(field, seconds, no_jitter, monk
 
 def test_retry_counts_from_its_line_on_also_in_a_block_that_is_cut(no_jitter, monkeypatch):
     with (
-        SSEServer(stream(b"data: a\n\nretry: 5000\ndata: b"), stream(b"data: c\n\n")) as server,
+        ScriptedServer(
+            stream(b"data: a\n\nretry: 5000\ndata: b"), stream(b"data: c\n\n")
+        ) as server,
         EventStream(server.url) as events,
     ):
         Waits(events, monkeypatch)
@@ -322,7 +326,7 @@ def test_the_programs_random_numbers_are_left_alone():
 
 def test_connections_that_end_at_once_without_an_event_back_off(no_jitter, monkeypatch):
     with (
-        SSEServer(stream(b"retry: 1000\n\n:comment\n\n")) as server,
+        ScriptedServer(stream(b"retry: 1000\n\n:comment\n\n")) as server,
         EventStream(server.url) as events,
     ):
         Waits(events, monkeypatch)
@@ -330,7 +334,7 @@ def test_connections_that_end_at_once_without_an_event_back_off(no_jitter, monke
 
 
 def test_a_connection_that_lasted_is_no_failure_though_it_brought_no_event(no_jitter, monkeypatch):
-    with SSEServer(stream(b":\n\n")) as server, EventStream(server.url) as events:
+    with ScriptedServer(stream(b":\n\n")) as server, EventStream(server.url) as events:
         waits = Waits(events, monkeypatch)
         found = []
         for event in events:
@@ -345,7 +349,7 @@ def test_a_connection_that_lasted_is_no_failure_though_it_brought_no_event(no_ji
 
 def test_an_event_ends_the_back_off(no_jitter, monkeypatch):
     with (
-        SSEServer(stream(), stream(), stream(b"data: x\n\n"), stream()) as server,
+        ScriptedServer(stream(), stream(), stream(b"data: x\n\n"), stream()) as server,
         EventStream(server.url) as events,
     ):
         Waits(events, monkeypatch)
@@ -354,14 +358,14 @@ def test_an_event_ends_the_back_off(no_jitter, monkeypatch):
 
 def test_jitter_lengthens_each_wait_by_up_to_a_tenth(monkeypatch):
     monkeypatch.setattr("eventsource.stream._random.random", lambda: 1.0)
-    with SSEServer(stream(b"data: a\n\n")) as server, EventStream(server.url) as events:
+    with ScriptedServer(stream(b"data: a\n\n")) as server, EventStream(server.url) as events:
         Waits(events, monkeypatch)
         assert errors(events)[0].retry_in == pytest.approx(3.3)
 
 
 def test_a_status_of_the_policy_is_tried_again_and_retry_after_is_honoured(no_jitter, monkeypatch):
     with (
-        SSEServer(
+        ScriptedServer(
             status("503 Busy", "Retry-After: 100"),
             status("429 Slow", "Retry-After: 999999"),
             status(
@@ -397,21 +401,21 @@ def test_max_attempts_in_a_row_close_for_good():
 def test_success_starts_the_count_of_attempts_anew():
     policy = ReconnectPolicy(delay=0.01, max_delay=0.01, max_attempts=2, statuses={503})
     busy = status("503 Busy")
-    with SSEServer(busy, stream(b"data: x\n\n"), busy, stream(b"data: x\n\n"), busy) as server:
+    with ScriptedServer(busy, stream(b"data: x\n\n"), busy, stream(b"data: x\n\n"), busy) as server:
         happened = list(EventStream(server.url, reconnect=policy))
         assert len(server.requests) == 6
     assert happened[-1].retry_in is None
 
 
 def test_without_a_policy_there_is_one_attempt():
-    with SSEServer(stream(b"data: x\n\n")) as server:
+    with ScriptedServer(stream(b"data: x\n\n")) as server:
         happened = list(EventStream(server.url, reconnect=None))
         assert len(server.requests) == 1
     assert [event.type for event in happened] == ["open", "message", "error"]
 
 
 def test_a_post_is_not_sent_again():
-    with SSEServer(stream(b"data: [DONE]\n\n")) as server:
+    with ScriptedServer(stream(b"data: [DONE]\n\n")) as server:
         *_, last = EventStream(server.url, method="POST", data=b"x")
         assert len(server.requests) == 1
     assert isinstance(last.error, StreamEnded)
@@ -420,7 +424,7 @@ def test_a_post_is_not_sent_again():
 
 def test_a_post_is_sent_again_if_the_caller_passes_a_policy():
     with (
-        SSEServer(stream(b"data: x\n\n")) as server,
+        ScriptedServer(stream(b"data: x\n\n")) as server,
         EventStream(server.url, method="POST", data=b"x", reconnect=QUICK) as events,
     ):
         messages(events, 2)
@@ -429,7 +433,7 @@ def test_a_post_is_sent_again_if_the_caller_passes_a_policy():
 
 @pytest.mark.parametrize("data", [lambda: iter([b"x"]), lambda: Unseekable(b"x")])
 def test_a_body_that_can_be_sent_once_only_is_not_sent_again_empty(data):
-    with SSEServer(stream(b"data: x\n\n")) as server:
+    with ScriptedServer(stream(b"data: x\n\n")) as server:
         *_, last = EventStream(server.url, method="POST", data=data(), reconnect=QUICK)
         assert len(server.requests) == 1
     assert isinstance(last.error, requests.exceptions.UnrewindableBodyError)
@@ -437,7 +441,7 @@ def test_a_body_that_can_be_sent_once_only_is_not_sent_again_empty(data):
 
 
 def test_an_uploaded_file_is_sent_once_only():
-    with SSEServer(stream(b"data: x\n\n")) as server:
+    with ScriptedServer(stream(b"data: x\n\n")) as server:
         *_, last = EventStream(
             server.url, method="POST", files={"f": io.BytesIO(b"x")}, reconnect=QUICK
         )
@@ -449,7 +453,7 @@ def test_a_file_is_sent_again_from_where_it_stood():
     file = io.BytesIO(b"abc")
     file.seek(1)
     with (
-        SSEServer(stream(b"data: x\n\n")) as server,
+        ScriptedServer(stream(b"data: x\n\n")) as server,
         EventStream(server.url, method="POST", data=file, reconnect=QUICK) as events,
     ):
         messages(events, 2)
@@ -463,7 +467,7 @@ class Unseekable(io.BytesIO):
 
 def test_ctrl_c_in_the_middle_of_an_attempt_leaves_a_stream_that_goes_on(monkeypatch):
     with (
-        SSEServer(stream(b"id: 1\ndata: a\n\n", then="hold")) as server,
+        ScriptedServer(stream(b"id: 1\ndata: a\n\n", then="hold")) as server,
         EventStream(server.url) as events,
     ):
         exchange = type(events._transport.exchange())
@@ -492,7 +496,7 @@ def test_an_exception_of_the_auth_callable_is_a_failed_attempt_not_the_end():
         return request
 
     with (
-        SSEServer(stream(b"data: x\n\n", then="hold")) as server,
+        ScriptedServer(stream(b"data: x\n\n", then="hold")) as server,
         EventStream(server.url, auth=authorize, reconnect=QUICK) as events,
     ):
         first = next(events)
@@ -505,7 +509,7 @@ def test_an_exception_of_the_auth_callable_is_a_failed_attempt_not_the_end():
 
 
 def test_an_event_that_is_too_large_closes_for_good_after_those_before_it():
-    with SSEServer(stream(b"data: a\n\ndata: " + b"x" * 200 + b"\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: a\n\ndata: " + b"x" * 200 + b"\n\n", then="hold")) as server:
         events = EventStream(server.url, max_event_size=100)
         happened = list(events)
         assert server.connections[0].gone.wait(LIMIT)
@@ -520,7 +524,7 @@ def test_an_event_that_is_too_large_closes_for_good_after_those_before_it():
 
 
 def test_comments_come_in_their_place_if_asked_for():
-    with SSEServer(stream(b": a\ndata: x\n:b\n\n:c\n", then="hold")) as server:
+    with ScriptedServer(stream(b": a\ndata: x\n:b\n\n:c\n", then="hold")) as server:
         with EventStream(server.url, comments=True) as events:
             assert [next(events) for _ in range(5)][1:] == [
                 Comment("a"),
@@ -535,7 +539,9 @@ def test_comments_come_in_their_place_if_asked_for():
 
 def test_silence_is_noticed_and_retried():
     with (
-        SSEServer(stream(b"data: a\n\n", then="hold"), stream(b"data: b\n\n", then="hold")) as s,
+        ScriptedServer(
+            stream(b"data: a\n\n", then="hold"), stream(b"data: b\n\n", then="hold")
+        ) as s,
         EventStream(s.url, event_timeout=0.1, reconnect=QUICK) as events,
     ):
         (error,) = errors(events)
@@ -553,7 +559,7 @@ def test_heartbeats_are_no_events_for_the_timeout():
             connection.pause(0.01)
 
     with (
-        SSEServer(beat) as server,
+        ScriptedServer(beat) as server,
         EventStream(server.url, event_timeout=0.2, reconnect=QUICK) as events,
     ):
         assert isinstance(errors(events)[0].error, EventTimeout)
@@ -577,7 +583,7 @@ def test_time_that_the_caller_takes_does_not_count(monkeypatch):
         connection.hold()
 
     with (
-        SSEServer(script) as server,
+        ScriptedServer(script) as server,
         EventStream(server.url, event_timeout=1, reconnect=None) as events,
     ):
         messages(events)
@@ -596,7 +602,7 @@ def test_messages_push_the_timeout_back():
             connection.pause(0.25)
 
     with (
-        SSEServer(script) as server,
+        ScriptedServer(script) as server,
         EventStream(server.url, event_timeout=1.0, reconnect=None) as events,
     ):
         # Two seconds in all.
@@ -609,7 +615,7 @@ def test_messages_push_the_timeout_back():
 
 
 def test_close_ends_the_iteration_of_another_thread():
-    with SSEServer(stream(b"data: a\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: a\n\n", then="hold")) as server:
         events = EventStream(server.url)
         recorder, thread = collect(events)
         recorder.next_of(MessageEvent)
@@ -622,7 +628,7 @@ def test_close_ends_the_iteration_of_another_thread():
 
 
 def test_nothing_is_yielded_after_close_not_even_what_has_arrived():
-    with SSEServer(stream(b"data: a\n\ndata: b\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: a\n\ndata: b\n\n", then="hold")) as server:
         events = EventStream(server.url)
         messages(events)
         events.close()
@@ -631,7 +637,7 @@ def test_nothing_is_yielded_after_close_not_even_what_has_arrived():
 
 
 def test_close_before_the_iteration_prevents_it():
-    with SSEServer(stream()) as server:
+    with ScriptedServer(stream()) as server:
         events = EventStream(server.url)
         events.close()
         assert list(events) == []
@@ -649,7 +655,7 @@ def test_close_cuts_a_back_off_short():
 
 
 def test_a_stream_that_is_dropped_without_close_closes():
-    with SSEServer(stream(then="hold")) as server:
+    with ScriptedServer(stream(then="hold")) as server:
         for _ in EventStream(server.url):
             break
         assert server.connections[0].gone.wait(LIMIT)
@@ -657,7 +663,7 @@ def test_a_stream_that_is_dropped_without_close_closes():
 
 def test_a_dropped_stream_on_a_session_of_the_callers_leaves_the_session_alone(monkeypatch):
     closes = []
-    with SSEServer(stream(then="hold")) as server, requests.Session() as session:
+    with ScriptedServer(stream(then="hold")) as server, requests.Session() as session:
         events = EventStream(server.url, session=session)
         opens(events)
         monkeypatch.setattr(events._exchange, "abort", lambda: closes.append(1))
@@ -668,7 +674,7 @@ def test_a_dropped_stream_on_a_session_of_the_callers_leaves_the_session_alone(m
 
 
 def test_restart_makes_a_new_connection_at_once_and_yields_no_error():
-    with SSEServer(
+    with ScriptedServer(
         stream(b"id: 1\ndata: a\n\n", then="hold"), stream(b"data: b\n\n", then="hold")
     ) as server:
         events = EventStream(server.url, reconnect=ReconnectPolicy(delay=3600))
@@ -684,7 +690,7 @@ def test_restart_makes_a_new_connection_at_once_and_yields_no_error():
 
 
 def test_a_loss_after_a_restart_is_an_error_like_any_other():
-    with SSEServer(
+    with ScriptedServer(
         stream(b"data: a\n\n", then="hold"), stream(b"data: b\n\n"), stream(then="hold")
     ) as server:
         with EventStream(server.url, reconnect=QUICK) as events:
@@ -695,7 +701,7 @@ def test_a_loss_after_a_restart_is_an_error_like_any_other():
 
 
 def test_restart_cuts_a_back_off_short():
-    with SSEServer(stream(), stream(b"data: b\n\n", then="hold")) as server:
+    with ScriptedServer(stream(), stream(b"data: b\n\n", then="hold")) as server:
         events = EventStream(server.url, reconnect=ReconnectPolicy(delay=3600))
         recorder, thread = collect(events)
         recorder.next_of(ErrorEvent)
@@ -706,7 +712,7 @@ def test_restart_cuts_a_back_off_short():
 
 
 def test_restart_still_yields_what_was_parsed_before():
-    with SSEServer(
+    with ScriptedServer(
         stream(b"data: a\n\ndata: b\n\n", then="hold"), stream(b"data: c\n\n", then="hold")
     ) as server:
         with EventStream(server.url) as events:
@@ -718,7 +724,7 @@ def test_restart_still_yields_what_was_parsed_before():
 
 def test_restart_sends_a_post_again():
     with (
-        SSEServer(stream(b"data: a\n\n", then="hold")) as server,
+        ScriptedServer(stream(b"data: a\n\n", then="hold")) as server,
         EventStream(server.url, method="POST", data=b"x") as events,
     ):
         messages(events)
@@ -728,7 +734,7 @@ def test_restart_sends_a_post_again():
 
 
 def test_restart_of_a_closed_stream_does_nothing():
-    with SSEServer(stream()) as server:
+    with ScriptedServer(stream()) as server:
         events = EventStream(server.url, reconnect=None)
         list(events)
         events.restart()
@@ -738,7 +744,7 @@ def test_restart_of_a_closed_stream_does_nothing():
 
 
 def test_one_drop_is_one_error_also_when_restarted_many_times():
-    with SSEServer(stream(b"data: a\n\n", then="hold")) as server:
+    with ScriptedServer(stream(b"data: a\n\n", then="hold")) as server:
         events = EventStream(server.url, reconnect=QUICK)
         recorder, thread = collect(events)
         for number in range(20):
@@ -757,7 +763,7 @@ def test_the_ready_state_follows():
         connection.start_stream()
         assert proceed.wait(LIMIT)
 
-    with SSEServer(script) as server, EventStream(server.url) as events:
+    with ScriptedServer(script) as server, EventStream(server.url) as events:
         assert events.ready_state is ReadyState.CONNECTING
         next(events)
         assert events.ready_state is ReadyState.OPEN
@@ -780,7 +786,7 @@ def test_a_huge_reconnection_time_can_be_waited_for():
 
 
 def test_closing_needs_no_second_signal_when_it_comes_from_the_iterating_thread():
-    with SSEServer(stream(b"data: a\n\n" * 3)) as server:
+    with ScriptedServer(stream(b"data: a\n\n" * 3)) as server:
         seen = []
         with EventStream(server.url, reconnect=QUICK) as events:
             for event in events:

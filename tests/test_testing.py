@@ -8,19 +8,19 @@ import threading
 import pytest
 import requests
 
-from eventsource.testing import SSEServer, format_event
+from eventsource.testing import ScriptedServer, format_event
 
 from .support import LIMIT, respond, status
 
 
 def test_each_connection_gets_its_script_and_the_last_one_goes_on():
-    with SSEServer(status("200 OK", body=b"a"), status("200 OK", body=b"b")) as server:
+    with ScriptedServer(status("200 OK", body=b"a"), status("200 OK", body=b"b")) as server:
         assert [requests.get(server.url, timeout=LIMIT).text for _ in range(3)] == ["a", "b", "b"]
         assert [connection.number for connection in server.connections] == [0, 1, 2]
 
 
 def test_requests_are_kept_as_they_came():
-    with SSEServer(status("200 OK")) as server:
+    with ScriptedServer(status("200 OK")) as server:
         requests.post(server.url + "a?b", data=b"body", headers={"X-Y": "é"}, timeout=LIMIT)
         request = server.wait_for_request()
     assert (request.method, request.target, request.body) == ("POST", "/a?b", b"body")
@@ -37,7 +37,7 @@ def test_format_event_writes_all_fields():
 
 
 def test_an_exception_of_a_script_is_raised_by_close():
-    server = SSEServer(lambda connection: 1 / 0)
+    server = ScriptedServer(lambda connection: 1 / 0)
     with socket.create_connection(("127.0.0.1", server.port)):
         server.wait_for_connection().over.wait(LIMIT)
     with pytest.raises(ZeroDivisionError):
@@ -49,7 +49,7 @@ def test_close_ends_scripts_that_hold_and_pause():
     def pause(connection):
         connection.pause(3600)
 
-    with SSEServer(lambda connection: connection.hold(), pause) as server:
+    with ScriptedServer(lambda connection: connection.hold(), pause) as server:
         first = socket.create_connection(("127.0.0.1", server.port))
         server.wait_for_connection()
         second = socket.create_connection(("127.0.0.1", server.port))
@@ -60,7 +60,7 @@ def test_close_ends_scripts_that_hold_and_pause():
 
 
 def test_reset_is_a_reset():
-    with SSEServer(respond(b"x", then="reset")) as server:
+    with ScriptedServer(respond(b"x", then="reset")) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(b"GET / HTTP/1.1\r\n\r\n")
             with pytest.raises(ConnectionResetError):
@@ -69,7 +69,7 @@ def test_reset_is_a_reset():
 
 
 def test_a_client_that_goes_away_is_noticed():
-    with SSEServer(lambda connection: connection.hold()) as server:
+    with ScriptedServer(lambda connection: connection.hold()) as server:
         client = socket.create_connection(("127.0.0.1", server.port))
         connection = server.wait_for_connection()
         assert not connection.gone.is_set()
@@ -78,7 +78,7 @@ def test_a_client_that_goes_away_is_noticed():
 
 
 def test_waiting_for_what_does_not_come_is_a_timeout():
-    with SSEServer(status("200 OK")) as server:
+    with ScriptedServer(status("200 OK")) as server:
         with pytest.raises(TimeoutError, match="0 of 1 connections"):
             server.wait_for_connection(timeout=0.01)
         with pytest.raises(TimeoutError, match="0 of 1 requests"):
@@ -87,7 +87,7 @@ def test_waiting_for_what_does_not_come_is_a_timeout():
 
 def test_a_server_without_a_script_is_refused():
     with pytest.raises(TypeError, match="script"):
-        SSEServer()
+        ScriptedServer()
 
 
 def test_chunks_and_streams_are_framed_right():
@@ -101,7 +101,7 @@ def test_chunks_and_streams_are_framed_right():
         connection.start_stream()
         connection.send_event("x", id="1")
 
-    with SSEServer(script, stream) as server:
+    with ScriptedServer(script, stream) as server:
         assert requests.get(server.url, timeout=LIMIT).content == b"ab"
         response = requests.get(server.url, timeout=LIMIT)
     assert response.headers["Content-Type"] == "text/event-stream"
@@ -110,6 +110,6 @@ def test_chunks_and_streams_are_framed_right():
 
 def test_the_server_leaves_no_thread():
     before = threading.active_count()
-    with SSEServer(status("200 OK")) as server:
+    with ScriptedServer(status("200 OK")) as server:
         requests.get(server.url, timeout=LIMIT)
     assert threading.active_count() == before

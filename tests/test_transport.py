@@ -16,7 +16,7 @@ import urllib3
 from eventsource import connection as connection_module
 from eventsource import transport as transport_module
 from eventsource.errors import Aborted, EventTimeout
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 from eventsource.transport import Transport
 
 from .support import (
@@ -95,7 +95,7 @@ def request_of(server, **options):
 
 
 def test_the_request_asks_for_an_uncompressed_event_stream_and_no_cache():
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         request = request_of(server)
     assert request.method == "GET"
     assert request.header("Accept") == "text/event-stream"
@@ -107,7 +107,7 @@ def test_the_request_asks_for_an_uncompressed_event_stream_and_no_cache():
 def test_the_callers_headers_take_precedence_in_any_case():
     given = {"accept": "text/event-stream, text/plain", "X-Key": b"\xc3\xa9", "CACHE-CONTROL": "x"}
     before = dict(given)
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         request = request_of(server, headers=given)
     assert request.header("Accept") == "text/event-stream, text/plain"
     assert [value for name, value in request.headers if name.lower() == "accept"] == [
@@ -128,7 +128,7 @@ def test_the_callers_headers_take_precedence_in_any_case():
     ],
 )
 def test_the_last_event_id_is_sent_as_utf_8(last_event_id, on_the_wire):
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         exchange = exchange_with(server.url)
         exchange.open(last_event_id)
         exchange.abort()
@@ -137,7 +137,7 @@ def test_the_last_event_id_is_sent_as_utf_8(last_event_id, on_the_wire):
 
 
 def test_a_last_event_id_header_of_the_callers_is_sent_until_there_is_an_id():
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         transport = Transport(server.url, options={"headers": {"Last-Event-ID": "old"}})
         for last_event_id in ("", "new"):
             exchange = transport.exchange()
@@ -147,7 +147,7 @@ def test_a_last_event_id_header_of_the_callers_is_sent_until_there_is_an_id():
 
 
 def test_a_post_sends_its_body():
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         request = request_of(server, method="post", json={"prompt": "é"}, params={"a": "b c"})
     assert (request.method, request.target) == ("POST", "/?a=b+c")
     assert request.header("Content-Type") == "application/json"
@@ -163,7 +163,7 @@ def test_tcp_keep_alive_is_on(monkeypatch):
         seen.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
         connect(sock, address)
 
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         monkeypatch.setattr(socket.socket, "connect", spy)
         request_of(server)
     assert seen == [1, 30]
@@ -187,7 +187,7 @@ FROM_NETRC = requests.auth._basic_auth_str("from", SECRET)
 
 
 def test_netrc_is_used_when_nothing_else_is_given(netrc):
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         assert request_of(server).header("Authorization") == FROM_NETRC
 
 
@@ -201,7 +201,7 @@ def test_netrc_is_used_when_nothing_else_is_given(netrc):
     ],
 )
 def test_netrc_never_overrides_what_the_caller_gave(netrc, options, expected):
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         assert request_of(server, **options).header("Authorization") == expected
 
 
@@ -209,7 +209,7 @@ def test_netrc_never_overrides_what_the_session_has(netrc):
     by_auth, by_header = requests.Session(), requests.Session()
     by_auth.auth = ("u", "p")
     by_header.headers["Authorization"] = "Bearer token"
-    with by_auth, by_header, SSEServer(respond(HEAD)) as server:
+    with by_auth, by_header, ScriptedServer(respond(HEAD)) as server:
         for session in (by_auth, by_header):
             exchange = exchange_with(server.url, session)
             exchange.open()
@@ -221,7 +221,7 @@ def test_netrc_never_overrides_what_the_session_has(netrc):
 
 
 def test_netrc_never_overrides_credentials_in_the_url(netrc):
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         exchange = exchange_with(server.url.replace("//", "//u:p@"))
         exchange.open()
         exchange.abort()
@@ -235,7 +235,7 @@ def test_an_auth_callable_runs_at_each_attempt():
         request.headers["Authorization"] = f"Bearer {next(tokens)}"
         return request
 
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         transport = Transport(server.url, options={"auth": authorize})
         for _ in range(2):
             exchange = transport.exchange()
@@ -254,7 +254,7 @@ def test_digest_authentication_works():
         connection.read_request()
         connection.send(HEAD + b"data: in\n\n")
 
-    with SSEServer(challenge) as server:
+    with ScriptedServer(challenge) as server:
         exchange = exchange_with(server.url, auth=requests.auth.HTTPDigestAuth("u", SECRET))
         assert exchange.open().status_code == 200
         assert exchange.read() == b"data: in\n\n"
@@ -273,7 +273,7 @@ def test_the_endless_body_of_a_digest_challenge_is_not_read(framing):
         while True:
             connection.send(b"x" * 65536)
 
-    with SSEServer(challenge, respond(HEAD + b"data: in\n\n")) as server:
+    with ScriptedServer(challenge, respond(HEAD + b"data: in\n\n")) as server:
         exchange = exchange_with(server.url, auth=requests.auth.HTTPDigestAuth("u", SECRET))
         assert exchange.open().status_code == 200
         assert exchange.read() == b"data: in\n\n"
@@ -282,7 +282,7 @@ def test_the_endless_body_of_a_digest_challenge_is_not_read(framing):
 
 @pytest.mark.parametrize("auth", [None, requests.auth.HTTPDigestAuth("u", SECRET), lambda r: r])
 def test_a_401_that_is_held_open_is_not_waited_for(auth):
-    with SSEServer(respond(b"HTTP/1.1 401 No\r\n\r\n", then="hold")) as server:
+    with ScriptedServer(respond(b"HTTP/1.1 401 No\r\n\r\n", then="hold")) as server:
         exchange = exchange_with(server.url, auth=auth)
         assert exchange.open().status_code == 401
         exchange.read_error_body()
@@ -291,7 +291,7 @@ def test_a_401_that_is_held_open_is_not_waited_for(auth):
 
 @pytest.mark.parametrize("auth", [None, requests.auth.HTTPDigestAuth("u", SECRET)])
 def test_the_body_of_a_401_is_kept(auth):
-    with SSEServer(status("401 No", body=b"why")) as server:
+    with ScriptedServer(status("401 No", body=b"why")) as server:
         exchange = exchange_with(server.url, auth=auth)
         response = exchange.open()
         exchange.read_error_body()
@@ -304,7 +304,7 @@ def test_a_token_with_a_line_end_is_refused_without_being_shown():
         request.headers["Authorization"] = f"Bearer {SECRET}\n"
         return request
 
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         exchange = exchange_with(server.url, auth=authorize)
         with pytest.raises(ValueError, match=r"headers\['Authorization'\]") as caught:
             exchange.open()
@@ -319,7 +319,7 @@ def test_a_session_that_overrides_request_to_add_a_token_works():
             kwargs["headers"] = {**kwargs["headers"], "Authorization": f"Bearer own{SECRET}"}
             return super().request(method, url, **kwargs)
 
-    with TokenSession() as session, SSEServer(respond(HEAD)) as server:
+    with TokenSession() as session, ScriptedServer(respond(HEAD)) as server:
         exchange = exchange_with(server.url, session)
         exchange.open("7")
         exchange.abort()
@@ -329,7 +329,7 @@ def test_a_session_that_overrides_request_to_add_a_token_works():
 
 
 def test_cookies_are_kept_across_exchanges():
-    with SSEServer(
+    with ScriptedServer(
         respond(HEAD.replace(b"\r\n\r\n", b"\r\nSet-Cookie: sid=1; Path=/\r\n\r\n"))
     ) as server:
         transport = Transport(server.url, options={"cookies": {"mine": SECRET}})
@@ -346,7 +346,7 @@ def test_cookies_are_kept_across_exchanges():
 
 
 def test_a_proxy_of_the_environment_is_used_and_the_exchange_can_be_aborted(monkeypatch):
-    with SSEServer(respond(HEAD, then="hold")) as proxy:
+    with ScriptedServer(respond(HEAD, then="hold")) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.replace("//", f"//u:{SECRET}@"))
         opened = Opened(exchange_with("http://some.host:81/path?q"))
         opened.wait_for(b"<open>")
@@ -360,7 +360,7 @@ def test_a_proxy_of_the_environment_is_used_and_the_exchange_can_be_aborted(monk
 
 
 def test_no_proxy_is_obeyed(monkeypatch):
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1/")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         request_of(server)
@@ -373,7 +373,7 @@ def test_a_tunnel_through_a_proxy_can_be_aborted_in_the_tls_handshake():
         connection.sock.recv(1)
         connection.hold()
 
-    with SSEServer(tunnel) as proxy:
+    with ScriptedServer(tunnel) as proxy:
         exchange = exchange_with("https://some.host/", proxies={"https": proxy.url})
         opened = Opened(exchange)
         proxy.wait_for_request()
@@ -403,7 +403,7 @@ SECRETS = {
 
 
 def test_a_redirect_on_the_same_origin_keeps_everything(netrc):
-    with SSEServer(redirect("/there"), respond(HEAD)) as server:
+    with ScriptedServer(redirect("/there"), respond(HEAD)) as server:
         exchange = exchange_with(server.url, **SECRETS)
         assert exchange.open("7").url == server.url + "there"
         exchange.abort()
@@ -417,7 +417,10 @@ def test_a_redirect_on_the_same_origin_keeps_everything(netrc):
 
 @pytest.mark.parametrize("line", ["301 Moved", "302 Found", "303 See", "307 Temp", "308 Perm"])
 def test_a_redirect_to_another_origin_takes_nothing_along_but_the_place(line):
-    with SSEServer(respond(HEAD)) as there, SSEServer(redirect(there.url + "x", line)) as here:
+    with (
+        ScriptedServer(respond(HEAD)) as there,
+        ScriptedServer(redirect(there.url + "x", line)) as here,
+    ):
         exchange = exchange_with(here.url, **SECRETS)
         exchange.open("7")
         exchange.abort()
@@ -433,8 +436,8 @@ def test_a_redirect_to_another_origin_takes_nothing_along_but_the_place(line):
 def test_neither_does_a_session_of_the_callers_give_its_own_away():
     with (
         requests.Session() as session,
-        SSEServer(respond(HEAD)) as there,
-        SSEServer(redirect(there.url)) as here,
+        ScriptedServer(respond(HEAD)) as there,
+        ScriptedServer(redirect(there.url)) as here,
     ):
         session.headers["X-Api-Key"] = SECRET
         session.auth = (SECRET, SECRET)
@@ -451,8 +454,10 @@ def test_neither_does_a_session_of_the_callers_give_its_own_away():
 def test_what_was_dropped_does_not_come_back_further_on():
     servers = []
     with (
-        SSEServer(lambda c: redirect(servers[1].url + "2")(c), lambda c: respond(HEAD)(c)) as home,
-        SSEServer(lambda c: redirect("/3")(c), lambda c: redirect(home.url + "4")(c)) as away,
+        ScriptedServer(
+            lambda c: redirect(servers[1].url + "2")(c), lambda c: respond(HEAD)(c)
+        ) as home,
+        ScriptedServer(lambda c: redirect("/3")(c), lambda c: redirect(home.url + "4")(c)) as away,
     ):
         servers[:] = home, away
         with requests.Session() as session:
@@ -467,7 +472,7 @@ def test_what_was_dropped_does_not_come_back_further_on():
 
 def test_digest_credentials_do_not_answer_another_origins_challenge():
     challenge = status("401 No", 'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"')
-    with SSEServer(challenge) as there, SSEServer(redirect(there.url)) as here:
+    with ScriptedServer(challenge) as there, ScriptedServer(redirect(there.url)) as here:
         exchange = exchange_with(here.url, auth=requests.auth.HTTPDigestAuth(SECRET, "p"))
         assert exchange.open().status_code == 401
         exchange.abort()
@@ -475,7 +480,7 @@ def test_digest_credentials_do_not_answer_another_origins_challenge():
 
 
 def test_netrc_may_have_credentials_for_the_new_origin(netrc):
-    with SSEServer(respond(HEAD)) as there, SSEServer(redirect(there.url)) as here:
+    with ScriptedServer(respond(HEAD)) as there, ScriptedServer(redirect(there.url)) as here:
         exchange = exchange_with(here.url, headers={"Authorization": f"Bearer {SECRET}"})
         exchange.open()
         exchange.abort()
@@ -484,7 +489,10 @@ def test_netrc_may_have_credentials_for_the_new_origin(netrc):
 
 def test_a_redirected_post_keeps_its_body_with_307_and_not_with_303():
     for line, expected in (("307 Temp", ("POST", b"a=1")), ("303 See", ("GET", b""))):
-        with SSEServer(respond(HEAD)) as there, SSEServer(redirect(there.url, line)) as here:
+        with (
+            ScriptedServer(respond(HEAD)) as there,
+            ScriptedServer(redirect(there.url, line)) as here,
+        ):
             exchange = exchange_with(here.url, method="POST", data={"a": "1"})
             exchange.open()
             exchange.abort()
@@ -499,7 +507,7 @@ def test_the_endless_body_of_a_redirect_is_not_read():
         while True:
             connection.send(b"x" * 65536)
 
-    with SSEServer(endless, respond(HEAD)) as server:
+    with ScriptedServer(endless, respond(HEAD)) as server:
         exchange = exchange_with(server.url)
         assert exchange.open().url.endswith("/there")
         exchange.abort()
@@ -511,7 +519,7 @@ def test_the_connection_of_a_redirect_is_closed_when_the_next_has_opened():
         connection.send(b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n")
         connection.hold()
 
-    with SSEServer(stay, respond(HEAD, then="hold")) as server:
+    with ScriptedServer(stay, respond(HEAD, then="hold")) as server:
         exchange = exchange_with(server.url)
         exchange.open()
         assert server.connections[0].gone.wait(LIMIT)
@@ -519,7 +527,7 @@ def test_the_connection_of_a_redirect_is_closed_when_the_next_has_opened():
 
 
 def test_a_redirect_loop_ends():
-    with SSEServer(redirect("/")) as server:
+    with ScriptedServer(redirect("/")) as server:
         exchange = exchange_with(server.url)
         with pytest.raises(requests.TooManyRedirects, match="30 redirects"):
             exchange.open()
@@ -528,14 +536,14 @@ def test_a_redirect_loop_ends():
 
 
 def test_redirects_are_not_followed_if_the_caller_says_so():
-    with SSEServer(redirect("/there")) as server:
+    with ScriptedServer(redirect("/there")) as server:
         exchange = exchange_with(server.url, allow_redirects=False)
         assert exchange.open().status_code == 302
         exchange.abort()
 
 
 def test_a_redirect_to_a_scheme_that_cannot_be_fetched_fails():
-    with SSEServer(redirect(f"ftp://u:{SECRET}@host/?{QUERY_SECRET}")) as server:
+    with ScriptedServer(redirect(f"ftp://u:{SECRET}@host/?{QUERY_SECRET}")) as server:
         exchange = exchange_with(server.url)
         with pytest.raises(requests.ConnectionError, match="'ftp://host/'") as caught:
             exchange.open()
@@ -548,7 +556,7 @@ def test_a_redirect_to_a_scheme_that_cannot_be_fetched_fails():
 )
 def test_a_redirect_to_what_is_no_url_is_a_lost_connection(location):
     script = respond(b"HTTP/1.1 302 Found\r\nLocation: " + location.encode("latin-1") + b"\r\n\r\n")
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         exchange = exchange_with(server.url)
         with pytest.raises(requests.ConnectionError, match="cannot be fetched"):
             exchange.open()
@@ -560,7 +568,7 @@ def test_a_redirect_to_what_is_no_url_is_a_lost_connection(location):
 
 @pytest.mark.parametrize("cut", range(len(HEAD)))
 def test_a_head_that_is_cut_off_is_a_lost_connection_not_an_answer(cut):
-    with SSEServer(respond(HEAD[:cut])) as server:
+    with ScriptedServer(respond(HEAD[:cut])) as server:
         exchange = exchange_with(server.url)
         with pytest.raises(requests.ConnectionError):
             exchange.open()
@@ -588,7 +596,7 @@ INTERIM = (
     ids=["garbage", "no-status", "version", "lengths", "long-line", "many-lines", "interim"],
 )
 def test_a_head_that_makes_no_sense_is_a_requests_exception(data):
-    with SSEServer(respond(data)) as server:
+    with ScriptedServer(respond(data)) as server:
         exchange = exchange_with(server.url)
         with pytest.raises(requests.RequestException):
             exchange.open()
@@ -596,7 +604,7 @@ def test_a_head_that_makes_no_sense_is_a_requests_exception(data):
 
 
 def test_an_interim_response_is_passed_over():
-    with SSEServer(respond(INTERIM + HEAD + b"data: x\n\n")) as server:
+    with ScriptedServer(respond(INTERIM + HEAD + b"data: x\n\n")) as server:
         exchange = exchange_with(server.url)
         assert exchange.open().status_code == 200
         assert exchange.read() == b"data: x\n\n"
@@ -638,7 +646,7 @@ def test_an_event_is_read_as_soon_as_it_has_arrived(tls, compressed, chunked, au
             proceed.clear()
         connection.hold()
 
-    with SSEServer(script, ssl_context=server_context() if tls else None) as server:
+    with ScriptedServer(script, ssl_context=server_context() if tls else None) as server:
         exchange = exchange_with(server.url, verify=authority_file)
         exchange.open()
         for _ in range(3):
@@ -674,7 +682,7 @@ def test_all_chunks_that_have_arrived_come_in_one_read(own, tls, compressed, aut
 
     with (
         requests.Session() as session,
-        SSEServer(script, ssl_context=server_context() if tls else None) as server,
+        ScriptedServer(script, ssl_context=server_context() if tls else None) as server,
     ):
         exchange = exchange_with(server.url, None if own else session, verify=authority_file)
         exchange.open()
@@ -695,7 +703,7 @@ def test_part_of_a_chunk_is_read_before_the_rest_is_there():
         assert proceed.wait(LIMIT)
         connection.send(b"y" * (100 - len(EVENT)) + b"\r\n0\r\n\r\n")
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         exchange = exchange_with(server.url)
         exchange.open()
         assert exchange.read() == EVENT
@@ -710,7 +718,7 @@ def test_part_of_a_chunk_is_read_before_the_rest_is_there():
 def test_gzip_works_for_whoever_asks_for_it():
     body = gzip.compress(EVENT * 1000)
     head = HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
-    with SSEServer(respond(head + body)) as server:
+    with ScriptedServer(respond(head + body)) as server:
         exchange = exchange_with(server.url, headers={"Accept-Encoding": "gzip"})
         exchange.open()
         read = b""
@@ -722,7 +730,7 @@ def test_gzip_works_for_whoever_asks_for_it():
 
 
 def test_at_most_size_bytes_are_read_at_once():
-    with SSEServer(respond(HEAD + b"x" * 100)) as server:
+    with ScriptedServer(respond(HEAD + b"x" * 100)) as server:
         exchange = exchange_with(server.url)
         exchange.open()
         read = []
@@ -750,7 +758,7 @@ def test_at_most_size_bytes_are_read_at_once():
     ids=["chunk-cut", "no-chunk-size", "length-cut", "no-gzip"],
 )
 def test_a_broken_body_is_a_requests_exception(data, kind):
-    with SSEServer(respond(data)) as server:
+    with ScriptedServer(respond(data)) as server:
         exchange = exchange_with(server.url)
         exchange.open()
         with pytest.raises(kind):
@@ -760,7 +768,7 @@ def test_a_broken_body_is_a_requests_exception(data, kind):
 
 
 def test_a_read_timeout_is_a_read_timeout():
-    with SSEServer(respond(HEAD, then="hold")) as server:
+    with ScriptedServer(respond(HEAD, then="hold")) as server:
         exchange = exchange_with(server.url, timeout=(10, 0.05))
         exchange.open()
         with pytest.raises(requests.ReadTimeout):
@@ -777,7 +785,7 @@ def test_a_connect_timeout_is_a_connect_timeout():
 
 
 def test_a_host_is_found_by_its_name():
-    with SSEServer(respond(HEAD + EVENT)) as server:
+    with ScriptedServer(respond(HEAD + EVENT)) as server:
         exchange = exchange_with(server.url.replace("127.0.0.1", "localhost"))
         assert exchange.open().status_code == 200
         assert exchange.read() == EVENT
@@ -785,7 +793,7 @@ def test_a_host_is_found_by_its_name():
 
 
 def test_the_next_address_of_a_host_is_tried_when_one_refuses(monkeypatch):
-    with SSEServer(respond(HEAD, then="hold")) as server:
+    with ScriptedServer(respond(HEAD, then="hold")) as server:
         monkeypatch.setattr(
             connection_module,
             "_get_addresses",
@@ -829,7 +837,7 @@ def test_the_text_of_an_error_holds_neither_credentials_nor_the_query(url):
 
 
 def test_abort_before_open_prevents_it():
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         exchange = exchange_with(server.url)
         exchange.abort()
         with pytest.raises(Aborted):
@@ -874,7 +882,7 @@ def test_a_look_up_that_takes_longer_than_the_connect_timeout_fails(monkeypatch)
 
 
 def test_a_session_of_ours_works_outside_an_exchange_too():
-    with SSEServer(respond(HEAD)) as server:
+    with ScriptedServer(respond(HEAD)) as server:
         session = connection_module.new_session()
         assert session.get(server.url, timeout=LIMIT).status_code == 200
         session.close()
@@ -920,7 +928,7 @@ def test_abort_during_the_tls_handshake():
         connection.sock.recv(1)
         connection.hold()
 
-    with SSEServer(silent) as server:
+    with ScriptedServer(silent) as server:
         opened = Opened(exchange_with(server.url.replace("http:", "https:")))
         connection = server.wait_for_connection()
         opened.exchange.abort()
@@ -942,7 +950,7 @@ def test_abort_after_the_request(tls, phase, authority_file):
             connection.send(b"x" * 10000)
         connection.hold()
 
-    with SSEServer(script, ssl_context=server_context() if tls else None) as server:
+    with ScriptedServer(script, ssl_context=server_context() if tls else None) as server:
         opened = Opened(exchange_with(server.url, verify=authority_file))
         server.wait_for_request()
         if phase.endswith("body"):
@@ -956,7 +964,7 @@ def test_abort_after_the_request(tls, phase, authority_file):
 
 
 def test_what_had_arrived_before_abort_is_thrown_away():
-    with SSEServer(respond(HEAD + EVENT, then="hold")) as server:
+    with ScriptedServer(respond(HEAD + EVENT, then="hold")) as server:
         exchange = exchange_with(server.url)
         exchange.open()
         exchange.abort()
@@ -965,7 +973,7 @@ def test_what_had_arrived_before_abort_is_thrown_away():
 
 
 def test_abort_between_reads_releases_the_socket_at_once():
-    with SSEServer(respond(HEAD + EVENT, then="hold")) as server:
+    with ScriptedServer(respond(HEAD + EVENT, then="hold")) as server:
         exchange = exchange_with(server.url)
         exchange.open()
         exchange.read()
@@ -978,7 +986,7 @@ def test_abort_between_reads_releases_the_socket_at_once():
 def test_a_silent_read_on_a_session_of_the_callers_can_be_aborted(chunked):
     with (
         requests.Session() as session,
-        SSEServer(respond(CHUNKED if chunked else HEAD, then="hold")) as server,
+        ScriptedServer(respond(CHUNKED if chunked else HEAD, then="hold")) as server,
     ):
         adapters = dict(session.adapters)
         opened = Opened(exchange_with(server.url, session))
@@ -999,7 +1007,7 @@ def test_on_a_session_of_the_callers_abort_returns_before_the_headers_and_open_e
         connection.send(HEAD)
         connection.hold()
 
-    with requests.Session() as session, SSEServer(script) as server:
+    with requests.Session() as session, ScriptedServer(script) as server:
         opened = Opened(exchange_with(server.url, session))
         server.wait_for_request()
         opened.exchange.abort()  # returns
@@ -1011,7 +1019,7 @@ def test_on_a_session_of_the_callers_abort_returns_before_the_headers_and_open_e
 
 
 def test_the_silence_of_a_session_of_the_callers_is_limited_if_asked_for():
-    with requests.Session() as session, SSEServer(lambda c: c.hold()) as server:
+    with requests.Session() as session, ScriptedServer(lambda c: c.hold()) as server:
         transport = Transport(server.url, session=session, silence=0.05, options={})
         exchange = transport.exchange()
         with pytest.raises(requests.ReadTimeout):
@@ -1042,7 +1050,7 @@ def test_no_timeout_on_a_session_of_the_callers_is_longer_than_the_silence(timeo
 
 
 def test_an_abort_that_comes_late_does_not_touch_the_session():
-    with SSEServer(respond(HEAD, then="hold")) as server:
+    with ScriptedServer(respond(HEAD, then="hold")) as server:
         transport = Transport(server.url, options={})
         first, second = transport.exchange(), transport.exchange()
         first.open()
@@ -1056,7 +1064,7 @@ def test_an_abort_that_comes_late_does_not_touch_the_session():
 
 
 def test_one_step_of_releasing_that_fails_does_not_stop_the_others():
-    with SSEServer(respond(HEAD, then="hold")) as server:
+    with ScriptedServer(respond(HEAD, then="hold")) as server:
         exchange = exchange_with(server.url)
         response = exchange.open()
         close = response.raw.close
@@ -1101,7 +1109,7 @@ def test_a_connection_with_unread_bytes_is_reset_though_somebody_reads_them_mean
 
 
 def test_the_limit_ends_a_silent_read():
-    with SSEServer(respond(HEAD, then="hold")) as server:
+    with ScriptedServer(respond(HEAD, then="hold")) as server:
         exchange = exchange_with(server.url)
         exchange.open()
         exchange.limit(0.05)
@@ -1111,7 +1119,7 @@ def test_the_limit_ends_a_silent_read():
 
 
 def test_the_limit_ends_the_wait_for_headers():
-    with SSEServer(lambda connection: connection.hold()) as server:
+    with ScriptedServer(lambda connection: connection.hold()) as server:
         exchange = exchange_with(server.url)
         exchange.limit(0.05)
         with pytest.raises(EventTimeout):
@@ -1119,7 +1127,7 @@ def test_the_limit_ends_the_wait_for_headers():
 
 
 def test_a_shorter_limit_counts_at_once_and_a_lifted_one_not_at_all():
-    with SSEServer(respond(HEAD + EVENT, then="hold")) as server:
+    with ScriptedServer(respond(HEAD + EVENT, then="hold")) as server:
         exchange = exchange_with(server.url)
         exchange.limit(3600)
         exchange.open()
@@ -1140,7 +1148,7 @@ def test_a_limit_that_creeps_costs_no_wake_ups(monkeypatch):
         return wait(wakeup, timeout)
 
     monkeypatch.setattr(transport_module.Wakeup, "wait", spy)
-    with SSEServer(respond(HEAD, then="hold")) as server:
+    with ScriptedServer(respond(HEAD, then="hold")) as server:
         exchange = exchange_with(server.url)
         exchange.limit(3600)
         exchange.open()
@@ -1159,7 +1167,7 @@ def test_a_limit_that_creeps_costs_no_wake_ups(monkeypatch):
 
 
 def test_the_body_of_an_error_can_be_read_afterwards():
-    with SSEServer(status("400 Bad", body=b'{"error": "why"}')) as server:
+    with ScriptedServer(status("400 Bad", body=b'{"error": "why"}')) as server:
         exchange = exchange_with(server.url)
         response = exchange.open()
         exchange.read_error_body()
@@ -1168,7 +1176,7 @@ def test_the_body_of_an_error_can_be_read_afterwards():
 
 
 def test_a_large_error_body_is_cut():
-    with SSEServer(status("400 Bad", body=b"x" * 200_000)) as server:
+    with ScriptedServer(status("400 Bad", body=b"x" * 200_000)) as server:
         exchange = exchange_with(server.url)
         response = exchange.open()
         exchange.read_error_body()
@@ -1178,7 +1186,7 @@ def test_a_large_error_body_is_cut():
 
 def test_an_error_body_that_does_not_end_is_not_waited_for_long():
     head = b"HTTP/1.1 400 Bad\r\nContent-Length: 100\r\n\r\nabc"
-    with SSEServer(respond(head, then="hold")) as server:
+    with ScriptedServer(respond(head, then="hold")) as server:
         exchange = exchange_with(server.url)
         response = exchange.open()
         exchange.read_error_body()

@@ -1,5 +1,5 @@
 """Test what your program does with a stream, against a real server on loopback."""
 
-from .server import Connection, Request, SSEServer, format_event
+from .scripted import Connection, Request, ScriptedServer, format_event
 
-__all__ = ["Connection", "Request", "SSEServer", "format_event"]
+__all__ = ["Connection", "Request", "ScriptedServer", "format_event"]

@@ -1,4 +1,4 @@
-"""An HTTP proxy, as a script for `SSEServer`: it tunnels (CONNECT) and forwards.
+"""An HTTP proxy, as a script for `ScriptedServer`: it tunnels (CONNECT) and forwards.
 
 In this process, so that a test sees what it is asked for and can cut what it carries.
 """
@@ -10,7 +10,7 @@ import select
 import socket
 from urllib.parse import urlsplit
 
-from eventsource.testing.server import Connection, Request
+from eventsource.testing.scripted import Connection, Request
 from tests.support import LIMIT
 
 

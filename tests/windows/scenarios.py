@@ -21,7 +21,7 @@ import types
 import weakref
 
 from eventsource import EventSource, ReadyState, dispatch
-from eventsource.testing import SSEServer
+from eventsource.testing import ScriptedServer
 from tests.support import LIMIT, QUICK, stream, wait_until
 
 from .toolkits import loop_until, open_window
@@ -93,7 +93,7 @@ def handlers_run_in_the_thread_of_the_window(toolkit):
         seen.append(window.shown())
 
     script = stream(b"data: a\n\n", b"event: tick\ndata: b\n\n", b": c\n\n")
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         source = EventSource(
             server.url, dispatch=window.dispatch(), reconnect=None, on_comment=window.show
         )
@@ -124,7 +124,7 @@ def a_flood_leaves_the_window_alive(toolkit):
         nonlocal ticks
         ticks += 0 < len(seen) < FLOOD
 
-    with SSEServer(stream(numbered(0, FLOOD))) as server:
+    with ScriptedServer(stream(numbered(0, FLOOD))) as server:
         source = EventSource(
             server.url,
             on_message=show,
@@ -150,7 +150,7 @@ def a_flood_leaves_the_window_alive(toolkit):
 def events_before_the_main_loop_wait_for_it(toolkit):
     window = open_window(toolkit)
     seen = []
-    with SSEServer(stream(numbered(0, 3), then="hold")) as server:
+    with ScriptedServer(stream(numbered(0, 3), then="hold")) as server:
         unseen = EventSource(server.url, on_message=seen.append, dispatch=window.dispatch())
         wait_until(lambda: unseen.ready_state is ReadyState.OPEN, "the connection")
         wait_until(lambda: unseen._handover._waiting, "something to wait for the main loop")
@@ -179,7 +179,7 @@ def a_main_loop_that_begins_again_loses_nothing(toolkit):
         if len(seen) % 100 == 0:
             window.quit()
 
-    with SSEServer(stream(numbered(0, 2000), then="hold")) as server:
+    with ScriptedServer(stream(numbered(0, 2000), then="hold")) as server:
         source = EventSource(
             server.url, on_message=show, dispatch=window.dispatch(), max_waiting=50
         )
@@ -197,7 +197,7 @@ def a_main_loop_that_begins_again_loses_nothing(toolkit):
 def closing_after_the_main_loop_does_not_hang(toolkit):
     window = open_window(toolkit)
     seen = []
-    with SSEServer(endless) as server:
+    with ScriptedServer(endless) as server:
         source = EventSource(
             server.url, on_message=seen.append, dispatch=window.dispatch(), max_waiting=5
         )
@@ -237,7 +237,10 @@ def a_dialog_stops_its_own_source_but_no_other(toolkit):
             connection.send_event(str(number))
         connection.hold()
 
-    with SSEServer(stream(numbered(0, 20), then="hold")) as server, SSEServer(ten) as others:
+    with (
+        ScriptedServer(stream(numbered(0, 20), then="hold")) as server,
+        ScriptedServer(ten) as others,
+    ):
         source = EventSource(server.url, on_message=ask, dispatch=dispatch_here)
         second = EventSource(others.url, on_message=other, dispatch=dispatch_here)
         loop_until(window, lambda: log_of_all[-1:] == ["out 19"], "the last event")
@@ -269,7 +272,7 @@ def handlers_in_the_window_restart_remove_and_close(toolkit):
             assert source.join(1000.0) is False  # at once: it would wait for itself
             source.close()
 
-    with SSEServer(
+    with ScriptedServer(
         stream(b"data: a\n\n", then="hold"), stream(b"data: b\n\ndata: c\n\n", then="hold")
     ) as server:
         source = EventSource(server.url, dispatch=window.dispatch(), reconnect=QUICK, start=False)
@@ -302,7 +305,7 @@ def a_window_that_stands_still_stops_the_server(toolkit):
     def handler(event):
         seen.append(int(event.data.split("\n")[0]))
 
-    with SSEServer(script) as server:
+    with ScriptedServer(script) as server:
         source = EventSource(
             server.url, on_message=handler, dispatch=window.dispatch(), max_waiting=10
         )
@@ -334,7 +337,7 @@ def a_handler_that_destroys_the_window_is_the_last(toolkit):
         if toolkit != "tk":  # whose main loop ends with the window
             window.quit()
 
-    with SSEServer(stream(numbered(0, 50), then="hold")) as server:
+    with ScriptedServer(stream(numbered(0, 50), then="hold")) as server:
         source = EventSource(server.url, dispatch=window.dispatch(), start=False)
         source.on("message", handler)
         source.start()
@@ -346,7 +349,7 @@ def a_handler_that_destroys_the_window_is_the_last(toolkit):
 
 def a_window_destroyed_while_no_main_loop_runs_closes_the_source(toolkit):
     window = open_window(toolkit)
-    with SSEServer(stream(numbered(0, 3), then="hold")) as server:
+    with ScriptedServer(stream(numbered(0, 3), then="hold")) as server:
         source = EventSource(server.url, on_message=print, dispatch=window.dispatch())
         wait_until(lambda: source._handover._waiting, "something to wait")
         window.destroy()
@@ -432,7 +435,7 @@ def closing_at_any_moment(toolkit, seed):
     chance = random.Random(seed)
     gc.disable()  # cycles with windows in them must not be left to other threads
     gc.freeze()  # what is here now takes no time
-    with SSEServer(endless) as server:
+    with ScriptedServer(endless) as server:
         for number in range(CLOSINGS):
             way = WAYS[number % len(WAYS)]
             try:
@@ -451,7 +454,7 @@ def closing_at_any_moment(toolkit, seed):
 
 def ending_the_program_right_after(toolkit, seed):
     chance = random.Random(seed)
-    server = SSEServer(endless)
+    server = ScriptedServer(endless)
     way = WAYS[seed % len(WAYS)]
     print(way.__name__)
     close_once(toolkit, server.url, way, chance)
@@ -485,7 +488,7 @@ def only_the_end_of_what_was_given_counts(toolkit):
     in_frame = tkinter.Label(frame)
     seen_by_root, seen_by_frame = [], []
 
-    with SSEServer(endless) as server:
+    with ScriptedServer(endless) as server:
         by_root = EventSource(
             server.url, on_message=seen_by_root.append, dispatch=window.dispatch()
         )
@@ -509,7 +512,7 @@ def only_the_end_of_what_was_given_counts(toolkit):
 
 def a_destroyed_window_leaves_no_timer(toolkit):
     """Timers of all windows are one list: the next main loop would complain of lost ones."""
-    with SSEServer(endless) as server:
+    with ScriptedServer(endless) as server:
         window = open_window(toolkit)
         seen = []
         source = EventSource(server.url, on_message=seen.append, dispatch=window.dispatch())
@@ -531,7 +534,7 @@ def a_destroyed_window_is_let_go_at_once(toolkit):
 
     tkinter.NoDefaultRoot()
     gc.disable()
-    with SSEServer(endless) as server:
+    with ScriptedServer(endless) as server:
         root = tkinter.Tk()
         gone = weakref.ref(root)
         seen = []
@@ -566,7 +569,7 @@ def handlers_run_in_the_thread_of_the_application(toolkit):
         here.append(threading.get_ident())
         window.show(event.data)
 
-    with SSEServer(stream(numbered(0, 3), then="hold")) as server:
+    with ScriptedServer(stream(numbered(0, 3), then="hold")) as server:
         source = EventSource(server.url, on_message=show, dispatch=dispatch.qt())
         loop_until(window, lambda: len(here) == 3, "3 events")
         assert here == [threading.get_ident()] * 3
@@ -587,7 +590,7 @@ def handlers_run_in_the_thread_of_the_receiver(toolkit):
     def handler(event):
         idents.append((threading.get_ident(), core.QThread.currentThread() == thread))
 
-    with SSEServer(stream(numbered(0, 3), then="hold")) as server:
+    with ScriptedServer(stream(numbered(0, 3), then="hold")) as server:
         source = EventSource(server.url, on_message=handler, dispatch=dispatch.qt(receiver))
         wait_until(lambda: len(idents) == 3, "3 events, though the application does not run")
         assert len(set(idents)) == 1
@@ -611,7 +614,7 @@ def the_binding_is_that_of_the_receiver(toolkit):
         sys.modules[name] = types.ModuleType(name)
     window = open_window(toolkit)
     seen = []
-    with SSEServer(stream(numbered(0, 3), then="hold")) as server:
+    with ScriptedServer(stream(numbered(0, 3), then="hold")) as server:
         source = EventSource(server.url, on_message=seen.append, dispatch=window.dispatch())
         loop_until(window, lambda: len(seen) == 3, "3 events")
         source.close()
@@ -623,7 +626,7 @@ def a_destroyed_receiver_closes_the_source(toolkit):
     window = open_window(toolkit)
     receiver = window.core.QObject()
     seen = []
-    with SSEServer(endless) as server:
+    with ScriptedServer(endless) as server:
         source = EventSource(server.url, on_message=seen.append, dispatch=dispatch.qt(receiver))
         loop_until(window, lambda: seen, "an event")
         receiver.deleteLater()
@@ -714,7 +717,7 @@ def a_window_looks_once_however_many_dispatchers_it_has(toolkit):
 def a_binding_of_the_programs_own_does_no_harm(toolkit):
     window = open_window(toolkit)
     seen = []
-    with SSEServer(endless) as server:
+    with ScriptedServer(endless) as server:
         source = EventSource(server.url, on_message=seen.append, dispatch=window.dispatch())
         window.receiver.bind("<Destroy>", lambda event: None)
         loop_until(window, lambda: seen, "an event")

@@ -1,4 +1,4 @@
-"""`SSEServer`: a server on loopback whose answers are functions on a raw socket.
+"""`ScriptedServer`: a server on loopback whose answers are functions on a raw socket.
 
 A test shows on one screen the bytes that go over the wire, and waits for what it
 waits for: a connection, a request, the client's going away. Nothing sleeps.
@@ -72,7 +72,7 @@ class Connection:
     Sending to a client that has gone raises `OSError`, which ends the script in peace.
     """
 
-    def __init__(self, server: SSEServer, sock: socket.socket, number: int) -> None:
+    def __init__(self, server: ScriptedServer, sock: socket.socket, number: int) -> None:
         self.server = server
         self.sock = sock
         self.number = number
@@ -162,13 +162,13 @@ class Connection:
 Script = Callable[[Connection], object]
 
 
-class SSEServer:
+class ScriptedServer:
     """Answers each connection with a script: a function that is given the connection.
 
     >>> def greet(connection):
     ...     connection.start_stream()
     ...     connection.send_event("hello", id="1")
-    >>> with SSEServer(greet) as server:
+    >>> with ScriptedServer(greet) as server:
     ...     from eventsource import SSEClient
     ...     print(next(SSEClient(server.url)).data)
     hello
@@ -189,7 +189,7 @@ class SSEServer:
         self, *scripts: Script, ssl_context: ssl.SSLContext | None = None, port: int = 0
     ) -> None:
         if not scripts:
-            raise TypeError("SSEServer needs at least one script")
+            raise TypeError("ScriptedServer needs at least one script")
         self._scripts = scripts
         self._ssl_context = ssl_context
         self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
