@@ -1,0 +1,103 @@
+"""Exit statuses, and what is said of a failure in one line.
+
+The numbers are curl's where curl has one for the case.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+import requests
+
+from eventsource.errors import EventTimeout, StreamEnded, UnexpectedStatus
+from eventsource.urls import brief
+
+from .formats import visible
+
+
+class Exit(enum.IntEnum):
+    """Why the command ended."""
+
+    DONE = 0
+    """All events that were asked for, or all that there are."""
+    FAILED = 1
+    """Closed for good: no event stream, an event that is too large, ..."""
+    USAGE = 2
+    """An option, the URL or a file to read cannot be used."""
+    NO_HOST = 6
+    """The host's name is not known."""
+    NO_CONNECTION = 7
+    """No connection, or no answer."""
+    STATUS = 22
+    """An HTTP status other than 200."""
+    NO_OUTPUT = 23
+    """The output, or the file of `--resume`, cannot be written."""
+    TIMEOUT = 28
+    """The time of `--max-time` or of another limit has passed."""
+    NO_TLS = 35
+    """The TLS handshake failed."""
+    LOST = 56
+    """The connection was lost, and is not to be made again."""
+    CERTIFICATE = 60
+    """The server's certificate cannot be verified."""
+    INTERRUPTED = 130
+    """Ctrl-C: 128 and the number of SIGINT."""
+    PIPE_CLOSED = 141
+    """Nobody reads the output any more: 128 and the number of SIGPIPE."""
+    TERMINATED = 143
+    """128 and the number of SIGTERM."""
+
+
+class Stop(BaseException):
+    """Ends the command. No `Exception`: what deals with failures must not take it for one.
+
+    Attributes:
+        status: with which exit status.
+        text: what is said of it, one line; `""`: nothing.
+    """
+
+    def __init__(self, status: Exit, text: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+def exit_for(error: Exception, *, has_opened: bool) -> Exit:
+    """Return the exit status for what closed the stream for good.
+
+    Args:
+        error: that of the last `ErrorEvent`.
+        has_opened: whether there has been a connection.
+    """
+    match error:
+        case StreamEnded():
+            return Exit.DONE
+        case UnexpectedStatus(status=204):  # how a server says that there is no more
+            return Exit.DONE
+        case UnexpectedStatus():
+            return Exit.STATUS
+        case requests.exceptions.SSLError():
+            unverified = "CERTIFICATE_VERIFY_FAILED" in str(error)
+            return Exit.CERTIFICATE if unverified else Exit.NO_TLS
+        case requests.Timeout() | EventTimeout():
+            return Exit.TIMEOUT
+        case requests.exceptions.InvalidSchema() | requests.exceptions.InvalidURL():
+            return Exit.USAGE
+        case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError():
+            if has_opened:
+                return Exit.LOST
+            return Exit.NO_HOST if "Failed to resolve" in str(error) else Exit.NO_CONNECTION
+        case _:
+            return Exit.FAILED
+
+
+def reason(error: Exception) -> str:
+    """Return what an error says, in a line for people.
+
+    Without what urllib3 puts before it: the host, which the URL tells, and numbers of errors.
+    """
+    text = str(error) or type(error).__name__
+    text = re.sub(r"^\S+:\d+: ", "", text)
+    text = re.sub(r"\[Errno -?\d+\] ", "", text)
+    return brief(visible(text.replace("\n", " ")))

@@ -1,0 +1,118 @@
+"""An event as the bytes of an output format, and as text for people.
+
+Nothing here does I/O or knows of terminals, but for which characters they obey.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from eventsource.events import MessageEvent
+
+MAX_PRETTY: Final = 2**18
+"""Characters of JSON up to which it is laid out for people: more, nobody reads."""
+MAX_DEPTH: Final = 64
+"""Levels of JSON up to which it is laid out: indentation grows with their square."""
+INDENT: Final = "  "
+
+
+def now() -> str:
+    """Return the time in UTC as RFC 3339 has it, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def as_text(event: MessageEvent) -> bytes:
+    """The form for people, where it is no terminal: a line about it, its data, an empty line."""
+    place = f" id={event.last_event_id}" if event.last_event_id else ""
+    return f"{now()} {event.type}{place}\n{event.data}\n\n".encode()
+
+
+def as_data(event: MessageEvent) -> bytes:
+    """The data alone, and a line feed."""
+    return f"{event.data}\n".encode()
+
+
+def as_json_line(event: MessageEvent) -> bytes:
+    """One JSON object (RFC 8259) in one line; `time` is when it was printed."""
+    fields = {
+        "type": event.type,
+        "data": event.data,
+        "last_event_id": event.last_event_id,
+        "origin": event.origin,
+        "time": now(),
+    }
+    return f"{json.dumps(fields, ensure_ascii=False)}\n".encode()
+
+
+FORMATS: Final[dict[str, Callable[[MessageEvent], bytes]]] = {
+    "text": as_text,
+    "data": as_data,
+    "jsonl": as_json_line,
+}
+"""By name, those that are made of events; `raw` is made of none."""
+
+
+_CONTROL: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def visible(text: str) -> str:
+    r"""Return `text` with what gives orders to a terminal written out, as `\x1b` is.
+
+    These are the control characters but tab and line feed, and those that turn the
+    direction of writing.
+    """
+    return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+_PART: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}:,]|[^][{}:,"\s]+')
+
+
+def pretty(data: str) -> str | None:
+    r"""Lay out a JSON object or array for people.
+
+    Numbers, repeated names and their order stay as they are; `\u` escapes become what
+    they stand for.
+
+    Returns:
+        The text without control characters; None if it is no object or array, or no
+        person could read it.
+    """
+    if len(data) > MAX_PRETTY or data.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        json.loads(data, parse_int=str)  # a number of any length
+        return visible("".join(_lay_out(_PART.findall(data))))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _lay_out(parts: list[str]) -> Iterator[str]:
+    depth = 0
+    before = ""
+    for part in parts:
+        if depth > MAX_DEPTH:
+            raise RecursionError
+        if part in ("}", "]"):
+            depth -= 1
+            if before not in ("{", "["):
+                yield "\n" + depth * INDENT
+        elif before in ("{", "[", ","):
+            yield "\n" + depth * INDENT
+        if part in ("{", "["):
+            depth += 1
+        yield ": " if part == ":" else _unescaped(part)
+        before = part
+
+
+def _unescaped(part: str) -> str:
+    if "\\u" not in part:
+        return part
+    text = json.dumps(json.loads(part), ensure_ascii=False)
+    lone_surrogate = re.search("[\ud800-\udfff]", text)
+    return text if lone_surrogate is None else part
