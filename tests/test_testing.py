@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 
 import pytest
 import requests
 
-from eventsource.testing import ScriptedServer, format_event
+from eventsource.testing import ScriptedServer, format_comment, format_event
 
 from .support import LIMIT, respond, status
 
@@ -34,6 +35,13 @@ def test_format_event_writes_all_fields():
     )
     assert format_event(id="1") == b"id: 1\n\n"
     assert format_event("") == b"data: \n\n"
+    assert format_event("a\rb\r\nc\n") == b"data: a\ndata: b\ndata: c\ndata: \n\n"
+    assert format_event("a\u2028b\x0bc") == "data: a\u2028b\x0bc\n\n".encode()
+
+
+def test_format_comment_makes_a_comment_of_each_line():
+    assert format_comment() == b":\n"
+    assert format_comment("a\rb\r\n\nc") == b": a\n: b\n:\n: c\n"
 
 
 def test_an_exception_of_a_script_is_raised_by_close():
@@ -113,3 +121,72 @@ def test_the_server_leaves_no_thread():
     with ScriptedServer(status("200 OK")) as server:
         requests.get(server.url, timeout=LIMIT)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("data", [b"no request\r\n\r\n", b"\x16\x03\x01"])
+def test_what_is_no_request_ends_the_script_in_peace(data):
+    with ScriptedServer(lambda connection: connection.read_request()) as server:
+        with socket.create_connection(("127.0.0.1", server.port), LIMIT) as client:
+            client.sendall(data)
+            assert client.recv(1) == b""
+        assert server.wait_for_connection().over.wait(LIMIT)
+        assert server.requests == []
+
+
+def test_a_chunked_request_body_is_read_whole_and_nothing_after_it():
+    def script(connection):
+        connection.read_request()
+        connection.read_request()
+
+    with ScriptedServer(script) as server:
+        with socket.create_connection(("127.0.0.1", server.port), LIMIT) as client:
+            client.sendall(b"POST /1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n")
+            client.sendall(b"1\r\nc\r\n0\r\nTrailer: x\r\n\r\nGET /2 HTTP/1.1\r\n\r\n")
+            requests_ = [server.wait_for_request(1), server.wait_for_request(2)]
+    assert [(request.target, request.body) for request in requests_] == [
+        ("/1", b"abc"),
+        ("/2", b""),
+    ]
+
+
+def test_close_finds_a_handshake_that_has_just_begun():
+    """`close()` looks at the socket after it was wrapped, and before the script has it."""
+    looked = threading.Event()
+
+    class Threads(list):
+        def __iter__(self):  # close() is past the sockets
+            looked.set()
+            return super().__iter__()
+
+    class Context(ssl.SSLContext):
+        def wrap_socket(self, *args, **options):
+            wrapped = super().wrap_socket(*args, **options)
+            server._threads = Threads([threading.current_thread()])
+            closing.start()
+            assert looked.wait(LIMIT)
+            return wrapped
+
+    server = ScriptedServer(print, ssl_context=Context(ssl.PROTOCOL_TLS_SERVER))
+    closing = threading.Thread(target=server.close)
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT) as client:
+        assert client.recv(1) == b""
+    closing.join(LIMIT)
+    assert not closing.is_alive()
+
+
+def test_a_thread_that_cannot_be_started_is_a_failure_that_close_raises(monkeypatch):
+    server = ScriptedServer(status("200 OK"))
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "sse-script":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with socket.create_connection(("127.0.0.1", server.port), LIMIT) as client:
+            assert client.recv(1) == b""
+    assert requests.get(server.url, timeout=LIMIT).ok  # it goes on
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        server.close()

@@ -31,6 +31,15 @@ from eventsource import (
     dispatch,
     parse,
 )
+from eventsource.testing import (
+    Recorder,
+    Request,
+    SSEServer,
+    Stream,
+    aemit,
+    emit,
+    wait_until,
+)
 
 
 def handlers() -> None:
@@ -151,3 +160,35 @@ def sseclient() -> None:
     client.retry = 500
     parsed: Any = Event.parse("data: x").dump()
     assert_type(parsed, Any)
+
+
+def test_kit(source: EventSource) -> None:
+    with SSEServer(tls=True, port=0) as server:
+        assert_type(server, SSEServer)
+        assert_type(server.url, str)
+        assert_type(server.ca_file, str | None)
+        server.send("hello", event="greet", id="7")
+        server.retry(50)
+        assert_type(server.drop(reset=True, partial=b"data: half"), int)
+        server.status(503, retry_after=2, headers={"X-Why": "busy"}, times=3)
+        server.redirect("/other", status=308)
+        server.stall()
+        prices: Stream = server.stream("/prices")
+        prices.wait_for_connection(5, count=2)
+        request = prices.wait_for_request(2, timeout=5)
+        assert_type(request, Request)
+        assert_type(request.query, dict[str, list[str]])
+        assert_type(server.requests, list[Request])
+    recorder = Recorder(source, "greet")
+    source.on("greet", recorder)
+    assert_type(recorder.wait_for(ErrorEvent, timeout=5).retry_in, float | None)
+    print(recorder.wait_for("greet").data, recorder.next().type)
+    recorder.wait_for(lambda event: event.type == "greet")
+    assert_type(wait_until(lambda: source.last_event_id), str)
+    assert_type(emit(source, "greet", "hello", id="7"), bool)
+    emit(source, ErrorEvent("error", OSError(), ReadyState.CLOSED, None))
+    EventSource("https://example.com/", on_open=recorder, on_comment=recorder)
+
+
+async def test_kit_on_the_loop(source: EventSource) -> None:
+    assert_type(await aemit(source, "greet", "hello"), bool)

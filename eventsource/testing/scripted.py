@@ -10,154 +10,12 @@ import contextlib
 import selectors
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import Self
 
-STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n\r\n"
-)
-"""The head of a response whose body lasts as long as the connection."""
-
-
-class Request(NamedTuple):
-    """What a client sent."""
-
-    method: str
-    target: str
-    """Path and query, as in the request line."""
-    headers: tuple[tuple[str, str], ...]
-    """Names and values in order; bytes as latin-1 characters."""
-    body: bytes
-
-    def header(self, name: str) -> str | None:
-        """The first field of that name in any case, or None."""
-        for field, value in self.headers:
-            if field.lower() == name.lower():
-                return value
-        return None
-
-
-def format_event(
-    data: str | None = None,
-    *,
-    event: str | None = None,
-    id: str | None = None,  # noqa: A002 - the field's name
-    retry: int | None = None,
-) -> bytes:
-    """Return the bytes of one block of an event stream.
-
-    Args:
-        data: the text; each of its lines becomes a `data` field. None: no such field.
-        event: the event's type.
-        id: the event's id.
-        retry: the reconnection time in milliseconds.
-    """
-    lines = []
-    if event is not None:
-        lines.append(f"event: {event}")
-    if id is not None:
-        lines.append(f"id: {id}")
-    if retry is not None:
-        lines.append(f"retry: {retry}")
-    if data is not None:
-        lines += [f"data: {line}" for line in data.split("\n")]
-    return "".join(f"{line}\n" for line in lines).encode() + b"\n"
-
-
-class Connection:
-    """One client's connection, on the server's side. Belongs to its script's thread.
-
-    Sending to a client that has gone raises `OSError`, which ends the script in peace.
-    """
-
-    def __init__(self, server: ScriptedServer, sock: socket.socket, number: int) -> None:
-        self.server = server
-        self.sock = sock
-        self.number = number
-        """Connections before this one."""
-        self.request: Request | None = None
-        """The last request read."""
-        self.gone = threading.Event()
-        """Set when the client is seen to have closed."""
-        self.over = threading.Event()
-        """Set when the script has ended and the socket is closed."""
-        self._unread = b""
-
-    def read_request(self) -> Request:
-        """Wait for a whole request and return it.
-
-        Raises:
-            ConnectionError: the client closed before it was complete.
-        """
-        while b"\r\n\r\n" not in self._unread:
-            self._receive()
-        head, _, self._unread = self._unread.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        method, target, _ = first.split(" ", 2)
-        fields = tuple(
-            (name, value.strip()) for name, _, value in (line.partition(":") for line in lines)
-        )
-        self.request = request = Request(method, target, fields, b"")
-        length = int(request.header("Content-Length") or 0)
-        while len(self._unread) < length:
-            self._receive()
-        body, self._unread = self._unread[:length], self._unread[length:]
-        self.request = request._replace(body=body)
-        self.server.note(self.request)
-        return self.request
-
-    def _receive(self) -> None:
-        data = self.sock.recv(65536)
-        if not data:
-            self.gone.set()
-            raise ConnectionError("the client closed the connection")
-        self._unread += data
-
-    def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
-        self.sock.sendall(data)
-
-    def start_stream(self) -> Request:
-        """Read the request and answer with the head of an event stream."""
-        request = self.read_request()
-        self.send(STREAM_HEAD)
-        return request
-
-    def send_event(
-        self,
-        data: str | None = None,
-        *,
-        event: str | None = None,
-        id: str | None = None,  # noqa: A002
-        retry: int | None = None,
-    ) -> None:
-        """Send one block; the arguments are those of `format_event`."""
-        self.send(format_event(data, event=event, id=id, retry=retry))
-
-    def send_chunk(self, data: bytes) -> None:
-        """Send bytes as one chunk of a chunked body; none end the body."""
-        self.send(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def hold(self) -> None:
-        """Keep the connection open and silent until the client or the server closes."""
-        while not self.gone.is_set():
-            try:
-                if not self.sock.recv(65536):
-                    self.gone.set()
-            except OSError:
-                self.gone.set()
-
-    def pause(self, seconds: float) -> None:
-        """Wait; the server's `close()` cuts it short."""
-        self.server.closing.wait(seconds)
-
-    def reset(self) -> None:
-        """Close with RST: what was under way is lost."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
-
+from .connection import Connection
+from .request import Request
 
 Script = Callable[[Connection], object]
 
@@ -286,24 +144,47 @@ class ScriptedServer:
                     script = self._scripts[min(connection.number, len(self._scripts) - 1)]
                     self._connections.append(connection)
                     self._changed.notify_all()
-                thread = threading.Thread(
-                    target=self._run, args=(connection, script), name="sse-script", daemon=True
-                )
-                self._threads.append(thread)
-                thread.start()
+                self._start(connection, script)
+
+    def _start(self, connection: Connection, script: Script) -> None:
+        thread = threading.Thread(
+            target=self._run, args=(connection, script), name="sse-script", daemon=True
+        )
+        self._threads = [other for other in self._threads if other.is_alive()]
+        try:
+            thread.start()
+        except RuntimeError as error:  # the program is ending, or has too many threads
+            self._failures.append(error)
+            self._end(connection)
+        else:
+            self._threads.append(thread)
 
     def _run(self, connection: Connection, script: Script) -> None:
         try:
             if self._ssl_context is not None:
-                connection.sock = self._ssl_context.wrap_socket(connection.sock, server_side=True)
+                self._shake_hands(connection, self._ssl_context)
             script(connection)
         except OSError:
             connection.gone.set()
         except Exception as error:  # for the test to see, in close()
             self._failures.append(error)
         finally:
-            with contextlib.suppress(OSError):
-                # FIN also when a duplicate of the socket lives on.
-                connection.sock.shutdown(socket.SHUT_RDWR)
-            connection.sock.close()
-            connection.over.set()
+            self._end(connection)
+
+    def _shake_hands(self, connection: Connection, context: ssl.SSLContext) -> None:
+        # In two steps: close() has to find the socket that the handshake waits on.
+        connection.sock = context.wrap_socket(
+            connection.sock, server_side=True, do_handshake_on_connect=False
+        )
+        if self.closing.is_set():  # and may have been too early to find it
+            raise ConnectionError("the server is closed")
+        assert isinstance(connection.sock, ssl.SSLSocket)
+        connection.sock.do_handshake()
+
+    @staticmethod
+    def _end(connection: Connection) -> None:
+        with contextlib.suppress(OSError):
+            # FIN also when a duplicate of the socket lives on.
+            connection.sock.shutdown(socket.SHUT_RDWR)
+        connection.sock.close()
+        connection.over.set()

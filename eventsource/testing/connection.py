@@ -1,0 +1,130 @@
+"""`Connection`: one client's connection, on the side of a `ScriptedServer`."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING
+
+from .blocks import format_event
+from .request import MalformedRequest, Request, chunk_size, parse_head
+
+if TYPE_CHECKING:
+    from .scripted import ScriptedServer
+
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n\r\n"
+)
+"""The head of a response whose body lasts as long as the connection."""
+
+
+class Connection:
+    """One client's connection, on the server's side. Belongs to its script's thread.
+
+    Sending to a client that has gone raises `OSError`, which ends the script in peace.
+    """
+
+    def __init__(self, server: ScriptedServer, sock: socket.socket, number: int) -> None:
+        self.server = server
+        self.sock = sock
+        self.number = number
+        """Connections before this one."""
+        self.request: Request | None = None
+        """The last request read."""
+        self.gone = threading.Event()
+        """Set when the client is seen to have closed."""
+        self.over = threading.Event()
+        """Set when the script has ended and the socket is closed."""
+        self._unread = b""
+
+    def read_request(self) -> Request:
+        """Wait for a whole request and return it; its body may be chunked.
+
+        Raises:
+            MalformedRequest: the client sent something else, a `ConnectionError`.
+            ConnectionError: the client closed before it was complete.
+        """
+        if not self._unread:
+            self._receive()
+        if self._unread.startswith(b"\x16"):  # no CR LF would ever end that
+            raise MalformedRequest("a TLS handshake, where plain HTTP is spoken")
+        self.request = request = parse_head(self._read_until(b"\r\n\r\n"))
+        length = request.length()
+        body = self._read_chunks() if length is None else self._read(length)
+        self.request = request._replace(body=body)
+        self.server.note(self.request)
+        return self.request
+
+    def _read_chunks(self) -> bytes:
+        body = []
+        while size := chunk_size(self._read_until(b"\r\n")):
+            body.append(self._read(size))
+            if self._read(2) != b"\r\n":
+                raise MalformedRequest("a chunk longer than its size")
+        while self._read_until(b"\r\n"):
+            pass  # trailer fields
+        return b"".join(body)
+
+    def _read_until(self, end: bytes) -> bytes:
+        """Return what comes before `end`, and skip that."""
+        while end not in self._unread:
+            self._receive()
+        data, _, self._unread = self._unread.partition(end)
+        return data
+
+    def _read(self, size: int) -> bytes:
+        while len(self._unread) < size:
+            self._receive()
+        data, self._unread = self._unread[:size], self._unread[size:]
+        return data
+
+    def _receive(self) -> None:
+        data = self.sock.recv(65536)
+        if not data:
+            self.gone.set()
+            raise ConnectionError("the client closed the connection")
+        self._unread += data
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.sock.sendall(data)
+
+    def start_stream(self) -> Request:
+        """Read the request and answer with the head of an event stream."""
+        request = self.read_request()
+        self.send(STREAM_HEAD)
+        return request
+
+    def send_event(
+        self,
+        data: str | None = None,
+        *,
+        event: str | None = None,
+        id: str | None = None,  # noqa: A002
+        retry: int | None = None,
+    ) -> None:
+        """Send one block; the arguments are those of `format_event`."""
+        self.send(format_event(data, event=event, id=id, retry=retry))
+
+    def send_chunk(self, data: bytes) -> None:
+        """Send bytes as one chunk of a chunked body; none end the body."""
+        self.send(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def hold(self) -> None:
+        """Keep the connection open and silent until the client or the server closes."""
+        while not self.gone.is_set():
+            try:
+                if not self.sock.recv(65536):
+                    self.gone.set()
+            except OSError:
+                self.gone.set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait; the server's `close()` cuts it short."""
+        self.server.closing.wait(seconds)
+
+    def reset(self) -> None:
+        """Close with RST: what was under way is lost."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()

@@ -1,0 +1,111 @@
+"""Handlers tested without a server: `emit` and `aemit` call them as an event would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import CoroutineType
+from typing import Any
+
+from eventsource.events import Comment, ErrorEvent, MessageEvent, OpenEvent
+from eventsource.source import EventSource
+from eventsource.urls import origin_of
+
+from .blocks import format_event
+
+Event = MessageEvent | OpenEvent | ErrorEvent | Comment
+
+
+def emit(
+    source: EventSource,
+    event: str | Event,
+    data: str = "",
+    *,
+    id: str | None = None,  # noqa: A002 - the field's name
+) -> bool:
+    """Call a source's handlers of an event, here and now, and raise what they raise.
+
+    >>> source = EventSource("https://unused.example/", start=False)
+    >>> _ = source.on("greet", lambda event: print(event.data, event.last_event_id))
+    >>> emit(source, "greet", "hello", id="7")
+    hello 7
+    True
+
+    For a source that has not been started. As on a stream, handlers run in the order
+    registered, one that has been removed is not called, nobody is called once the source
+    is closed, and `source.last_event_id` follows. Unlike there, they run in the caller's
+    thread, whatever `dispatch` is; and the first exception is raised as it is, and the
+    handlers after it are not called. (`source.emit(event.type, event)` logs it and goes
+    on, as a stream does.)
+
+    Args:
+        source: whose handlers are called.
+        event: the type of a `MessageEvent`, such as `"message"`. Or an event of any
+            kind, such as an `ErrorEvent`; a `Comment` goes to `on_comment`.
+        data: the message's data.
+        id: its id; None: it has none, and the last event ID stays.
+
+    Returns:
+        Whether there was a handler.
+
+    Raises:
+        TypeError: an argument is of another type; or a handler is a coroutine function,
+            which takes an event loop: see `aemit`.
+        ValueError: a field of a stream cannot hold the type or the id.
+        Exception: what a handler raised.
+    """
+    event = _event(source, event, data, id)
+    called = False
+    for handler, result in _call(source, event):
+        called = True
+        if type(result) is CoroutineType:
+            result.close()
+            raise TypeError(f"the handler {handler!r} is a coroutine function: await aemit(...)")
+    return called
+
+
+async def aemit(
+    source: EventSource,
+    event: str | Event,
+    data: str = "",
+    *,
+    id: str | None = None,  # noqa: A002 - the field's name
+) -> bool:
+    """Like `emit`, and await the handlers that are coroutine functions, each in its turn.
+
+    They run in the caller's task. Raises what they raise.
+    """
+    event = _event(source, event, data, id)
+    called = False
+    for _, result in _call(source, event):
+        called = True
+        if type(result) is CoroutineType:
+            await result
+    return called
+
+
+def _event(source: EventSource, event: str | Event, data: str, event_id: str | None) -> Event:
+    if isinstance(event, Event):
+        if data or event_id is not None:
+            raise TypeError(f"data and id are those of the event, {event!r}")
+        return event
+    if not isinstance(event, str):
+        raise TypeError(f"event must be a str or an event, not {event!r}")
+    format_event(data, event=event, id=event_id)  # raises what it cannot hold
+    last_event_id = source.last_event_id if event_id is None else event_id
+    return MessageEvent(event, data, last_event_id, origin_of(source.url))
+
+
+def _call(source: EventSource, event: Event) -> Iterator[tuple[Any, Any]]:
+    """Call the handlers one after another; yield each, and what it returned."""
+    if type(event) is Comment:
+        on_comment = source._on_comment  # noqa: SLF001 - as `source._deliver` does
+        if on_comment is not None and not source._closed:  # noqa: SLF001
+            yield on_comment, on_comment(event.text)
+        return
+    for listener, call in source._look_up(event.type):  # noqa: SLF001
+        if source._closed:  # noqa: SLF001
+            return
+        if source._table(event.type).get(listener) is call:  # noqa: SLF001
+            yield listener, call(event)
+    if type(event) is MessageEvent:
+        source._last_event_id = event.last_event_id  # noqa: SLF001
