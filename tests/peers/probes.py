@@ -1,0 +1,987 @@
+"""The questions: one for each row, put to every client over a socket on loopback.
+
+A probe is a function that is given a client and says what it saw. Its docstring stands on
+the page. Each probe has a process of its own, so it may be left with a client that hangs,
+and may put its own in the place of `time.sleep`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from eventsource.testing import Connection, ScriptedServer
+
+from .clients import Client, HttpxSse, Ours, SseclientPy
+from .reading import PATIENCE, Reading
+from .rows import PROBES, YES, Verdict, group, left, need, no, partly, row, said, yes
+from .wire import (
+    BUSY,
+    HEADS,
+    NO_CONTENT,
+    Chunks,
+    answer,
+    break_off,
+    client_socket,
+    connection_is_closed,
+    makes,
+    recorded_waits,
+    respond,
+    send,
+    stay_silent,
+    wait_until_taken,
+)
+
+__all__ = ["PROBES"]
+
+AGES = 600.0
+"""Seconds that no probe waits."""
+
+
+# --- Reading ---
+
+group("Reading")
+
+
+@row("events come when they arrive", each_way=True)
+def prompt(client: Client) -> Verdict:
+    """The body is not chunked. The server sends one event, then nothing: is it delivered?"""
+    with ScriptedServer(answer(client, b"data: a\n\n", then="hold", framing="plain")) as server:
+        return said(Reading(client, server.url).start().wait_for(1))
+
+
+@row("chunks are undone", each_way=True)
+def chunks(client: Client) -> Verdict:
+    """One event in two HTTP chunks, `data: ab` and `cd`: is its text `abcd`?"""
+    script = answer(client, b"data: ab", b"cd\n\n", then="hold", framing="chunked")
+    with ScriptedServer(script) as server:
+        reading = Reading(client, server.url).start()
+        reading.wait_for(1)
+        return said([event.data for event in reading.heard] == ["abcd"])
+
+
+@row("compressed events come when they arrive", each_way=True)
+def compressed(client: Client) -> Verdict:
+    """The server compresses with gzip, asked to or not, and flushes after each event: is it
+    delivered while the response is open?
+    """
+
+    def script(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(HEADS["chunked"][:-2] + b"Content-Encoding: gzip\r\n\r\n")
+        buffer = Chunks(connection)
+        with gzip.GzipFile(fileobj=buffer, mode="wb") as compressor:
+            compressor.write(b"data: a\n\n")
+            compressor.flush()
+            connection.hold()
+
+    with ScriptedServer(script) as server:
+        reading = Reading(client, server.url).start()
+        reading.wait_for(1)
+        return said([event.data for event in reading.heard] == ["a"])
+
+
+@row("CR, LF and CRLF end a line")
+def line_ends(client: Client) -> Verdict:
+    r"""`data: a\rdata: b\r\r`, `data: c\ndata: d\n\n` and `data: e\r\ndata: f\r\n\r\n` are
+    three events of two lines.
+    """
+    wire = b"data: a\rdata: b\r\r", b"data: c\ndata: d\n\n", b"data: e\r\ndata: f\r\n\r\n"
+    if makes(client, ["a\nb", "c\nd", "e\nf"], *wire):
+        return yes()
+    works = [
+        name
+        for name, piece, text in zip(
+            ("CR", "LF", "CRLF"), wire, ("a\nb", "c\nd", "e\nf"), strict=True
+        )
+        if makes(client, [text], piece)
+    ]
+    return partly(f"{' and '.join(works)} only") if works else no()
+
+
+@row("line ends may be mixed")
+def mixed_line_ends(client: Client) -> Verdict:
+    r"""`data: a\n\r\n` and `data: b\r\n\n` are two events."""
+    return said(makes(client, ["a", "b"], b"data: a\n\r\n", b"data: b\r\n\n"))
+
+
+@row("a CRLF may be cut in two")
+def split_crlf(client: Client) -> Verdict:
+    r"""`data: a\r` and `\ndata: b\r\n\r` and `\n` are read one after another: one event of two
+    lines, and no more.
+    """
+    return said(makes(client, ["a\nb"], b"data: a\r", b"\ndata: b\r\n\r", b"\n"))
+
+
+@row("nothing else ends a line")
+def other_line_ends(client: Client) -> Verdict:
+    r"""U+2028, U+0085, `\v`, `\f` and U+001C in a line of data are data."""
+    text = "a\u2028b\u0085c\vd\fe\x1cf"
+    return said(makes(client, [text], f"data: {text}\n\n".encode()))
+
+
+@row("a BOM is no data")
+def bom(client: Client) -> Verdict:
+    """The stream begins with a byte order mark and `data: a`: is the first event `a`?"""
+    return said(makes(client, ["a"], b"\xef\xbb\xbfdata: a\n\n"))
+
+
+@row("text is UTF-8")
+def utf8(client: Client) -> Verdict:
+    """The content type is `text/event-stream` without a charset, the text is `é日`."""
+    return _utf8(client, ["é日"], "data: é日\n\n".encode())
+
+
+@row("bad UTF-8 is no end")
+def bad_utf8(client: Client) -> Verdict:
+    r"""`data: a\xffb` is `a�b`, and the next event comes."""
+    return _utf8(client, ["a\ufffdb", "c"], b"data: a\xffb\n\ndata: c\n\n")
+
+
+def _utf8(client: Client, expected: list[str], wire: bytes) -> Verdict:
+    if makes(client, expected, wire):
+        return yes()
+    if makes(client, expected, wire, parameter=b"; charset=utf-8"):
+        return partly("if the server declares `charset=utf-8`; otherwise it is read as Latin-1")
+    return no()
+
+
+@row("only one space is stripped")
+def one_space(client: Client) -> Verdict:
+    """`data:` with three spaces and `a` is `a` after two: text is indented, tokens begin with
+    spaces.
+    """
+    return said(makes(client, ["  a"], b"data:   a\n\n"))
+
+
+@row("blank lines at the end of data stay")
+def trailing_blank_lines(client: Client) -> Verdict:
+    r"""`data: a`, `data:`, `data:` is `a\n\n`."""
+    return said(makes(client, ["a\n\n"], b"data: a\ndata:\ndata:\n\n"))
+
+
+@row("what has no data is no event")
+def without_data(client: Client) -> Verdict:
+    """After an event with an id come a heartbeat (a comment and a blank line) and a block with
+    `event: ping` only: neither is an event.
+    """
+    first, last = b"id: 1\ndata: a\n\n", b"data: b\n\n"
+    found = {
+        name: makes(client, ["a", "b"], first, wire, last)
+        for name, wire in (("the heartbeat", b": heartbeat\n\n"), ("the block", b"event: ping\n\n"))
+    }
+    wrong = [name for name, right in found.items() if not right]
+    if len(wrong) == 1:
+        return partly(f"{wrong[0]} is one, with empty data")
+    return no() if wrong else yes()
+
+
+@row("half an event is no event")
+def half_event(client: Client) -> Verdict:
+    """The stream ends after `data: half`. That is not delivered, nor is it part of the first
+    event of the next connection.
+    """
+    first = answer(client, b"data: a\n\n", b"data: half\n")
+    with ScriptedServer(first, answer(client, b"data: b\n\n", then="hold")) as server:
+        reading = Reading(client, server.url).start()
+        reading.wait_for(2)
+        found = [event.data for event in reading.heard]
+        return said(found == (["a", "b"] if client.reconnects else ["a"]))
+
+
+@row("an id without data moves the place")
+def id_only(client: Client) -> Verdict:
+    """`id: 1`, data, then a block that is only `id: 2`. The next request asks for what follows
+    2, or, of a client that leaves reconnecting to you, the next event says that it does.
+    """
+    blocks = b"id: 1\ndata: a\n\n", b"id: 2\n\n"
+    if client.reconnects:
+        with ScriptedServer(answer(client, *blocks), stay_silent) as server:
+            Reading(client, server.url).start()
+            return said(server.wait_for_request(2).header("Last-Event-ID") == "2")
+    with ScriptedServer(answer(client, *blocks, b"data: b\n\n", then="hold")) as server:
+        reading = Reading(client, server.url).start()
+        reading.wait(lambda: any(event.data == "b" for event in reading.heard))
+        return said(reading.heard and reading.heard[-1].id == "2")
+
+
+@row("an event without end fills no memory")
+def largest_event(client: Client) -> Verdict:
+    """With the option for it at 128 kB, if there is one, the server sends 512 kB of one line, or
+    of one event in short lines: is it given up before all is read?
+    """
+    lines = {"a line": b"x" * 1024, "an event": b"data: " + b"x" * 1017 + b"\n"}
+    bounded = []
+    for name, piece in lines.items():
+        seen: list[bool] = []
+
+        def flood(connection: Connection, piece: bytes = piece, seen: list[bool] = seen) -> None:
+            connection.read_request()
+            connection.send(HEADS[client.framing])
+            send(connection, client.framing, b"data: ")
+            try:
+                for _ in range(512):
+                    send(connection, client.framing, piece)
+                wait_until_taken(connection)
+                if connection_is_closed(connection):
+                    return
+            except OSError:
+                return
+            seen.append(True)
+            connection.hold()
+
+        with ScriptedServer(flood) as server:
+            reading = Reading(client, server.url, largest=128 * 1024, delay=AGES).start()
+            over = server.wait_for_connection().over
+            reading.wait(lambda seen=seen, over=over: seen or over.is_set(), 3 * PATIENCE)
+            if over.wait(0 if seen else PATIENCE):
+                bounded.append(name)
+    if len(bounded) == 2:
+        return yes()
+    return partly("a line is, an event of many lines is not") if bounded else no()
+
+
+@row("an HTML page is no stream")
+def content_type(client: Client) -> Verdict:
+    """The answer is 200, of the type `text/html`, and holds `data: a` and a blank line."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"
+    with ScriptedServer(respond(head + b"data: a\n\n")) as server:
+        reading = Reading(client, server.url).start()
+        reading.wait(lambda: reading.heard or len(server.connections) > 1)
+        if reading.heard and isinstance(client, SseclientPy):
+            return left("it is given bytes, and sees no type")
+        return said(not reading.heard)
+
+
+@row("comments can be seen")
+def comments(client: Client) -> Verdict:
+    """The server sends `: beat`: can the program know?"""
+    with ScriptedServer(answer(client, b": beat\ndata: a\n\n", then="hold")) as server:
+        reading = Reading(client, server.url).start()
+        reading.wait_for(1)
+        return said([text.strip() for text in reading.comments] == ["beat"])
+
+
+# --- Reconnecting ---
+
+group("Reconnecting")
+
+FIRST = b"id: 7\ndata: a\n\n"
+SECOND = b"data: b\n\n"
+
+
+def goes_on(client: Client, *scripts: Callable[[Connection], None], **asked: Any) -> Reading | None:
+    """The reading if it hears both events over these connections; None if it ends."""
+    with ScriptedServer(*scripts, answer(client, SECOND, then="hold")) as server:
+        reading = Reading(client, server.url, **asked).start()
+        reading.wait(lambda: any(event.data == "b" for event in reading.heard))
+        resumed = len(server.requests) > 1 and server.requests[-1].header("Last-Event-ID") == "7"
+        return reading if resumed and reading.heard[-1].data == "b" else None
+
+
+@row("resumes when the stream ends")
+def resumes(client: Client) -> Verdict:
+    """The server ends the stream after an event with the id 7: does another request come with
+    `Last-Event-ID: 7`?
+    """
+    if goes_on(client, answer(client, FIRST)):
+        if client.name == "launchdarkly-eventsource":
+            return yes("told so by `error_strategy`; otherwise the iteration ends")
+        return yes()
+    return no() if client.reconnects else left()
+
+
+def if_it_reconnects(check: Callable[[Client], Verdict]) -> Callable[[Client], Verdict]:
+    """Leave out the clients that leave reconnecting to their users."""
+
+    def checked(client: Client) -> Verdict:
+        return check(client) if client.reconnects else left()
+
+    checked.__doc__, checked.__name__ = check.__doc__, check.__name__
+    return checked
+
+
+@row("resumes when the connection is reset")
+@if_it_reconnects
+def resumes_after_reset(client: Client) -> Verdict:
+    """The same after an RST in place of the end."""
+    return said(goes_on(client, answer(client, FIRST, then="reset")))
+
+
+@row("outlasts a server that is down")
+@if_it_reconnects
+def outlasts_failures(client: Client) -> Verdict:
+    """The stream ends, two attempts are reset before an answer, the third would be answered."""
+    return said(goes_on(client, answer(client, FIRST), break_off, break_off))
+
+
+@row("obeys `retry:`")
+@if_it_reconnects
+def retry_field(client: Client) -> Verdict:
+    """The client's own delay is ten minutes, the server says `retry: 20`, and ends the stream:
+    how long does the client mean to wait?
+    """
+    with ScriptedServer(answer(client, b"retry: 20\n" + FIRST), stay_silent) as server:
+        reading = Reading(client, server.url, delay=AGES)
+        with recorded_waits(reading):
+            reading.start().wait(lambda: reading.waits)
+        return said(reading.waits and reading.waits[0] < 1)
+
+
+@row("`retry: 0` makes no hot loop")
+@if_it_reconnects
+def retry_zero(client: Client) -> Verdict:
+    """The server says `retry: 0` and ends each stream: is there a wait before each of five
+    attempts?
+    """
+    with ScriptedServer(answer(client, b"retry: 0\n" + FIRST)) as server:
+        reading = Reading(client, server.url)
+        with recorded_waits(reading):
+            reading.start().wait(lambda: len(reading.waits) >= 5)
+        return said(len(reading.waits) >= 5 and min(reading.waits) > 0)
+
+
+def waits_between_failures(client: Client, *before: Callable[[Connection], None]) -> list[float]:
+    """What the client means to wait between attempts that fail, up to eight."""
+    with ScriptedServer(*before, break_off) as server:
+        reading = Reading(client, server.url, delay=0.03, max_delay=0.12, jitter=0.2)
+        with recorded_waits(reading):
+            reading.start().wait(lambda: len(reading.waits) >= 8)
+        return reading.waits[:8]
+
+
+def _shape(waits: list[float]) -> tuple[bool, bool, bool]:
+    """Whether the waits grow, are bounded, and are random."""
+    grows = len(waits) >= 4 and waits[3] > 2 * waits[0]
+    last = waits[4:]
+    bounded = len(waits) == 8 and max(last) < 1.5 * min(last)
+    return grows, bounded, bounded and max(last) > 1.01 * min(last)
+
+
+@row("backs off, up to a bound, with jitter")
+@if_it_reconnects
+def backs_off(client: Client) -> Verdict:
+    """After a stream that has ended all attempts are reset. The client is given 30 ms to begin
+    with, a bound of 120 ms and a jitter of a fifth, where it can be: what does it mean to wait?
+    """
+    waits = waits_between_failures(client, answer(client, FIRST))
+    grows, bounded, random = _shape(waits)
+    if grows and bounded and random:
+        return yes()
+    if grows:
+        extra = "" if len(waits) == 8 else f", and gives up after {len(waits) - 1} failures"
+        return partly(f"doubles, without a bound or jitter{extra}")
+    if _shape(waits_between_failures(client))[0]:
+        return partly("only until it has connected once; without a bound or jitter")
+    return no()
+
+
+@row("a back-off of your own")
+@if_it_reconnects
+def own_back_off(client: Client) -> Verdict:
+    """A function of yours says how long to wait before each attempt."""
+    with ScriptedServer(answer(client, FIRST), stay_silent) as server:
+        reading = Reading(client, server.url, own_delay=lambda: 0.0625)
+        with recorded_waits(reading):
+            reading.start().wait(lambda: reading.waits)
+        return said(reading.waits and reading.waits[0] == 0.0625)
+
+
+@row("a 503 can be tried again")
+@if_it_reconnects
+def retries_503(client: Client) -> Verdict:
+    """A reconnect is answered with 503. Told to, where that can be said, does the client try
+    again?
+    """
+    with ScriptedServer(answer(client, FIRST), respond(BUSY), stay_silent) as server:
+        reading = Reading(client, server.url, statuses=(503,))
+        with recorded_waits(reading):
+            reading.start().wait(lambda: len(reading.waits) >= 2)
+        return said(len(reading.waits) >= 2 and len(server.requests) >= 2)
+
+
+@row("obeys `Retry-After`")
+@if_it_reconnects
+def retry_after(client: Client) -> Verdict:
+    """That 503 says `Retry-After: 100`: does the client mean to wait as long?"""
+    with ScriptedServer(answer(client, FIRST), respond(BUSY), stay_silent) as server:
+        reading = Reading(client, server.url, statuses=(503,))
+        with recorded_waits(reading):
+            reading.start().wait(lambda: len(reading.waits) >= 2)
+        if len(reading.waits) < 2:
+            return left()
+        return said(reading.waits[1] >= 100)
+
+
+@row("204 ends it")
+@if_it_reconnects
+def no_content(client: Client) -> Verdict:
+    """A reconnect is answered with 204, by which a server says stop: does the client?"""
+
+    def stops(**asked: Any) -> bool:
+        scripts = answer(client, FIRST), respond(NO_CONTENT)
+        with ScriptedServer(*scripts, answer(client, SECOND, then="hold")) as server:
+            reading = Reading(client, server.url, **asked).start()
+            reading.wait_for(2)
+            return reading.over and len(server.requests) == 2
+
+    if stops():
+        return yes()
+    if stops(final_statuses=True):
+        return partly("with an `error_strategy` of yours; `always_continue()` asks again")
+    return no()
+
+
+@row("a fresh token for each attempt")
+@if_it_reconnects
+def fresh_token(client: Client) -> Verdict:
+    """A function that returns a bearer token is called for each attempt, as it is given to the
+    client or by it to the library below.
+    """
+    numbers = iter(range(1, 100))
+    with ScriptedServer(answer(client, FIRST), stay_silent) as server:
+        reading = Reading(client, server.url, token=lambda: str(next(numbers))).start()
+        reading.wait_for(1)
+        server.wait_for_request(2)
+        first, second = server.requests[:2]
+    if (first.header("Authorization"), second.header("Authorization")) == ("Bearer 1", "Bearer 2"):
+        return yes()
+    if first.target.endswith("?token=1") and second.target.endswith("?token=2"):
+        return partly("in the query, not in a header")
+    return no()
+
+
+# --- Silence ---
+
+group("Silence")
+
+
+@row("TCP keep-alive is on", each_way=True)
+def keep_alive(client: Client) -> Verdict:
+    """Is `SO_KEEPALIVE` set, at the defaults, on the socket of an open stream? So a peer that has
+    vanished is noticed, however long a silence may be.
+    """
+    with ScriptedServer(answer(client, FIRST, then="hold", framing="chunked")) as server:
+        reading = Reading(client, server.url, defaults=True).start()
+        server.wait_for_request()
+        reading.wait(lambda: reading.heard or reading.headers, 1.0)
+        sock = client_socket(server.connections[0])
+        assert sock is not None, reading.error
+        with sock:
+            return said(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+
+@row("silence can be given a limit", each_way=True)
+def silence(client: Client) -> Verdict:
+    """Told to give up a connection after half a second without a byte, does the client do so,
+    and go on with another if it reconnects at all?
+    """
+    scripts = answer(client, FIRST, then="hold"), answer(client, SECOND, then="hold")
+    with ScriptedServer(*scripts) as server:
+        reading = Reading(client, server.url, silence=0.5).start()
+        reading.wait(lambda: any(event.data == "b" for event in reading.heard))
+        if reading.heard and reading.heard[-1].data == "b":
+            return yes()
+        if not reading.over:
+            return no()
+        error = type(reading.error).__name__
+        return partly(f"raises {error}, and does not reconnect") if client.reconnects else yes()
+
+
+@row("heartbeats hide no stalled stream", each_way=True)
+def stalled(client: Client) -> Verdict:
+    """The server sends a comment every 50 ms and no event. Told to give up after half a second
+    without an event, or without a byte where that is all that can be said, is the connection
+    given up within 60 of them?
+    """
+
+    def beat(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(HEADS[client.framing])
+        for _ in range(60):
+            send(connection, client.framing, b": beat\n\n")
+            connection.pause(0.05)
+        connection.hold()
+
+    with ScriptedServer(beat) as server:
+        Reading(client, server.url, silence=3.0, stalled=0.5, delay=AGES).start()
+        connection = server.wait_for_connection()
+        return said(connection.over.wait(60 * 0.05 + 1))
+
+
+@row("a silence is no error at the defaults", each_way=True)
+def long_silence(client: Client) -> Verdict:
+    """The stream is silent for 6 s, and its next event comes on the same connection."""
+
+    def script(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(HEADS[client.framing])
+        send(connection, client.framing, b"data: a\n\n")
+        connection.pause(6)
+        send(connection, client.framing, b"data: b\n\n")
+        connection.hold()
+
+    with ScriptedServer(script) as server:
+        reading = Reading(client, server.url, defaults=True).start()
+        reading.wait_for(2)
+        if [event.data for event in reading.heard] != ["a", "b"] or len(server.requests) != 1:
+            return no("httpx waits 5 s for a byte unless told otherwise")
+        if client.name == "aiohttp-sse-client2":
+            from aiohttp.client import DEFAULT_TIMEOUT
+
+            if DEFAULT_TIMEOUT.total:
+                minutes = DEFAULT_TIMEOUT.total / 60
+                return partly(
+                    f"aiohttp ends every response after {minutes:.0f} minutes unless told otherwise"
+                )
+        return yes()
+
+
+# --- Requests ---
+
+group("Requests")
+
+
+@row("POST")
+def post(client: Client) -> Verdict:
+    """A body is sent by POST, as LLMs want it."""
+    with ScriptedServer(answer(client, FIRST, then="hold")) as server:
+        Reading(client, server.url, body={"stream": True}).start()
+        request = server.wait_for_request()
+        return said(request.method == "POST" and json.loads(request.body) == {"stream": True})
+
+
+@row("a POST is sent once")
+def post_once(client: Client) -> Verdict:
+    """When the stream that a POST brought has ended, the POST is not sent again unasked."""
+    if post(client).mark != YES:
+        return left()
+    with ScriptedServer(answer(client, b"data: a\n\n"), stay_silent) as server:
+        reading = Reading(client, server.url, body={"stream": True})
+        with recorded_waits(reading):
+            reading.start().wait(lambda: len(server.requests) > 1, 1.0)
+            reading.wait(lambda: reading.waits)
+        return said(reading.over and len(server.requests) == 1)
+
+
+@row("response headers can be seen")
+def headers(client: Client) -> Verdict:
+    """The response has a field `X-Limit: 9`: can the program know, by a public name?"""
+    script = answer(client, FIRST, then="hold", head=b"X-Limit: 9\r\n")
+    with ScriptedServer(script) as server:
+        reading = Reading(client, server.url).start()
+        reading.wait_for(1)
+        return said(reading.headers.get("X-Limit") == "9")
+
+
+def taken_along(client: Client, name: str, value: str) -> tuple[bool, bool]:
+    """Whether a header goes along to another origin, and whether redirects are followed unasked."""
+
+    def follow(**asked: Any) -> str | None:
+        with ScriptedServer(answer(client, FIRST, then="hold")) as there:
+            location = f"Location: {there.url}\r\n".encode()
+            here = b"HTTP/1.1 302 Found\r\n" + location + b"Content-Length: 0\r\n\r\n"
+            with ScriptedServer(respond(here)) as server:
+                reading = Reading(client, server.url, headers={name: value}, **asked).start()
+                reading.wait_for(1)
+                if not there.requests:
+                    return None
+                return there.requests[0].header(name) or ""
+
+    unasked = follow()
+    sent = follow(redirects=True) if unasked is None else unasked
+    assert sent is not None
+    return sent == value, unasked is not None
+
+
+@row("`Authorization` stays at home", each_way=True)
+def authorization_stays(client: Client) -> Verdict:
+    """A redirect to another origin is followed without the `Authorization` header."""
+    along, _ = taken_along(client, "Authorization", "Bearer secretcredential")
+    return said(not along)
+
+
+@row("`X-Api-Key` stays at home", each_way=True)
+def api_key_stays(client: Client) -> Verdict:
+    """The same for a header of your own that holds a key."""
+    along, followed = taken_along(client, "X-Api-Key", "secretcredential")
+    if along and not followed:
+        return partly("follows a redirect only if told to, and then takes it along")
+    return said(not along)
+
+
+# --- Closing ---
+
+group("Closing")
+
+
+def ends_by(reading: Reading) -> Verdict:
+    """How a reading can be ended: by closing it in another thread, by cancelling its task."""
+    if reading.close is not None:
+        threading.Thread(target=reading.close, daemon=True).start()
+        if reading.wait_for_end():
+            return yes()
+    if reading.cancel is not None:
+        reading.cancel()
+        if reading.wait_for_end():
+            return partly("by cancelling its task, not by closing")
+    return no()
+
+
+@row("closing ends a silent read", each_way=True)
+def close_blocked(client: Client) -> Verdict:
+    """The stream is silent. Closed from another thread, or another task, does the one that
+    reads get free?
+    """
+    with ScriptedServer(answer(client, FIRST, then="hold")) as server:
+        reading = Reading(client, server.url).start()
+        reading.wait_for(1)
+        reading.wait_until_blocked()
+        return ends_by(reading)
+
+
+@row("closing ends the wait for the response", each_way=True)
+def close_while_waiting(client: Client) -> Verdict:
+    """The same while the server has not answered yet."""
+    with ScriptedServer(stay_silent) as server:
+        reading = Reading(client, server.url).start()
+        server.wait_for_request()
+        reading.wait_until_blocked()
+        return ends_by(reading)
+
+
+@row("closing ends a wait to reconnect", each_way=True)
+@if_it_reconnects
+def close_back_off(client: Client) -> Verdict:
+    """The same while the client waits ten minutes before its next attempt."""
+    with ScriptedServer(answer(client, FIRST), stay_silent) as server:
+        reading = Reading(client, server.url, delay=AGES)
+        with recorded_waits(reading, really=True):
+            reading.start().wait(lambda: reading.waits)
+            assert reading.waits, reading.error
+            reading.wait_until_blocked()
+            return ends_by(reading)
+
+
+# --- In a program ---
+
+group("In a program")
+
+
+@row("a thread of its own that calls handlers")
+def own_thread(client: Client) -> Verdict:
+    """Functions are given to the client, which calls them while your program does something
+    else.
+    """
+    way = next((way for way in client.ways() if way.takes_handlers), None)
+    if way is None:
+        return no()
+    threads: list[int] = []
+    with ScriptedServer(answer(way, FIRST, then="hold")) as server:
+        reading = Reading(way, server.url, handler=lambda _: threads.append(threading.get_ident()))
+        reading.start().wait(lambda: threads)
+        assert threads, reading.error
+        if threads[0] == reading.thread.ident:
+            return partly("handlers, called in your loop while you iterate")
+        return yes()
+
+
+@row("a handler that raises stops nothing")
+def handler_raises(client: Client) -> Verdict:
+    """A handler raises at the first event: is it called with the second?"""
+    way = next((way for way in client.ways() if way.takes_handlers), None)
+    if way is None:
+        return left()
+    called: list[str] = []
+
+    def fail_first(text: str) -> None:
+        called.append(text)
+        if len(called) == 1:
+            raise ValueError("a handler's bug")
+
+    with ScriptedServer(answer(way, FIRST, SECOND, then="hold")) as server:
+        reading = Reading(way, server.url, handler=fail_first).start()
+        reading.wait(lambda: len(called) > 1)
+        return said(called == ["a", "b"])
+
+
+REGISTERING = ("on", "add_listener", "add_event_listener", "addEventListener", "subscribe")
+
+
+@row("listeners for each event type")
+def listeners(client: Client) -> Verdict:
+    """A function is registered for `price` and called for that type only. (A client without a
+    method of a name like `on` or `add_listener` has none.)
+    """
+    if not any(hasattr(cls, name) for cls in client.classes() for name in REGISTERING):
+        return no()
+    way = next(way for way in client.ways() if way.takes_handlers)
+    called: list[str] = []
+    wire = b"data: a\n\nevent: price\ndata: b\n\nevent: other\ndata: c\n\nevent: price\ndata: d\n\n"
+    with ScriptedServer(answer(way, wire, then="hold")) as server:
+        Reading(way, server.url, listeners={"price": called.append}).start().wait(
+            lambda: len(called) > 1
+        )
+        return said(called == ["b", "d"])
+
+
+@row("a slow program slows the server", each_way=True)
+def back_pressure(client: Client) -> Verdict:
+    """The program stops taking events: can the server send no more than 32 MiB?"""
+    block = b"data: " + b"x" * 65000 + b"\n\n"
+    sent: list[int] = []
+
+    def flood(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(HEADS["plain" if client.framing == "plain" else "chunked"])
+        send(connection, client.framing, b"data: a\n\n")
+        connection.sock.settimeout(2.0)
+        total = 0
+        try:
+            while total < 32 * 2**20:
+                send(connection, client.framing, block)
+                total += len(block)
+        except TimeoutError:
+            sent.append(total)
+        else:
+            sent.append(-1)
+        connection.hold()
+
+    with ScriptedServer(flood) as server:
+        reading = Reading(client, server.url)
+        reading.paused = True
+        reading.start().wait(lambda: sent, 2 * PATIENCE)
+        assert sent, reading.error
+        return said(sent[0] >= 0)
+
+
+@row("many streams in one thread (asyncio)")
+def on_asyncio(client: Client) -> Verdict:
+    """`async for` in a task: is there no other thread than the event loop's?"""
+    way = client.asynchronous
+    if way is None:
+        return no()
+    way.import_all()
+    with ScriptedServer(answer(way, FIRST, then="hold")) as server:
+        before = set(threading.enumerate())
+        reading = Reading(way, server.url).start()
+        reading.wait_for(1)
+        assert reading.heard, reading.error
+        mine = {reading.thread, *(t for t in threading.enumerate() if t.name.startswith("sse-"))}
+        others = set(threading.enumerate()) - before - mine
+    if others:
+        return partly("`async for`, with a thread for each stream")
+    if client.name == "launchdarkly-eventsource":
+        return yes("`AsyncSSEClient`, which its README calls experimental")
+    return yes()
+
+
+@row("trio")
+def on_trio(client: Client) -> Verdict:
+    """An event is read in a task of trio's."""
+    need("trio")
+    import trio
+
+    way = client.asynchronous or client
+    with ScriptedServer(answer(way, FIRST, then="hold")) as server:
+        found: list[str | None] = []
+
+        async def main() -> None:
+            with trio.move_on_after(PATIENCE):
+                found.append(await way.read_on_trio(server.url))
+
+        with contextlib.suppress(Exception):
+            trio.run(main)
+    if found != ["a"]:
+        return no()
+    if isinstance(client, Ours):
+        return partly("handlers in its loop by `dispatch`, with a thread for each stream")
+    return yes()
+
+
+@row("HTTP/2")
+def http2(client: Client) -> Verdict:
+    """The server speaks HTTP/2 only."""
+    need("h2")
+    if isinstance(client, Ours):
+        need("httpx")
+    from h2.config import H2Configuration
+    from h2.connection import H2Connection
+    from h2.events import RequestReceived
+
+    def script(connection: Connection) -> None:
+        speaker = H2Connection(H2Configuration(client_side=False))
+        speaker.initiate_connection()
+        connection.send(speaker.data_to_send())
+        while data := connection.sock.recv(65536):
+            for event in speaker.receive_data(data):
+                if isinstance(event, RequestReceived):
+                    fields = [(":status", "200"), ("content-type", "text/event-stream")]
+                    speaker.send_headers(event.stream_id, fields)
+                    speaker.send_data(event.stream_id, FIRST)
+            connection.send(speaker.data_to_send())
+
+    found: list[str | None] = []
+    server = ScriptedServer(script)  # not closed: a client without HTTP/2 fails its script
+    reader = threading.Thread(
+        target=lambda: found.append(client.read_over_http2(server.url)), daemon=True
+    )
+    reader.start()
+    reader.join(PATIENCE)
+    if found != ["a"]:
+        return no()
+    if isinstance(client, Ours):
+        return partly("as a parser, by httpx: `parse(response.iter_bytes())`")
+    if not isinstance(client, HttpxSse):
+        return partly("over httpx")
+    return yes()
+
+
+@row("an application without a server")
+def application(client: Client) -> Verdict:
+    """An ASGI application is called without a server, as in its tests."""
+    if isinstance(client, Ours):
+        need("httpx")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kind = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": kind})
+        await send({"type": "http.response.body", "body": FIRST})
+
+    if asyncio.run(client.read_app(app)) != "a":
+        return no()
+    if isinstance(client, Ours):
+        return partly("as a parser, by httpx: `aparse(response.aiter_bytes())`")
+    return yes()
+
+
+@row("events from the bytes of any HTTP client")
+def bytes_of_any(client: Client) -> Verdict:
+    """`data: ab` and `cd` that something else has read are an event."""
+    return said(client.decode([b"data: ab", b"cd\n\n"]) == ["abcd"])
+
+
+# --- The package ---
+
+group("The package")
+
+
+def _files(name: str) -> list[str]:
+    distribution = importlib.metadata.distribution(name)
+    files = [str(file) for file in distribution.files or []]
+    if any("__editable__" in file for file in files):  # this one, in a clone
+        package = Path(inspect.getfile(importlib.import_module("eventsource"))).parent
+        files = [str(file.relative_to(package.parent)) for file in package.rglob("*")]
+    return files
+
+
+@row("a server for your tests")
+def test_server(client: Client) -> Verdict:
+    """There is a module for tests in it, or a plugin for pytest."""
+    plugins = importlib.metadata.distribution(client.name).entry_points.select(group="pytest11")
+    modules = [file for file in _files(client.name) if re.search(r"\btest(ing|_?server)", file)]
+    return said(plugins or modules)
+
+
+test_server.__test__ = False
+
+
+@row("a command that prints events")
+def command(client: Client) -> Verdict:
+    """`COMMAND URL` prints an event while the stream is open."""
+    commands = importlib.metadata.distribution(client.name).entry_points.select(
+        group="console_scripts"
+    )
+    if not commands:
+        return no()
+    need("click", "rich", "pygments")  # what such commands are made with
+    command = next(iter(commands))
+    program = f"import sys; from {command.module} import {command.attr} as main; sys.exit(main())"
+    output: list[bytes] = []
+    with ScriptedServer(answer(client, b"data: hello\n\n", then="hold")) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, server.url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+
+        def read() -> None:
+            assert process.stdout is not None
+            while b"hello" not in b"".join(output) and (data := process.stdout.read1()):
+                output.append(data)
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        reader.join(PATIENCE)
+        process.kill()
+        process.wait()
+    return said(b"hello" in b"".join(output))
+
+
+@row("typed")
+def typed(client: Client) -> Verdict:
+    """It ships `py.typed`, and what its constructors take is annotated."""
+    parameters = [
+        parameter
+        for cls in client.classes()
+        for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    annotated = all(parameter.annotation is not parameter.empty for parameter in parameters)
+    marked = any(file.endswith("py.typed") for file in _files(client.name))
+    if annotated and not marked:
+        return partly("annotated, but without the `py.typed` that type checkers look for")
+    if marked and not annotated:
+        return partly("a `py.typed`, but no annotations")
+    return said(annotated)
+
+
+def _brought(name: str, seen: set[str]) -> set[str]:
+    """All distributions that installing this one installs, in this environment."""
+    from packaging.requirements import Requirement
+
+    for line in importlib.metadata.requires(name) or []:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            other = requirement.name.lower().replace("_", "-")
+            if other not in seen:
+                seen.add(other)
+                _brought(other, seen)
+    return seen
+
+
+@row("packages that it brings")
+def dependencies(client: Client) -> Verdict:
+    """How many distributions are installed with it."""
+    count = len(_brought(client.name, set()))
+    if client.name == "httpx-sse":
+        return Verdict(str(count), f"and httpx, which is yours to install: {_httpx()} more")
+    if client.name == "sseclient-py":
+        return Verdict(str(count), "and an HTTP client of your choice")
+    return Verdict(str(count))
+
+
+def _httpx() -> int:
+    return 1 + len(_brought("httpx", set()))
+
+
+@row("Python")
+def python(client: Client) -> Verdict:
+    """The oldest that it says it runs on."""
+    requires = importlib.metadata.metadata(client.name).get("Requires-Python") or ""
+    match = re.search(r">=\s*(\d+\.\d+)", requires)
+    return Verdict(match[1] if match else "not said")
