@@ -29,10 +29,13 @@ class Event:
     """A message, with the attributes of `sseclient`'s `Event`.
 
     Attributes:
-        data: its text.
-        event: its type; `"message"` if the server named none.
-        id: this message's own id, or None if it has none.
-        retry: this message's own `retry` field in milliseconds, or None.
+        data (str): its text.
+        event (str): its type; `"message"` if the server named none.
+        id (str | None): this message's own id, or None if it has none.
+        retry (int | None): this message's own `retry` field in milliseconds, or None.
+
+    Raises:
+        TypeError: `data` is no str.
     """
 
     def __init__(
@@ -89,9 +92,6 @@ class Event:
 class SSEClient:
     """Iterates over the messages of an event stream: a drop-in for `sseclient`'s.
 
-    >>> for message in SSEClient("https://example.com/stream"):  # doctest: +SKIP
-    ...     print(message.data)
-
     It connects in the constructor and reconnects by itself: it waits `retry`
     milliseconds after a connection is lost, and goes on trying while the server
     cannot be reached (then with longer waits, up to 3 seconds or `retry`). An
@@ -113,7 +113,18 @@ class SSEClient:
         requests.HTTPError: the server answered with an error status (400 to 599);
             also raised by the iteration, when a reconnect is answered so. The next
             `next()` then tries again, after `retry` milliseconds.
-        requests.RequestException: the first connection cannot be made.
+        requests.RequestException: the first connection cannot be made. The iteration
+            raises one where trying again would be in vain, such as `EventTooLarge`,
+            and is then at its end.
+
+    Attributes:
+        session (requests.Session | None): the argument.
+        chunk_size (int): the argument.
+        requests_kwargs (dict): the further arguments.
+
+    Examples:
+        >>> for message in SSEClient("https://example.com/stream"):  # doctest: +SKIP
+        ...     print(message.data)
     """
 
     def __init__(
@@ -151,7 +162,11 @@ class SSEClient:
 
     @property
     def last_id(self) -> str | None:
-        """The id of the last message that had one; sent when reconnecting."""
+        """The id of the last message that had one; sent when reconnecting. May be set.
+
+        Raises:
+            TypeError, ValueError: it cannot be sent.
+        """
         return self._stream.last_event_id or None
 
     @last_id.setter
@@ -160,7 +175,11 @@ class SSEClient:
 
     @property
     def retry(self) -> int:
-        """Milliseconds to wait before reconnecting; may be set."""
+        """Milliseconds to wait before reconnecting. May be set.
+
+        Raises:
+            TypeError, ValueError: it is no number of at least 0.
+        """
         return round(self._stream.reconnection_time * 1000)
 
     @retry.setter

@@ -1,11 +1,12 @@
 """Ready-made values for `EventSource(dispatch=…)`: where the handlers run.
 
->>> from eventsource import dispatch
->>> source = EventSource(url, dispatch=dispatch.tk(root))  # doctest: +SKIP
-
 Each is called in the thread of the window or loop, and imports its toolkit only then. What
 is not here needs no help: `executor.submit`, `wx.CallAfter` and `GLib.idle_add` are used
 as they are. Several sources may share a dispatcher.
+
+Examples:
+    >>> from eventsource import dispatch
+    >>> source = EventSource(url, dispatch=dispatch.tk(root))  # doctest: +SKIP
 """
 
 from __future__ import annotations

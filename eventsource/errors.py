@@ -39,9 +39,9 @@ class UnexpectedStatus(EventSourceError, requests.HTTPError):
     """The server answered with a status other than 200.
 
     Attributes:
-        status: the HTTP status, an `int`.
-        response: the `requests.Response`. Its body, as far as it arrived
-            within limits, is in `response.content`.
+        status (int): the HTTP status.
+        response (requests.Response): its body, as far as it arrived within limits
+            (64 KiB, one second), is in `response.content`.
     """
 
     def __init__(self, response: requests.Response) -> None:
@@ -62,8 +62,8 @@ class UnexpectedContentType(EventSourceError):
     """The server answered 200, but with something that is no event stream.
 
     Attributes:
-        content_type: the response's `Content-Type`, or `""`.
-        response: the `requests.Response`.
+        content_type (str): the response's `Content-Type`, or `""`.
+        response (requests.Response): its body has not been read.
     """
 
     def __init__(self, response: requests.Response) -> None:
@@ -82,8 +82,8 @@ class EventTooLarge(EventSourceError):
     """An event is larger than `max_event_size`; its source closes for good.
 
     Attributes:
-        size: bytes of the event that had arrived when it was given up.
-        limit: `max_event_size`, in bytes.
+        size (int): bytes of the event that had arrived when it was given up.
+        limit (int): `max_event_size`, in bytes.
     """
 
     def __init__(self, size: int, limit: int) -> None:
@@ -99,9 +99,9 @@ class HeadTooLarge(EventSourceError):
     """The head of a response, its header fields, is too large; its source closes for good.
 
     Attributes:
-        size: how much of it had arrived when it was given up.
-        limit: how much is accepted.
-        unit: of what: `"bytes"` or `"fields"`.
+        size (int): how much of it had arrived when it was given up.
+        limit (int): how much is accepted.
+        unit (str): of what: `"bytes"` or `"fields"`.
     """
 
     def __init__(self, size: int, limit: int, unit: str = "bytes") -> None:
@@ -182,6 +182,8 @@ def _plain_text(error: BaseException) -> str:
         error = error.reason
     if isinstance(error, urllib3.exceptions.LocationParseError):
         return "a URL cannot be parsed"  # it may be a proxy's, with a password
+    if any(isinstance(arg, http.client.RemoteDisconnected) for arg in error.args):
+        return "the server closed the connection without an answer"
     if any(isinstance(arg, _NOT_HTTP) for arg in error.args):
         return "the answer is not HTTP"  # an echo of what was sent, perhaps
     if isinstance(error, urllib3.exceptions.DecodeError) and len(error.args) > 1:

@@ -39,7 +39,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 class EventStreamParser:
-    """Parses one event stream, that is, the body of one response.
+    r"""Parses one event stream, that is, the body of one response.
 
     Not thread-safe: one thread at a time may use it.
 
@@ -52,11 +52,20 @@ class EventStreamParser:
             whatever that is.
 
     Attributes:
-        last_event_id: the last event ID. It moves when a block ends, also when
+        last_event_id (str): the last event ID. It moves when a block ends, also when
             that block is no event.
-        reconnection_time: the last valid `retry` field, in seconds, as soon as
-            its line has ended; None before. As the server said it: not bounded.
-        error: the `EventTooLarge` that ended the parsing, or None.
+        reconnection_time (float | None): the last valid `retry` field, in seconds, as
+            soon as its line has ended; None before. As the server said it: not bounded.
+        error (EventTooLarge | None): what ended the parsing, or None.
+
+    Examples:
+        >>> parser = EventStreamParser()
+        >>> parser.feed(b"id: 7\ndata: hel")
+        []
+        >>> parser.feed(b"lo\n\n")[0].data
+        'hello'
+        >>> parser.last_event_id
+        '7'
     """
 
     _kind: type[MessageEvent] = MessageEvent  # what the events are made as
@@ -336,9 +345,6 @@ def parse(
 ) -> Iterator[MessageEvent]:
     r"""Yield the events of a stream that any HTTP client reads.
 
-    >>> [event.data for event in parse([b"data: hel", b"lo\n\n"])]
-    ['hello']
-
     Args:
         chunks: the response body, decompressed, cut anywhere.
         last_event_id: see `EventStreamParser`.
@@ -348,6 +354,10 @@ def parse(
     Raises:
         EventTooLarge: an event exceeds `max_event_size` bytes; all before it have
             been yielded.
+
+    Examples:
+        >>> [event.data for event in parse([b"data: hel", b"lo\n\n"])]
+        ['hello']
     """
     parser = EventStreamParser(
         last_event_id=last_event_id, origin=origin, max_event_size=max_event_size

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -58,7 +58,7 @@ class ReconnectPolicy:
     factor: float = 2.0
     jitter: float = 0.1
     max_attempts: int | None = None
-    statuses: frozenset[int] = frozenset()
+    statuses: Collection[int] = frozenset()
 
     def __post_init__(self) -> None:
         check_number("delay", self.delay, 0)

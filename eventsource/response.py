@@ -303,25 +303,39 @@ class _Deflate(DeflateDecoder):
         return result
 
 
+_OPTIONAL: Final = ("br", "zstd")
+"""Content codings for which urllib3 needs another package (or Python 3.14)."""
+
+
 class _Refusal(ContentDecoder):
-    """Of a coding over a coding: urllib3 keeps all that is between them."""
+    """Refuses what cannot be decoded, or not within bounds, as soon as there is any of it."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
 
     @property
     def has_unconsumed_tail(self) -> bool:
         return False
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:  # noqa: ARG002
-        raise DecodeError("refused", "there is more than one content coding")
+        raise DecodeError("refused", self._reason)
 
     def flush(self) -> bytes:
         return b""
 
 
 def bound_decoding(response: urllib3.BaseHTTPResponse) -> None:
-    """See to it that to decompress the body takes no more memory than what is read of it."""
+    """See to it that to decompress the body takes no more memory than what is read of it.
+
+    And that what cannot be decompressed is not taken for the body itself. Other names, such
+    as a character encoding's, are no codings and change nothing, as in browsers.
+    """
     coding = response.headers.get("Content-Encoding", "").lower()
-    if "," in coding:
-        response._decoder = _Refusal()  # noqa: SLF001 - urllib3 makes one if there is none
+    if "," in coding:  # urllib3 would keep all that is between them
+        reason = "there is more than one content coding"
+        response._decoder = _Refusal(reason)  # noqa: SLF001 - urllib3 makes one if there is none
+    elif coding in _OPTIONAL and coding not in response.CONTENT_DECODERS:
+        response._decoder = _Refusal(f"{coding} is not installed")  # noqa: SLF001
     elif coding == "deflate":
         response._decoder = _Deflate()  # noqa: SLF001
 

@@ -70,9 +70,6 @@ the same reason, until that thread makes another source or has ended."""
 class EventSource(Listeners):
     """Streams events from a server and calls the handlers registered for them.
 
-    >>> source = EventSource("https://example.com/stream")  # doctest: +SKIP
-    >>> source.on("message", lambda event: print(event.data))  # doctest: +SKIP
-
     It connects at once, in a thread of its own, and reconnects as the browser's
     `EventSource` does. Handlers are registered for an event type with `on`, `once`
     and the other methods of `pyee.EventEmitter`. They are called with one argument:
@@ -104,14 +101,15 @@ class EventSource(Listeners):
         on_message: likewise of `message`.
         on_error: likewise of `error`.
         last_event_id: where to go on: sent as `Last-Event-ID`.
-        reconnect: when to reconnect; None: never. A method other than GET or HEAD
-            is sent again only if you pass a policy here.
+        reconnect: when to reconnect; None: never. As `ReconnectPolicy()` says unless you
+            pass one, but for a method other than GET or HEAD, which is then not sent again.
         event_timeout: seconds to wait for a message, counted from the start of
             each attempt and from each message, before the connection is dropped
             and made again; comments do not count. None: for ever. Time spent in
             handlers is not counted.
-        max_event_size: the largest event, in bytes; a larger one closes the source
-            for good with `EventTooLarge`.
+        max_event_size: the largest event, in bytes (see `EventStreamParser`); a larger
+            one closes the source for good with `EventTooLarge`. 64 MiB unless you say
+            otherwise.
         dispatch: has the handlers run elsewhere: a callable that takes a callable and
             runs it, soon and once, in the thread or loop of its choice.
             `loop.call_soon_threadsafe`, `executor.submit`, `wx.CallAfter` and
@@ -146,6 +144,11 @@ class EventSource(Listeners):
     Raises:
         TypeError, ValueError: an argument cannot be used; the message names it. No
             thread has been started.
+
+    Examples:
+        >>> with EventSource("https://example.com/stream") as source:  # doctest: +SKIP
+        ...     source.on("message", lambda event: print(event.data))
+        ...     source.join(60)
     """
 
     def __init__(
@@ -309,17 +312,21 @@ class EventSource(Listeners):
         It ends when the source is closed or, if that is over for good, when the handlers
         of its last event have run.
 
+        Does not wait where that would be in vain: in a handler of this source, unless
+        `dispatch` runs it and the source is closed; likewise in the event loop that
+        `dispatch` runs the handlers in, or the main thread, once it has run one there; in
+        the reader thread of another source, if a handler of this one waits for that. (A
+        handler elsewhere should close a source before it joins it: that may be waiting
+        for this very handler in a way that nobody can know.)
+
         Args:
             timeout: seconds to wait at the most; None: as long as it takes.
 
         Returns:
-            Whether there is no reader thread (any more). False at once where waiting
-            would be in vain: in a handler of this source, unless `dispatch` runs it and
-            the source is closed; likewise in the event loop that `dispatch` runs the
-            handlers in, or the main thread, once it has run one there; in the reader
-            thread of another source, if a handler of this one waits for that. (A
-            handler elsewhere should close a source before it joins it: that may be
-            waiting for this very handler in a way that nobody can know.)
+            Whether there is no reader thread (any more).
+
+        Raises:
+            TypeError, ValueError: `timeout` is no number of at least 0.
         """
         if timeout is not None:
             check_number("timeout", timeout, 0)

@@ -58,14 +58,16 @@ _random = random.SystemRandom()
 class EventStream(AsyncIteration[Item]):
     """Iterates over everything that happens on an event stream.
 
-    >>> for event in EventStream("https://example.com/stream"):  # doctest: +SKIP
-    ...     print(event)
-
     Yields an `OpenEvent` for each connection that opens, a `MessageEvent` for each
     event of the server's, and an `ErrorEvent` each time the connection is lost or
     cannot be made; if that one says when (`retry_in`), the next attempt follows by
     itself as the iteration goes on. The iteration ends after the `ErrorEvent` of a
-    failure that is final, and when `close()` has been called.
+    failure that is final, and when `close()` has been called. Leaving a `with` block
+    closes it.
+
+    `async for` and `async with` do the same in an asyncio program. Then a thread reads; a
+    step that is cancelled loses nothing, and leaving the block waits for the thread, for
+    at most 10 seconds.
 
     Threads: one thread iterates; it is the one that connects, waits and reads.
     `close()` and `restart()` may be called from any thread, from a signal handler
@@ -77,14 +79,15 @@ class EventStream(AsyncIteration[Item]):
     Args:
         url: an absolute URL.
         last_event_id: where to go on: sent as `Last-Event-ID`.
-        reconnect: when to reconnect; None: never. A method other than GET or HEAD
-            is sent again only if you pass a policy here.
+        reconnect: when to reconnect; None: never. As `ReconnectPolicy()` says unless you
+            pass one, but for a method other than GET or HEAD, which is then not sent again.
         event_timeout: seconds to wait for a message, counted from the start of
             each attempt and from each message, before the connection is dropped
             and made again; comments do not count. None: for ever. Time that the
             caller takes between two `next()` is not counted.
         max_event_size: the largest event, in bytes (see `EventStreamParser`); a
-            larger one closes for good with `EventTooLarge`.
+            larger one closes for good with `EventTooLarge`. 64 MiB unless you say
+            otherwise.
         comments: also yield a `Comment` for each comment line.
         method: the request method.
         session: a `requests.Session` to use. Streams may share one, as long as its
@@ -102,6 +105,11 @@ class EventStream(AsyncIteration[Item]):
     Raises:
         TypeError, ValueError: an argument cannot be used; the message names it.
             Nothing has been sent.
+
+    Examples:
+        >>> with EventStream("https://example.com/stream") as stream:  # doctest: +SKIP
+        ...     for event in stream:
+        ...         print(event)
     """
 
     def __init__(

@@ -346,8 +346,9 @@ def _through_urllib3(pieces: list[bytes], *, reset: bool) -> Any:
         or original.cut_off
     ):
         return None
-    if "," in answer.headers.get("Content-Encoding", ""):
-        return None  # ours refuses more than one coding
+    coding = answer.headers.get("Content-Encoding", "").lower()
+    if "," in coding or coding in ("br", "zstd"):
+        return None  # ours refuses more than one coding, and what is not installed
     head = (answer.status, answer.reason, _fields(answer.headers))
     end = None
     try:

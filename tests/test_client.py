@@ -10,7 +10,7 @@ import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
 
-from eventsource import Event, SSEClient
+from eventsource import Event, EventStream, EventTooLarge, SSEClient
 from eventsource.client import _BlockParser
 from eventsource.testing import ScriptedServer
 
@@ -348,3 +348,28 @@ def test_id_and_retry_are_those_of_the_messages_own_block_however_the_stream_is_
     parser = _BlockParser()
     got = [event for chunk in chunks for event in parser.feed(chunk)]
     assert [(x.data, x.type, x.id, x.retry) for x in got] == expected
+
+
+def test_an_event_that_is_too_large_is_raised_by_a_client_and_ends_its_iteration():
+    with ScriptedServer(stream(b"data: a\n\ndata: 12345678901\n\n", then="hold")) as server:
+        with SSEClient(server.url, max_event_size=10) as client:
+            assert next(client).data == "a"
+            with pytest.raises(EventTooLarge):
+                next(client)
+            assert list(client) == []
+
+
+@pytest.mark.parametrize("face", [EventStream, SSEClient])
+def test_leaving_a_with_block_closes_and_the_server_notices(face):
+    with ScriptedServer(stream(b"data: a\n\n", then="hold")) as server:
+        with face(server.url) as events:
+            next(events)
+        assert server.connections[0].gone.wait(LIMIT)
+        assert list(events) == []
+
+
+def test_a_client_keeps_its_arguments_as_attributes():
+    with ScriptedServer(stream(b"data: a\n\n", then="hold")) as server:
+        with SSEClient(server.url, chunk_size=7, params={"a": "b"}) as client:
+            assert (client.session, client.chunk_size) == (None, 7)
+            assert client.requests_kwargs == {"params": {"a": "b"}}

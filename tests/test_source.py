@@ -708,3 +708,45 @@ def test_join_takes_a_huge_timeout(server):
     with EventSource(server.url, on_message=lambda _: source.close(), start=False) as source:
         source.start()
         assert source.join(1e15)
+
+
+def test_emit_does_not_call_a_handler_that_another_has_removed_meanwhile():
+    with EventSource("http://unused.example/", start=False) as source:
+        second = Recorder()
+        source.on("greet", lambda _: source.remove_listener("greet", second))
+        source.on("greet", second)
+        assert source.emit("greet", "hello") is True
+        assert second.events == []
+
+
+def test_handlers_may_be_added_and_removed_by_any_threads_while_events_come():
+    is_over = threading.Event()
+
+    def flood(connection):
+        connection.start_stream()
+        while not is_over.is_set():
+            connection.send(b"data: x\n\n" * 100)
+
+    def change(source, failures):
+        try:
+            for _ in range(300):
+                mine = Recorder()
+                source.on("message", mine)
+                source.once("message", mine.events.append)
+                source.listeners("message")
+                source.event_names()
+                source.remove_listener("message", mine)
+        except BaseException as error:
+            failures.append(error)
+
+    with ScriptedServer(flood) as server, EventSource(server.url) as source:
+        failures = []
+        source.on("message", lambda event: None)
+        threads = [threading.Thread(target=change, args=(source, failures)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LIMIT)
+        is_over.set()
+        assert failures == []
+        assert source.ready_state is ReadyState.OPEN

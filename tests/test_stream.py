@@ -9,6 +9,7 @@ import time
 
 import pytest
 import requests
+import urllib3
 
 from eventsource import (
     Comment,
@@ -28,6 +29,7 @@ from eventsource import stream as stream_module
 from eventsource.testing import ScriptedServer
 
 from .support import (
+    HEAD,
     LIMIT,
     QUERY_SECRET,
     QUICK,
@@ -794,3 +796,49 @@ def test_closing_needs_no_second_signal_when_it_comes_from_the_iterating_thread(
                 if event.type == "message":
                     events.close()
         assert seen == ["open", "message"]
+
+
+@pytest.mark.parametrize(("method", "goes_on"), [("HEAD", True), ("OPTIONS", False)])
+def test_a_head_request_is_sent_again_as_a_get_is_and_others_are_not(method, goes_on):
+    with ScriptedServer(respond(HEAD)) as server:
+        with EventStream(server.url, method=method) as events:
+            opens(events)
+            assert (next(events).retry_in is not None) == goes_on
+
+
+def test_comments_are_not_yielded_unless_asked_for():
+    with ScriptedServer(stream(b": a\n\ndata: x\n\n", then="hold")) as server:
+        with EventStream(server.url) as events:
+            next(events)
+            assert next(events).data == "x"
+
+
+def test_the_body_of_what_is_no_event_stream_is_not_read():
+    page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nhello"
+    with ScriptedServer(respond(page)) as server, EventStream(server.url) as events:
+        error = next(events).error
+    assert isinstance(error, UnexpectedContentType)
+    assert error.response.content == b""
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd"])
+def test_a_coding_that_is_not_installed_is_no_stream_without_events(coding, monkeypatch):
+    monkeypatch.setattr(urllib3.response.BaseHTTPResponse, "CONTENT_DECODERS", ["gzip"])
+    head = HEAD[:-2] + b"Content-Encoding: %b\r\n\r\n" % coding.encode()
+    with ScriptedServer(respond(head + b"data: x\n\n")) as server:
+        with EventStream(server.url, reconnect=None) as events:
+            _, failure = events
+    assert isinstance(failure.error, requests.exceptions.ContentDecodingError)
+    assert f"{coding} is not installed" in str(failure.error)
+
+
+def test_what_is_no_content_coding_changes_nothing():
+    head = HEAD[:-2] + b"Content-Encoding: utf-8\r\n\r\n"  # seen in the wild
+    with ScriptedServer(respond(head + b"data: x\n\n")) as server:
+        with EventStream(server.url) as events:
+            assert messages(events)[0].data == "x"
+
+
+def test_a_server_that_closes_without_an_answer_is_said_to():
+    with ScriptedServer(respond(b"")) as server, EventStream(server.url) as events:
+        assert str(next(events).error) == "the server closed the connection without an answer"

@@ -51,7 +51,7 @@ def handlers() -> None:
         timeout=(5, None),
         on_error=print,
         on_comment=print,
-        reconnect=ReconnectPolicy(delay=1, max_attempts=5, statuses=frozenset({503})),
+        reconnect=ReconnectPolicy(delay=1, max_attempts=5, statuses={503}),
         event_timeout=60,
     )
 

@@ -17,9 +17,6 @@ def format_event(
 ) -> bytes:
     r"""Return the bytes of one block of an event stream.
 
-    >>> format_event("two\nlines", event="greet", id="7")
-    b'event: greet\nid: 7\ndata: two\ndata: lines\n\n'
-
     Args:
         data: the text; each of its lines becomes a `data` field, so that CR and CRLF
             arrive as LF. None: no such field, and clients dispatch nothing.
@@ -31,6 +28,10 @@ def format_event(
         TypeError: an argument is of another type.
         ValueError: a field cannot hold it: a line end in `event` or `id`, NUL in `id`,
             a negative `retry`, a lone surrogate.
+
+    Examples:
+        >>> format_event("two\nlines", event="greet", id="7")
+        b'event: greet\nid: 7\ndata: two\ndata: lines\n\n'
     """
     for name, value in (("data", data), ("event", event), ("id", id)):
         if value is not None:
@@ -55,12 +56,13 @@ def format_event(
 def format_comment(text: str = "") -> bytes:
     r"""Return the bytes of a comment; each line of the text becomes one.
 
-    >>> format_comment("heartbeat")
-    b': heartbeat\n'
-
     Raises:
         TypeError: `text` is no str.
         ValueError: it has a lone surrogate.
+
+    Examples:
+        >>> format_comment("heartbeat")
+        b': heartbeat\n'
     """
     check_text("text", text)
     return "".join(f": {line}\n" if line else ":\n" for line in _LINE_END.split(text)).encode()

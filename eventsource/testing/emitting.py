@@ -24,12 +24,6 @@ def emit(
 ) -> bool:
     """Call a source's handlers of an event, here and now, and raise what they raise.
 
-    >>> source = EventSource("https://unused.example/", start=False)
-    >>> _ = source.on("greet", lambda event: print(event.data, event.last_event_id))
-    >>> emit(source, "greet", "hello", id="7")
-    hello 7
-    True
-
     For a source that has not been started. As on a stream, handlers run in the order
     registered, one that has been removed is not called, nobody is called once the source
     is closed, and `source.last_event_id` follows. Unlike there, they run in the caller's
@@ -52,6 +46,13 @@ def emit(
             which takes an event loop: see `aemit`.
         ValueError: a field of a stream cannot hold the type or the id.
         Exception: what a handler raised.
+
+    Examples:
+        >>> source = EventSource("https://unused.example/", start=False)
+        >>> _ = source.on("greet", lambda event: print(event.data, event.last_event_id))
+        >>> emit(source, "greet", "hello", id="7")
+        hello 7
+        True
     """
     event = _event(source, event, data, id)
     called = False

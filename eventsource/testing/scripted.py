@@ -23,14 +23,6 @@ Script = Callable[[Connection], object]
 class ScriptedServer:
     """Answers each connection with a script: a function that is given the connection.
 
-    >>> def greet(connection):
-    ...     connection.start_stream()
-    ...     connection.send_event("hello", id="1")
-    >>> with ScriptedServer(greet) as server:
-    ...     from eventsource import SSEClient
-    ...     print(next(SSEClient(server.url)).data)
-    hello
-
     Each script runs in a thread of its own; when it returns, the connection is closed.
     An exception other than `OSError` that leaves a script is raised by `close()`.
 
@@ -41,6 +33,15 @@ class ScriptedServer:
         port: 0: a free one.
 
     Threads: all methods may be called from any.
+
+    Examples:
+        >>> def greet(connection):
+        ...     connection.start_stream()
+        ...     connection.send_event("hello", id="1")
+        >>> with ScriptedServer(greet) as server:
+        ...     from eventsource import SSEClient
+        ...     print(next(SSEClient(server.url)).data)
+        hello
     """
 
     def __init__(

@@ -23,15 +23,6 @@ _NOT_FOUND = make_answer(404)
 class SSEServer(Stream):
     r"""An HTTP server on 127.0.0.1 with event streams, for tests.
 
-    >>> from eventsource import EventSource
-    >>> from eventsource.testing import Recorder, SSEServer
-    >>> with SSEServer() as server, EventSource(server.url, start=False) as source:
-    ...     recorder = Recorder(source, "greet")
-    ...     source.start()
-    ...     server.send("hello", event="greet", id="7")
-    ...     print(recorder.wait_for("greet").data)
-    hello
-
     The server is itself the stream at `/`: see `Stream` for what can be done with it.
     `stream(path)` makes others. A path without a stream is answered with a 404, what is no
     HTTP with a 400. It runs until `close()`, which `with` calls.
@@ -48,6 +39,16 @@ class SSEServer(Stream):
         OSError: there is no such port to be had.
 
     Threads: every method may be called from any.
+
+    Examples:
+        >>> from eventsource import EventSource
+        >>> from eventsource.testing import Recorder, SSEServer
+        >>> with SSEServer() as server, EventSource(server.url, start=False) as source:
+        ...     recorder = Recorder(source, "greet")
+        ...     source.start()
+        ...     server.send("hello", event="greet", id="7")
+        ...     print(recorder.wait_for("greet").data)
+        hello
     """
 
     def __init__(self, *, tls: bool | ssl.SSLContext = False, port: int = 0) -> None:

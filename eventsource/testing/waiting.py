@@ -22,15 +22,16 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0) -> T:
     For what nothing tells of: it is looked at every 5 ms, in the caller's thread, the
     last time when the time is up.
 
-    >>> wait_until(lambda: 6 * 7)
-    42
-
     Args:
         condition: called without arguments, at least once; what it raises is raised.
         timeout: seconds to wait at the most.
 
     Raises:
         TimeoutError: it has not become true.
+
+    Examples:
+        >>> wait_until(lambda: 6 * 7)
+        42
     """
     deadline = time.monotonic() + timeout
     pause = threading.Event()

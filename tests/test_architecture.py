@@ -1,0 +1,256 @@
+"""docs/architecture.md and docs/reference are those of the code."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+import eventsource
+import eventsource.testing
+from eventsource import EventSource, EventStream, MessageEvent
+from eventsource.testing import ScriptedServer
+
+from .support import CHUNKED, LIMIT, Recorder
+
+PACKAGE = Path(eventsource.__file__).parent
+CHECKOUT = Path(__file__).parent.parent
+PAGE = (CHECKOUT / "docs" / "architecture.md").read_text()
+ROOT = "eventsource"
+"""How the package itself, its `__init__.py`, is drawn."""
+
+
+# --- Modules ---
+
+
+def modules():
+    """The files of each module; a folder is one."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        found.setdefault(ROOT if name == "__init__" else name, []).append(path)
+    return found
+
+
+def imported(path):
+    """The dotted names that a file imports, whether or not each is a module."""
+    package = (ROOT, *path.relative_to(PACKAGE).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield tuple(alias.name.split("."))
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            for alias in node.names:
+                yield (*base, alias.name)
+
+
+def imports():
+    """Which modules each imports."""
+    names = set(modules())
+    graph = {}
+    for name, paths in modules().items():
+        targets = [parts for path in paths for parts in imported(path) if parts[0] == ROOT]
+        graph[name] = {
+            parts[1] if len(parts) > 1 and parts[1] in names else ROOT for parts in targets
+        } - {name}
+    return graph
+
+
+def reachable(graph, starts):
+    found, waiting = set(), [*starts]
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            found.add(name)
+            waiting += graph[name]
+    return found
+
+
+def figure(first_line):
+    return next(
+        block
+        for block in re.findall(r"^```mermaid\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+        if block.startswith(first_line)
+    )
+
+
+def test_the_figure_has_each_module_once():
+    drawn = re.findall(r"^ +(\w+)(?:\[.*\])?$", figure("flowchart TB"), re.MULTILINE)
+    assert sorted(name for name in drawn if name != "end") == sorted(modules())
+
+
+def test_each_arrow_is_an_import_and_each_import_is_an_arrow_or_follows_from_some():
+    arrows = {
+        (start, end)
+        for start, ends in re.findall(r"^ +(\w+) --> (.+)$", figure("flowchart TB"), re.MULTILINE)
+        for end in ends.split(" & ")
+    }
+    graph = imports()
+    assert not arrows - {(start, end) for start, ends in graph.items() for end in ends}
+    needed = {
+        (start, end)
+        for start, ends in graph.items()
+        for end in ends
+        if end not in reachable(graph, ends - {end})
+    }
+    assert needed == arrows, as_drawn(needed)
+
+
+def as_drawn(arrows):
+    """Lines for the figure, to be put into the page."""
+    ends = {start: " & ".join(sorted(e for s, e in arrows if s == start)) for start, _ in arrows}
+    return "\n".join(["", *(f"    {start} --> {end}" for start, end in sorted(ends.items()))])
+
+
+# --- Threads ---
+
+
+def table(heading):
+    """The rows of the table under a heading, without its first line."""
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\|(.*)\|$", section, re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")] for line in lines[2:]]
+
+
+def test_the_threads_are_those_of_the_table(monkeypatch):
+    started = []
+    start = threading.Thread.start
+
+    def note(thread):
+        started.append(thread.name)
+        start(thread)
+
+    def script(connection):
+        connection.read_request()
+        connection.send(CHUNKED)
+        connection.send_chunk(b"data: x\n\n")
+        connection.hold()
+
+    async def iterate(url):
+        async with EventStream(url) as stream:
+            async for event in stream:
+                if isinstance(event, MessageEvent):
+                    break
+
+    with ScriptedServer(script) as server:
+        url = server.url.replace("127.0.0.1", "localhost")
+        monkeypatch.setattr(threading.Thread, "start", note)
+        recorder = Recorder()
+        with EventSource(url, on_message=recorder, event_timeout=LIMIT):
+            recorder.next()
+        sources, started[:] = [*started], []
+        asyncio.run(iterate(server.url))
+        iterations = [name for name in started if not name.startswith("sse-")]
+    names = {name.replace(url, "URL").replace("localhost", "HOST") for name in sources}
+    names = {name for name in names if not name.startswith("sse-")}
+    names |= {f"eventsource {re.search('<.*>', name)[0]}" for name in iterations}
+    shown = {name.strip("`") for name, *_ in table("Threads") if name.startswith("`")}
+    assert {name.replace(server.url, "URL") for name in names} == shown
+
+
+# --- The life of an event ---
+
+
+def steps():
+    """The modules and functions that an event passes through, as the page has them."""
+    return [
+        [tuple(place) for place in re.findall(r"`(\w+)\.py`: `([\w.]+)\(\)`", where)]
+        for _, where, _ in table("The life of an event")
+    ]
+
+
+def test_the_functions_that_the_page_names_are_there():
+    assert len(steps()) > 5
+    for places in steps():
+        assert places
+        for module, name in places:
+            found = importlib.import_module(f"eventsource.{module}")
+            for part in name.split("."):
+                found = getattr(found, part)
+            assert callable(found)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_event_passes_through_them_in_this_order(elsewhere):
+    named = {place: number for number, places in enumerate(steps()) for place in places}
+    passed = []
+    looks, may_send, recorder, threads = threading.Event(), threading.Event(), Recorder(), []
+
+    def look(frame, what, _):
+        code = frame.f_code
+        place = (Path(code.co_filename).stem, code.co_qualname)
+        if what == "call" and looks.is_set() and place in named:
+            passed.append(named[place])
+
+    def script(connection):
+        connection.read_request()
+        connection.send(CHUNKED)
+        assert may_send.wait(LIMIT)
+        looks.set()
+        connection.send_chunk(b"data: x\n\n")
+        connection.hold()
+
+    def opened(event):
+        if not elsewhere:
+            looks.set()  # the reader is here, and about to read
+        recorder(event)
+
+    def handle(event):
+        looks.clear()
+        recorder(event)
+
+    def in_a_thread(call):
+        threads.append(threading.Thread(target=call))
+        threads[-1].start()
+
+    with ScriptedServer(script) as server:
+        before = threading.getprofile()
+        threading.setprofile(look)
+        try:
+            dispatch = in_a_thread if elsewhere else None
+            with EventSource(server.url, dispatch=dispatch) as source:
+                source.on("message", handle)
+                source.on("open", opened)
+                recorder.next()
+                for thread in threads:  # else the event might come in the turn of the other
+                    thread.join()
+                may_send.set()
+                recorder.next()
+        finally:
+            threading.setprofile(before)
+            for thread in threads:
+                thread.join()
+    whats = [what for what, _, _ in table("The life of an event")]
+    expected = [n for n, what in enumerate(whats) if elsewhere or "with `dispatch`" not in what]
+    if (
+        elsewhere
+    ):  # the reader may be waiting before the event is sent, and again before it is dealt with
+        reading = [whats.index(what) for what in ("ask", "read", "un-chunk")]
+        expected, passed = ([n for n in ns if n not in reading] for ns in (expected, passed))
+    assert list(dict.fromkeys(passed)) == expected
+
+
+# --- The reference ---
+
+REFERENCE = {page.stem: page.read_text() for page in (CHECKOUT / "docs" / "reference").glob("*.md")}
+
+
+@pytest.mark.parametrize("package", [eventsource, eventsource.testing])
+def test_the_reference_has_every_name_that_is_exported(package):
+    text = "\n".join(REFERENCE.values())
+    shown = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    errors = re.search(r"members: \[(.*)\]", REFERENCE["errors"])[1].split(", ")
+    for name in package.__all__:
+        assert f"{package.__name__}.{name}" in shown or name in errors, name
+
+
+@pytest.mark.parametrize(("page", "kind"), [("source", EventSource), ("stream", EventStream)])
+def test_the_reference_has_every_public_attribute(page, kind):
+    for name in dir(kind):
+        assert name.startswith("_") or re.search(rf"\b{name}\b", REFERENCE[page]), name
