@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 import eventsource
-from eventsource.testing import ScriptedServer
 
-from .support import HEAD, LIMIT
+from .support import LIMIT
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(eventsource.__file__).parent
@@ -122,47 +121,6 @@ def test_every_exception_is_a_requests_exception():
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and kind.__module__ == errors.__name__:
             assert issubclass(kind, requests.RequestException), name
-
-
-def readme_blocks(language):
-    text = (ROOT / "README.md").read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.parametrize("block", readme_blocks("python"))
-def test_the_readmes_code_runs(block, capsys):
-    def script(connection):
-        request = connection.read_request()
-        if request.header("Last-Event-ID") in (None, "42"):
-            connection.send(HEAD)
-            if request.method == "POST":
-                connection.send(b'data: {"token": "Hel"}\n\ndata: {"token": "lo"}\n\n')
-                connection.send(b"data: [DONE]\n\n")
-                connection.hold()
-            connection.send(b"retry: 20\nid: 43\ndata: hello\n\n")
-            connection.send(b'event: price\ndata: {"price": 1}\n\n')
-        else:
-            connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
-
-    with ScriptedServer(script) as server:
-        names = {"fetch_token": lambda: "token", "__name__": "readme"}
-        code = re.sub(r"https://example\.com/", server.url, block)
-        exec(compile(code, "README.md", "exec"), names)  # noqa: S102
-        if "source" in names:
-            names["source"].close()
-            assert names["source"].join(LIMIT)
-    output = capsys.readouterr().out
-    if "POST" in block:
-        assert output == "Hello"
-    elif "print" in block:
-        assert "hello" in output
-
-
-def test_the_readme_has_the_two_commands():
-    assert readme_blocks("sh") == [
-        "python -m pip install . && python -m eventsource demo\n",
-        "python -m pip install -e '.[test]' && python -m pytest\n",
-    ]
 
 
 def test_an_open_source_does_not_keep_the_program_from_ending():
