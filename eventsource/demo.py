@@ -6,6 +6,7 @@ it drops the connection, so that one sees the source resume.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -49,7 +50,8 @@ def serve() -> None:
     """Serve until standard input ends; print the URL first."""
     with ScriptedServer(count) as server:
         print(server.url, flush=True)  # noqa: T201 - to the process that started this one
-        sys.stdin.read()
+        with contextlib.suppress(KeyboardInterrupt):  # which that one hears, too
+            sys.stdin.read()
 
 
 def main() -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from eventsource import __version__
+
+from .failures import Exit, say
 
 NEEDED = ("click", "rich")
 """What the extra `cli` installs."""
@@ -20,22 +25,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; `eventsource --help` lists them.
     """
-    arguments = [*(sys.argv[1:] if arguments is None else arguments)]
+    if arguments is not None:
+        return _run([*arguments])
+    try:
+        try:
+            status = _run(sys.argv[1:])
+        finally:  # there is nothing left to be interrupted in order
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except KeyboardInterrupt:
+        status = Exit.INTERRUPTED
+    return _let_go() or status
+
+
+def _run(arguments: list[str]) -> int:
     if arguments == ["demo"]:
         from eventsource import demo  # noqa: PLC0415 - it takes time to import, and so does the other
 
         return demo.main()
     if arguments == ["--version"]:
-        print(f"eventsource {__version__}")  # noqa: T201 - a command
-        return 0
+        try:
+            print(f"eventsource {__version__}")  # noqa: T201 - a command
+        except OSError as error:
+            return _unwritten(error)
+        return Exit.DONE
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        print(  # noqa: T201
+        say(
             f"eventsource: {' and '.join(missing)} not found; this installs the command line:"
-            " python -m pip install 'eventsource-client[cli]'",
-            file=sys.stderr,
+            " python -m pip install 'eventsource-client[cli]'"
         )
-        return 2
+        return Exit.USAGE
     from .command import run  # noqa: PLC0415 - needs the extra
 
     return run(arguments)
+
+
+def _let_go() -> int:
+    """Write out what the standard streams hold, lest the interpreter complain that it cannot.
+
+    Returns:
+        The exit status if that fails; 0.
+    """
+    status = 0
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError as error:
+            status = _unwritten(error) if stream is sys.stdout else status
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+    return status
+
+
+def _unwritten(error: OSError) -> Exit:
+    if error.errno == errno.EPIPE:
+        return Exit.PIPE_CLOSED
+    say(f"eventsource: standard output: {error.strerror}")
+    return Exit.NO_OUTPUT

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
+import re
+import ssl
 import sys
 import threading
 from collections.abc import Sequence
@@ -11,14 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import click
+from urllib3.exceptions import LocationParseError
+from urllib3.util import SKIP_HEADER, parse_url
 
 from eventsource import __version__
 
-from .failures import Exit, Stop
-from .following import Settings, follow, say
+from .failures import Exit, Stop, say
+from .following import Settings, follow
 from .formats import FORMATS
 
-SECONDS = click.FloatRange(min=0, min_open=True, max=threading.TIMEOUT_MAX)
+
+def _seconds(_: object, __: object, seconds: float | None) -> float | None:
+    if seconds is not None and not 0 < seconds <= threading.TIMEOUT_MAX:  # nor not a number
+        raise click.BadParameter(f"{seconds} is not a number of seconds.")
+    return seconds
+
+
+COUNT = click.IntRange(min=1)
+STATUS = click.IntRange(min=100, max=599)
 FILE = click.Path(exists=True, dir_okay=False, readable=True)
 
 HELP = """Print the events of the event stream at URL as they come.
@@ -45,6 +58,7 @@ Exit status:
    35  the TLS handshake failed
    56  the connection was lost, and is not to be made again
    60  the server's certificate cannot be verified
+  129  SIGHUP
   130  Ctrl-C
   141  nobody reads the output any more
   143  SIGTERM
@@ -90,14 +104,27 @@ Exit status:
 @click.option(
     "--event", "types", multiple=True, metavar="TYPE", help="Print events of this type only."
 )
-@click.option("-n", "--count", type=click.IntRange(min=1), help="End after so many events.")
-@click.option("--max-time", type=SECONDS, metavar="SECONDS", help="End after this time.")
+@click.option("-n", "--count", type=COUNT, metavar="COUNT", help="End after so many events.")
 @click.option(
-    "--connect-timeout", type=SECONDS, default=10.0, metavar="SECONDS", help="10 by default."
+    "-m",
+    "--max-time",
+    type=float,
+    callback=_seconds,
+    metavar="SECONDS",
+    help="End after this time.",
+)
+@click.option(
+    "--connect-timeout",
+    type=float,
+    callback=_seconds,
+    default=10.0,
+    metavar="SECONDS",
+    help="10 by default.",
 )
 @click.option(
     "--event-timeout",
-    type=SECONDS,
+    type=float,
+    callback=_seconds,
     metavar="SECONDS",
     help="Reconnect if no event comes for so long.",
 )
@@ -112,7 +139,7 @@ Exit status:
 @click.option(
     "--retry-status",
     "statuses",
-    type=click.IntRange(100, 599),
+    type=STATUS,
     multiple=True,
     metavar="STATUS",
     help="Try again after this status, e.g. 503.",
@@ -184,12 +211,16 @@ def command(
         raise click.UsageError("--cacert and --insecure contradict each other")
     if format_ == "raw" and types:
         raise click.UsageError("--event cannot choose among the bytes of --format raw")
+    if resume and output and os.path.realpath(resume) == os.path.realpath(output):
+        raise click.UsageError("--resume and --output name the same file")
+    if proxy is not None:
+        proxy = _checked_proxy(proxy)
+    _check_certificates(cacert, cert, key)
     body = _body(data)
     method = method or ("GET" if body is None else "POST")
-    fields: dict[str, bytes | None] = {}
-    if body is not None:
+    fields = _fields(headers)
+    if body is not None and "content-type" not in map(str.lower, fields):
         fields["Content-Type"] = _content_type(body)
-    fields |= _fields(headers)
     options: dict[str, Any] = {
         "method": method,
         "headers": fields,
@@ -197,7 +228,7 @@ def command(
         "auth": _credentials(user) if user is not None else None,
         "verify": False if insecure else cacert or True,
         "cert": (cert, key) if cert and key else cert,
-        "proxies": {"http": _with_scheme(proxy), "https": _with_scheme(proxy)} if proxy else None,
+        "proxies": {"http": proxy, "https": proxy} if proxy else None,
         "timeout": (connect_timeout, None),
         "event_timeout": event_timeout,
     }
@@ -237,26 +268,90 @@ def run(arguments: Sequence[str]) -> int:
         return Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
+    except SystemExit:  # click's, if nobody reads what --help prints
+        return Exit.PIPE_CLOSED
+    except OSError as error:  # or it cannot be written
+        say(f"eventsource: {error.strerror or error}")
+        return Exit.NO_OUTPUT
     return Exit.DONE  # --help
 
 
 def _with_scheme(url: str) -> str:
     """Complete an address as curl and HTTPie do."""
-    if "://" in url:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url):
         return url
     return f"http://localhost{url}" if url.startswith(":") else f"http://{url}"
 
 
-def _fields(headers: Sequence[str]) -> dict[str, bytes | None]:
-    fields: dict[str, bytes | None] = {}
+def _checked_proxy(proxy: str) -> str:
+    url = _with_scheme(proxy)
+    try:
+        host = parse_url(url).host
+    except LocationParseError:
+        host = None
+    if not host:
+        raise click.UsageError("-x: not the URL of a proxy")  # which may hold a password
+    return url
+
+
+def _check_certificates(cacert: str | None, cert: str | None, key: str | None) -> None:
+    """Refuse files that no connection could be made with."""
+
+    def refuse() -> str:
+        raise click.UsageError("--cert: the key is encrypted; openssl pkey can decrypt it")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if cacert is not None:
+            in_folder = Path(cacert).is_dir()
+            context.load_verify_locations(
+                cafile=None if in_folder else cacert, capath=cacert if in_folder else None
+            )
+    except OSError as error:
+        raise click.UsageError(f"--cacert: {cacert}: {_why(error)}") from None
+    try:
+        if cert is not None:
+            context.load_cert_chain(cert, key, password=refuse)
+    except OSError as error:
+        files = cert if key is None else f"{cert}, {key}"
+        raise click.UsageError(f"--cert: {files}: {_why(error)}") from None
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):  # of which OpenSSL says little
+        return (error.reason or "not PEM").replace("_", " ").lower()
+    return error.strerror or str(error)
+
+
+def _in_bytes(argument: str) -> bytes:
+    """What was given: text as UTF-8, and what is none as it is."""
+    return argument.encode("utf-8", "surrogateescape")
+
+
+def _fields(headers: Sequence[str]) -> dict[str, bytes | str | None]:
+    """Make header fields of `-H`; one that comes again is added to the first (RFC 9110, 5.3)."""
+    fields: dict[str, bytes | str | None] = {}
+    names: dict[str, str] = {}  # as they were given first, by what they mean
     for header in headers:
-        name, colon, value = header.partition(":")
+        name, colon, text = header.partition(":")
         if not colon and header.endswith(";"):
-            name, value = header[:-1], ""
+            name = header[:-1]
         elif not colon:
-            raise click.UsageError(f"-H: {name!r} has no colon after the field's name")
-        removed = colon and not value.strip()
-        fields[name.strip()] = None if removed else value.strip().encode()
+            shown = re.match(r"[-\w]+(?=[\s=;])", header)  # what follows may be a secret
+            raise click.UsageError(
+                f"-H: no colon after the field's name{f' {shown.group()!r}' if shown else ''}"
+            )
+        name = names.setdefault(name.strip().lower(), name.strip())
+        value = _in_bytes(text.strip())
+        before = fields.get(name)
+        if colon and not value:
+            # http.client and urllib3 have some of their own, if they are not told.
+            own = name.lower() in ("accept-encoding", "host", "user-agent")
+            fields[name] = SKIP_HEADER if own else None
+        elif isinstance(before, bytes):
+            fields[name] = before + (b"; " if name.lower() == "cookie" else b", ") + value
+        else:
+            fields[name] = value
     return fields
 
 
@@ -266,9 +361,11 @@ def _body(data: Sequence[str]) -> bytes | None:
 
 def _content(data: str) -> bytes:
     if data in ("-", "@-"):
+        if sys.stdin is None:
+            raise click.UsageError("-d: standard input is closed")
         return sys.stdin.buffer.read()
     if not data.startswith("@"):
-        return data.encode()
+        return _in_bytes(data)
     try:
         return Path(data[1:]).read_bytes()
     except OSError as error:
@@ -286,7 +383,19 @@ def _content_type(body: bytes) -> bytes:
 def _credentials(user: str) -> tuple[bytes, bytes]:
     name, colon, password = user.partition(":")
     if not colon:
-        if sys.stdin is None or not sys.stdin.isatty():
+        if not _has_terminal():
             raise click.UsageError("-u: no password after the colon, and no terminal to ask at")
-        password = getpass.getpass(f"Password of {name}: ", stream=sys.stderr)
-    return name.encode(), password.encode()
+        try:
+            password = getpass.getpass(f"Password of {name}: ", stream=sys.stderr)
+        except EOFError:
+            raise click.UsageError("-u: no password") from None
+    return _in_bytes(name), _in_bytes(password)
+
+
+def _has_terminal() -> bool:
+    """Whether `getpass` will find a terminal: the process's own, or standard input."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return sys.stdin is not None and sys.stdin.isatty()
+    return True

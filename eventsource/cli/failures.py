@@ -5,15 +5,17 @@ The numbers are curl's where curl has one for the case.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import re
+import sys
 
 import requests
 
 from eventsource.errors import EventTimeout, StreamEnded, UnexpectedStatus
 from eventsource.urls import brief
 
-from .formats import visible
+from .formats import one_line
 
 
 class Exit(enum.IntEnum):
@@ -41,6 +43,8 @@ class Exit(enum.IntEnum):
     """The connection was lost, and is not to be made again."""
     CERTIFICATE = 60
     """The server's certificate cannot be verified."""
+    HUNG_UP = 129
+    """The terminal has gone: 128 and the number of SIGHUP."""
     INTERRUPTED = 130
     """Ctrl-C: 128 and the number of SIGINT."""
     PIPE_CLOSED = 141
@@ -77,6 +81,10 @@ def exit_for(error: Exception, *, has_opened: bool) -> Exit:
             return Exit.DONE
         case UnexpectedStatus():
             return Exit.STATUS
+        case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError() if (
+            has_opened and not isinstance(error, requests.Timeout)
+        ):
+            return Exit.LOST
         case requests.exceptions.SSLError():
             unverified = "CERTIFICATE_VERIFY_FAILED" in str(error)
             return Exit.CERTIFICATE if unverified else Exit.NO_TLS
@@ -99,5 +107,15 @@ def reason(error: Exception) -> str:
     """
     text = str(error) or type(error).__name__
     text = re.sub(r"^\S+:\d+: ", "", text)
+    text = re.sub(r"""^\((['"])(.*?)\1, .*\)$""", r"\2", text, flags=re.DOTALL)  # urllib3's pairs
+    text = re.sub(r"\w+Error\(\d+, '([^']*)'\)", r"\1", text)
     text = re.sub(r"\[Errno -?\d+\] ", "", text)
-    return brief(visible(text.replace("\n", " ")))
+    return brief(one_line(text))
+
+
+def say(text: str) -> None:
+    """Print a line on standard error, if there is anyone to read it."""
+    if sys.stderr is None:  # closed; `print` would take standard output instead
+        return
+    with contextlib.suppress(OSError):  # a closed pipe: there is nowhere to complain
+        print(one_line(text), file=sys.stderr, flush=True)  # noqa: T201

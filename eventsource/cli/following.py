@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
-import signal
+import re
 import sys
-import threading
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import requests
-import urllib3
+from urllib3.exceptions import InsecureRequestWarning
+from urllib3.util import SKIP_HEADER
 
 from eventsource.errors import UnexpectedContentType, UnexpectedStatus
 from eventsource.events import Comment, ErrorEvent, MessageEvent, OpenEvent
@@ -20,13 +20,17 @@ from eventsource.reconnect import ReconnectPolicy
 from eventsource.stream import EventStream, Item
 from eventsource.urls import redact
 
-from .failures import Exit, Stop, exit_for, reason
-from .formats import FORMATS, visible
-from .output import Output
+from .ending import Ending
+from .failures import Exit, Stop, exit_for, reason, say
+from .formats import FORMATS
+from .output import STANDARD_OUTPUT, Output, descriptor
 from .place import Place
 from .screen import Screen, Status, terminal
 
-HIDDEN: Final = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
+HIDDEN: Final = re.compile(
+    r"authorization$|cookie|token|secret|password|credential|signature|(^|[-_])(api)?key$|location",
+    re.IGNORECASE,
+)
 """Header fields whose values `-v` does not show: what it prints goes into bug reports."""
 MAX_BODY: Final = 2000
 """Characters of an error's body that `-v` shows."""
@@ -66,12 +70,14 @@ def follow(settings: Settings) -> None:
 
     Raises:
         Stop: always, with that reason.
-        KeyboardInterrupt: Ctrl-C.
+        KeyboardInterrupt: Ctrl-C, before it has begun.
         TypeError, ValueError: an argument of the request cannot be used; the message
             names it. Nothing has been sent.
     """
     place = Place(settings.resume) if settings.resume is not None else None
-    last_event_id = (place.read() if place else "") or settings.last_event_id
+    last_event_id = place.read() if place else None
+    if last_event_id is None:
+        last_event_id = settings.last_event_id
     tap = _Tap(
         settings.url,
         last_event_id=last_event_id,
@@ -82,43 +88,53 @@ def follow(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         if settings.options.get("verify") is False:  # which was asked for, by name
             stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
+            warnings.simplefilter("ignore", InsecureRequestWarning)
         stack.enter_context(tap)
-        output = stack.enter_context(Output(settings.output, append=place is not None))
+        ending = stack.enter_context(Ending(tap.close))
+        number = stack.enter_context(
+            descriptor(settings.output, append=place is not None, lines=settings.format == "jsonl")
+        )
         if place:
             place.write(last_event_id)  # before anything is printed that could not be noted
-        stack.enter_context(_ended_by(signal.SIGTERM))
-        stack.enter_context(output.watched(lambda: tap.stop(Exit.PIPE_CLOSED)))
+        output = Output(number, settings.output or STANDARD_OUTPUT, ending)
+        stack.enter_context(ending.at_signals())
+        stack.enter_context(output.watched())
         if settings.max_time is not None:
-            stack.enter_context(_alarm(settings.max_time, tap))
+            stack.enter_context(ending.after(settings.max_time))
         status = Status()
-        # Raw bytes are for programs, and end in the middle of a line.
-        console = (
-            terminal(1 if settings.output is None else 2) if settings.format != "raw" else None
-        )
-        screen = Screen(console, None if settings.silent else status) if console else None
+        screen = _screen(settings, output, ending, status)
         if screen:
             stack.enter_context(screen)
-        _Printer(settings, tap, output, place, screen, status).run()
+        _Printer(settings, tap, ending, output, place, screen, status).run()
+
+
+def _screen(settings: Settings, output: Output, ending: Ending, status: Status) -> Screen | None:
+    """The terminal to show something on, if there is one."""
+    console = terminal(1 if settings.output is None else 2)
+    if console is None:
+        return None
+    if settings.output is not None:
+        output = Output(console.file.fileno(), "standard error", ending)
+    # Raw bytes end in the middle of a line.
+    wanted = not settings.silent and (settings.format != "raw" or settings.output is not None)
+    return Screen(console, output, ending, status if wanted else None)
 
 
 class _Tap(EventStream):
-    """A stream whose bytes can be had as they come, and that is told why it is closed."""
-
-    stopped: Stop | None = None
-
-    def stop(self, status: Exit, text: str = "") -> None:
-        """Close, for a reason; the first one counts. For any thread."""
-        if self.stopped is None:
-            self.stopped = Stop(status, text)
-        self.close()
+    """A stream whose bytes can be had as they come."""
 
     def on_bytes(self, chunk: bytes) -> None:
         """Called with what has been read, before it is parsed."""
 
+    def on_nothing(self) -> None:
+        """Called when what has been read was parsed, and there was nothing to yield in it."""
+
     def _parse(self, chunk: bytes) -> list[Item]:
         self.on_bytes(chunk)
-        return super()._parse(chunk)
+        items = super()._parse(chunk)
+        if not items:
+            self.on_nothing()
+        return items
 
 
 class _Printer:
@@ -128,6 +144,7 @@ class _Printer:
         self,
         settings: Settings,
         stream: _Tap,
+        ending: Ending,
         output: Output,
         place: Place | None,
         screen: Screen | None,
@@ -135,14 +152,18 @@ class _Printer:
     ) -> None:
         self._settings = settings
         self._stream = stream
+        self._ending = ending
         self._output = output
         self._place = place
         self._screen = screen
+        self._on_screen = screen if settings.output is None else None  # where events go
         self._status = status
         self._format = FORMATS.get(settings.format)  # None: raw
-        self._unwritten = b""  # of what one read has brought
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # raw on a screen
+        self._unwritten: list[bytes] = []  # of what one read has brought
         self._has_opened = False
         stream.on_bytes = self._take_bytes  # type: ignore[method-assign]
+        stream.on_nothing = self._keep_place  # type: ignore[method-assign]
 
     def run(self) -> None:
         """Go on until there is a reason to end.
@@ -159,16 +180,27 @@ class _Printer:
                     self._flush()
                     self._tell(item)
             self._flush()
-            if self._place:  # an id moves the place also without an event
-                self._place.write(self._stream.resume_id)
-        raise self._stream.stopped or Stop(Exit.FAILED, "the stream was closed")
+            self._keep_place()
+        self._ending.check()
+        raise Stop(Exit.FAILED, "the stream was closed")
+
+    def _keep_place(self) -> None:
+        # When all before it has been written. An id moves the place also without an event.
+        if self._place:
+            self._place.write(self._stream.resume_id)
 
     def _take_bytes(self, chunk: bytes) -> None:
         self._status.received += len(chunk)
-        if self._format is None:
+        if self._format is not None:
+            return
+        if self._on_screen is None:
             self._output.write(chunk)
+        else:
+            self._on_screen.show_plain(self._decoder.decode(chunk))
+            self._on_screen.flush()
 
     def _print(self, event: MessageEvent) -> None:
+        self._ending.check()
         if not self._settings.types or event.type in self._settings.types:
             self._status.events += 1
             self._write(event)
@@ -182,18 +214,21 @@ class _Printer:
     def _write(self, event: MessageEvent) -> None:
         if self._format is None:
             return
-        if self._settings.output is not None or self._screen is None:
-            self._unwritten += self._format(event)
+        if self._on_screen is None:
+            self._unwritten.append(self._format(event))
         elif self._settings.format == "text":
-            self._screen.show(event)
+            self._on_screen.show(event)
         else:
-            self._screen.show_plain(self._format(event).decode())
+            self._on_screen.show_plain(self._format(event).decode())
 
     def _flush(self) -> None:
         # All of a read in one call; and before anything that may take time.
         if self._unwritten:
-            data, self._unwritten = self._unwritten, b""
+            data = b"".join(self._unwritten)
+            self._unwritten.clear()
             self._output.write(data)
+        if self._screen:
+            self._screen.flush()
 
     def _tell(self, item: OpenEvent | ErrorEvent | Comment) -> None:
         """Deal with what is no event of the server's.
@@ -206,13 +241,15 @@ class _Printer:
                 self._status.opened()
                 self._status.reconnects += self._has_opened
                 self._has_opened = True
-                if self._stream.response is not None:
-                    self._note_exchange(self._stream.response)
+                self._note_exchange(self._stream.response)
             case ErrorEvent(error=error, retry_in=retry_in):
+                self._ending.check()  # what was asked for first counts
                 why = reason(error)
-                if isinstance(error, UnexpectedStatus) and error.response is not None:
+                if isinstance(error, UnexpectedStatus | UnexpectedContentType):
                     self._note_exchange(error.response)
-                    self._note(error.response.text[:MAX_BODY])
+                if isinstance(error, UnexpectedStatus) and error.response is not None:
+                    for line in error.response.text[:MAX_BODY].splitlines():
+                        self._note(f"| {line}")
                 if retry_in is None or not self._goes_on_after(error):
                     status = exit_for(error, has_opened=self._has_opened)
                     self._note(f"* ended: {why}")
@@ -231,14 +268,18 @@ class _Printer:
         asked_for = isinstance(error, UnexpectedStatus | UnexpectedContentType)
         return asked_for or self._settings.retry_connect
 
-    def _note_exchange(self, response: requests.Response) -> None:
-        request = response.request
-        lines = [f"> {request.method} {request.path_url}"]
-        lines += [f"> {_shown(name, value)}" for name, value in request.headers.items()]
-        lines += [f"< {response.status_code} {response.reason}"]
-        lines += [f"< {_shown(name, value)}" for name, value in response.headers.items()]
-        for line in lines:
-            self._note(line)
+    def _note_exchange(self, last: requests.Response | None) -> None:
+        if last is None or not self._settings.verbose:
+            return
+        request = last.request
+        path, query, _ = request.path_url.partition("?")
+        self._note(f"> {request.method} {path}{query and '?...'}")
+        for name, value in request.headers.items():
+            if value != SKIP_HEADER:
+                self._note(f"> {_shown(name, value)}")
+        self._note(f"< {last.status_code} {last.reason}")
+        for name, value in last.headers.items():
+            self._note(f"< {_shown(name, value)}")
 
     def _note(self, text: str) -> None:
         """Say something about the connection, if that is wanted."""
@@ -246,45 +287,12 @@ class _Printer:
             return
         if self._screen and sys.stderr is not None and sys.stderr.isatty():
             self._screen.note(text)
+            self._screen.flush()
         else:
             say(text)
 
 
 def _shown(name: str, value: str | bytes) -> str:
-    if name.lower() in HIDDEN:
+    if HIDDEN.search(name):
         return f"{name}: ..."
-    return f"{name}: {value.decode('latin-1') if isinstance(value, bytes) else value}"
-
-
-def say(text: str) -> None:
-    """Print a line on standard error, if there is anyone to read it."""
-    with contextlib.suppress(OSError):  # a closed pipe: there is nowhere to complain
-        print(visible(text), file=sys.stderr, flush=True)  # noqa: T201
-
-
-@contextlib.contextmanager
-def _alarm(seconds: float, stream: _Tap) -> Iterator[None]:
-    """Within, stop the stream after that time."""
-    text = f"--max-time: {seconds:g} seconds have passed"
-    timer = threading.Timer(seconds, stream.stop, (Exit.TIMEOUT, text))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-
-
-@contextlib.contextmanager
-def _ended_by(number: signal.Signals) -> Iterator[None]:
-    """Within, end at this signal as at Ctrl-C, so that the terminal is left in order."""
-
-    def end(*_: object) -> None:
-        raise Stop(Exit.TERMINATED)
-
-    before = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
+    return f"{name}: {value.decode('utf-8', 'replace') if isinstance(value, bytes) else value}"

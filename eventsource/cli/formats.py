@@ -1,12 +1,13 @@
 """An event as the bytes of an output format, and as text for people.
 
-Nothing here does I/O or knows of terminals, but for which characters they obey.
+Nothing here does I/O, or knows of terminals more than which characters they obey.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
@@ -18,6 +19,16 @@ MAX_PRETTY: Final = 2**18
 MAX_DEPTH: Final = 64
 """Levels of JSON up to which it is laid out: indentation grows with their square."""
 INDENT: Final = "  "
+
+
+_CONTROL: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+_DELICATE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What JSON allows, and some program that reads lines or shows them stumbles over."""
+
+
+_quoted: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def now() -> str:
@@ -38,14 +49,15 @@ def as_data(event: MessageEvent) -> bytes:
 
 def as_json_line(event: MessageEvent) -> bytes:
     """One JSON object (RFC 8259) in one line; `time` is when it was printed."""
-    fields = {
-        "type": event.type,
-        "data": event.data,
-        "last_event_id": event.last_event_id,
-        "origin": event.origin,
-        "time": now(),
-    }
-    return f"{json.dumps(fields, ensure_ascii=False)}\n".encode()
+    # An encoder of objects takes longer for this than all the rest does for the event.
+    line = (
+        f'{{"type": {_quoted(event.type)}, "data": {_quoted(event.data)},'
+        f' "last_event_id": {_quoted(event.last_event_id)},'
+        f' "origin": {_quoted(event.origin)}, "time": "{now()}"}}'
+    )
+    if not line.isascii() or "\x7f" in line:
+        line = _DELICATE.sub(lambda match: f"\\u{ord(match.group()):04x}", line)
+    return f"{line}\n".encode()
 
 
 FORMATS: Final[dict[str, Callable[[MessageEvent], bytes]]] = {
@@ -56,11 +68,6 @@ FORMATS: Final[dict[str, Callable[[MessageEvent], bytes]]] = {
 """By name, those that are made of events; `raw` is made of none."""
 
 
-_CONTROL: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
-
-
 def visible(text: str) -> str:
     r"""Return `text` with what gives orders to a terminal written out, as `\x1b` is.
 
@@ -68,6 +75,11 @@ def visible(text: str) -> str:
     direction of writing.
     """
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """Return `text` as `visible()` does, and in one line."""
+    return visible(text).replace("\n", " ")
 
 
 _PART: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}:,]|[^][{}:,"\s]+')
@@ -90,6 +102,19 @@ def pretty(data: str) -> str | None:
         return visible("".join(_lay_out(_PART.findall(data))))
     except (ValueError, RecursionError):
         return None
+
+
+def on_one_line(laid_out: str, columns: int) -> str | None:
+    """Return what `pretty()` has returned in one line; None if it is longer than `columns`."""
+    if len(laid_out) > 4 * columns:
+        return None
+    line = re.sub(r"(?<=[{[])\n *|\n *(?=[]}])", "", laid_out)
+    line = re.sub(r"\n *", " ", line)
+    return line if sum(map(_cells, line)) <= columns else None
+
+
+def _cells(character: str) -> int:
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _lay_out(parts: list[str]) -> Iterator[str]:

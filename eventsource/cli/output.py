@@ -4,71 +4,110 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import select
 import socket
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Self
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
+from .ending import Ending
 from .failures import Exit, Stop
+
+AT_ONCE: Final = getattr(select, "PIPE_BUF", 512)
+"""Bytes that a pipe which is said to be writable takes without making the writer wait."""
+
+BLOCK: Final = 2**16
+"""Bytes that are read at a time to find the last line of a file."""
+STANDARD_OUTPUT: Final = "standard output"
+DEFAULT_COLUMNS: Final = 80
+"""The width of a terminal that does not say."""
 
 
 class Output:
-    """A file, or standard output, without a buffer: what was written is out.
+    """A file, or a standard stream, without a buffer: what was written is out.
+
+    One thread writes at a time.
 
     Args:
-        path: the file; None: standard output.
-        append: add to the file, which else is made anew.
-
-    Raises:
-        Stop: it cannot be opened.
+        number: its descriptor, which remains open.
+        name: what it is called in messages.
+        ending: what cuts short the wait for a reader.
     """
 
-    def __init__(self, path: str | None, *, append: bool = False) -> None:
-        self._name = "standard output" if path is None else path
-        self._close = path is not None
-        try:
-            if path is not None:
-                how = os.O_APPEND if append else os.O_TRUNC
-                self._number = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o666)
-            elif sys.stdout is None:
-                raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # noqa: TRY301
-            else:
-                self._number = sys.stdout.fileno()
-        except OSError as error:
-            raise self._failure(error) from None
+    def __init__(self, number: int, name: str, ending: Ending) -> None:
+        self._number = number
+        self._name = name
+        self._ending = ending
+        mode = os.fstat(number).st_mode
+        self._is_terminal = os.isatty(number)
+        self._may_block = hasattr(select, "poll") and (
+            stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or self._is_terminal
+        )
 
     def write(self, data: bytes) -> None:
-        """Write all of it; wait as long as it takes.
+        """Write all of it; wait for the reader, but no longer than until the end is asked for.
 
         Raises:
-            Stop: it cannot be written; quietly, if a pipe has been closed.
+            Stop: that, or it cannot be written; quietly, if a pipe has been closed.
         """
         rest = memoryview(data)
         while rest:
+            size = len(rest)
+            if self._may_block:
+                self._ending.check()
+                self._wait()
+                self._ending.check()
+                size = self._line_end(rest) if self._is_terminal else AT_ONCE
             try:
-                rest = rest[os.write(self._number, rest) :]
-            except BlockingIOError:  # a pipe that another process has set so
-                select.select([], [self._number], [])
+                rest = rest[os.write(self._number, rest[:size]) :]
+            except BlockingIOError:  # another process has set it so
+                continue
             except OSError as error:
-                raise self._failure(error) from None
+                raise _failure(self._name, error) from None
 
-    def _failure(self, error: OSError) -> Stop:
-        if error.errno == errno.EPIPE:
-            return Stop(Exit.PIPE_CLOSED)
-        return Stop(Exit.NO_OUTPUT, f"{self._name}: {error.strerror}")
+    @staticmethod
+    def _line_end(data: memoryview) -> int:
+        """Return where to cut, so that what is in order on a terminal remains so."""
+        if len(data) <= AT_ONCE:
+            return len(data)
+        end = bytes(data[:AT_ONCE]).rfind(b"\n")
+        return AT_ONCE if end < 0 else end + 1
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._number, select.POLLOUT)
+        poll.register(self._ending, select.POLLIN)
+        poll.poll()
+
+    def write_if_ready(self, data: bytes) -> None:
+        """Write something short, as the last thing, unless that takes a wait."""
+        if self._may_block:
+            poll = select.poll()
+            poll.register(self._number, select.POLLOUT)
+            if not poll.poll(0):
+                return
+        with contextlib.suppress(OSError):  # it is over anyway
+            os.write(self._number, data)
+
+    def columns(self) -> int:
+        """Return how wide the terminal is at the moment."""
+        try:
+            return os.get_terminal_size(self._number).columns or DEFAULT_COLUMNS
+        except OSError:
+            return DEFAULT_COLUMNS
 
     @contextlib.contextmanager
-    def watched(self, closed: Callable[[], object]) -> Iterator[None]:
-        """Within, have `closed` called when nobody reads the pipe any more.
+    def watched(self) -> Iterator[None]:
+        """Within, have the command end when nobody reads the pipe any more.
 
-        By another thread, once. A stream may be silent for hours before a write would tell.
+        A stream may be silent for hours before a write would tell.
         """
-        kind = os.fstat(self._number).st_mode
-        if not hasattr(select, "poll") or not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
+        if not self._may_block:
             yield
             return
         ours, its = socket.socketpair()
@@ -78,7 +117,7 @@ class Output:
 
         def watch() -> None:
             if self._number in dict(poll.poll()):
-                closed()
+                self._ending.set(Stop(Exit.PIPE_CLOSED))
 
         thread = threading.Thread(target=watch, name="eventsource-output", daemon=True)
         with ours, its:
@@ -89,9 +128,63 @@ class Output:
                 ours.close()
                 thread.join()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._close:
-            os.close(self._number)
+@contextlib.contextmanager
+def descriptor(path: str | None, *, append: bool = False, lines: bool = False) -> Iterator[int]:
+    """Open what is to be written to, and close it at the end; give its descriptor.
+
+    Args:
+        path: the file; None: standard output.
+        append: add to the file, which else is made anew.
+        lines: what it holds are JSON objects, one a line. If a kill or a full disk has cut
+            off the last one, that is removed first: it is the one that comes again.
+
+    Raises:
+        Stop: it cannot be opened.
+    """
+    try:
+        if path is not None:
+            if append and lines:
+                _mend(path)
+            how = os.O_APPEND if append else os.O_TRUNC
+            number = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o666)
+        elif sys.stdout is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # noqa: TRY301
+        else:
+            sys.stdout.flush()
+            number = sys.stdout.fileno()
+    except OSError as error:
+        raise _failure(path or STANDARD_OUTPUT, error) from None
+    try:
+        yield number
+    finally:
+        if path is not None:
+            os.close(number)
+
+
+def _mend(path: str) -> None:
+    if not Path(path).is_file():
+        return
+    with Path(path).open("r+b") as file:
+        end = start = file.seek(0, os.SEEK_END)
+        last = b""
+        while start and b"\n" not in last:
+            size = min(start, BLOCK)
+            start = file.seek(start - size)
+            last = file.read(size) + last
+        torn = last.rpartition(b"\n")[2]
+        if not torn:
+            return
+        try:
+            json.loads(torn)
+        except ValueError:
+            file.truncate(end - len(torn))
+        else:  # it is whole, but for its end
+            file.seek(end)
+            file.write(b"\n")
+
+
+def _failure(name: str, error: OSError) -> Stop:
+    if error.errno == errno.EPIPE:
+        return Stop(Exit.PIPE_CLOSED)
+    return Stop(Exit.NO_OUTPUT, f"{name}: {error.strerror or error}")

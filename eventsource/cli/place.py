@@ -28,8 +28,10 @@ class Place:
         self._new = f"{self._path}.new"
         self._written: str | None = None
 
-    def read(self) -> str:
-        """Return the last event ID; `""` if there is none.
+    def read(self) -> str | None:
+        """Return the last event ID; None if there is no file, or nothing in it.
+
+        `""`, a line with nothing in it, is where a server has said that there is no ID.
 
         Raises:
             Stop: the file cannot be read, or holds something else.
@@ -39,7 +41,7 @@ class Place:
             last_event_id = content.decode().removesuffix("\n")
             check_last_event_id("the last event ID", last_event_id)
         except FileNotFoundError:
-            return ""
+            return None
         except UnicodeDecodeError as error:
             raise Stop(
                 Exit.USAGE, f"{self._shown}: byte {error.start} is not UTF-8: no last event ID"
@@ -48,7 +50,7 @@ class Place:
             raise Stop(Exit.USAGE, f"{self._shown}: {error}") from None
         except OSError as error:
             raise Stop(Exit.USAGE, f"{self._shown}: {error.strerror}") from None
-        return last_event_id
+        return last_event_id if content else None
 
     def write(self, last_event_id: str) -> None:
         """Replace what the file says.
@@ -59,8 +61,13 @@ class Place:
         if last_event_id == self._written:
             return
         try:
-            Path(self._new).write_bytes(f"{last_event_id}\n".encode() if last_event_id else b"")
-            Path(self._new).replace(self._path)
+            # Plainly, for it is done for each event.
+            number = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            try:
+                os.write(number, f"{last_event_id}\n".encode())
+            finally:
+                os.close(number)
+            os.replace(self._new, self._path)  # noqa: PTH105
         except OSError as error:
             raise Stop(Exit.NO_OUTPUT, f"{self._shown}: {error.strerror}") from None
         self._written = last_event_id

@@ -1,13 +1,16 @@
 """A terminal: events in colour, and a line of status below them.
 
-All that goes to the terminal goes through one `rich.console.Console`, which moves the line
-of status out of the way. Nothing that a server sends gives it orders.
+The invariant: all that goes to the terminal goes through `Screen._put`, in whole lines, the
+line of status after them. So whatever ends the process, `kill -9` included, leaves the
+terminal in order: no attribute is on between two writes, and the cursor is never hidden.
+Nothing that a server sends gives it orders.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from collections import deque
 from datetime import datetime
@@ -16,21 +19,28 @@ from typing import Final, Self
 from rich.console import Console
 from rich.filesize import decimal
 from rich.highlighter import JSONHighlighter
-from rich.live import Live
 from rich.text import Text
 
 from eventsource.events import MessageEvent, ReadyState
+from eventsource.wakeup import Wakeup
 
-from .formats import pretty, visible
+from .ending import Ending
+from .failures import Stop
+from .formats import on_one_line, one_line, pretty, visible
+from .output import Output
 
 SPAN: Final = 5.0
 """Seconds that the rate is the mean of."""
-REFRESHES: Final = 4.0
-"""A second: often enough to look alive, seldom enough to cost nothing."""
+REFRESH: Final = 0.25
+"""Seconds between two looks of the line of status: alive, and costs nothing."""
+ERASE: Final = "\r\x1b[K"
+"""The line that the cursor is in."""
+PLAIN: Final = "\x1b[m"
+"""No attributes."""
 
 
 class Status:
-    """What the line of status tells. The reading thread writes, another one shows it.
+    """What the line of status tells. The reading thread writes, `Screen` shows it.
 
     Attributes:
         events: messages so far.
@@ -62,76 +72,156 @@ class Status:
         while len(self._samples) > 1 and self._samples[1][0] <= now - SPAN:
             self._samples.popleft()
         then, events = self._samples[0]
-        if now - self._samples[-1][0] > 1 / REFRESHES:
+        if now - self._samples[-1][0] >= REFRESH:
             self._samples.append((now, self.events))
         return (self.events - events) / max(now - then, 1.0)
 
     def line(self) -> Text:
-        """Return the line."""
+        """Return the line: what matters most comes first, for it may be cut off."""
         now = time.monotonic()
-        colour = {ReadyState.OPEN: "green", ReadyState.CONNECTING: "yellow"}[self._state]
-        line = Text(no_wrap=True, overflow="ellipsis")
-        line.append(f"● {self._state.name}", colour)
-        for count, noun in ((self.events, "event"), (self.reconnects, "reconnect")):
-            line.append(f"  {count:,} {noun}{'' if count == 1 else 's'}")
-        line.append(f"  {self.rate(now):.1f}/s  {decimal(self.received)}")
-        wait = self._due - now
-        if self._state is ReadyState.CONNECTING and self._lost:
-            line.append(f"  next attempt in {math.ceil(wait)} s" if wait > 0 else "  connecting")
-            line.append(f": {self._lost}", "dim")
+        is_open = self._state is ReadyState.OPEN
+        parts = [Text(f"● {self._state.name}", "bold green" if is_open else "bold yellow")]
+        if not is_open and self._due > now:
+            parts.append(Text(f"next attempt in {math.ceil(self._due - now)} s", "yellow"))
+        if not is_open and self._lost:
+            parts.append(Text(self._lost, "dim"))
+        parts += [
+            Text(_counted(self.events, "event")),
+            Text(f"{self.rate(now):.1f}/s"),
+            Text(decimal(self.received)),
+        ]
+        if self.reconnects:
+            parts.append(Text(_counted(self.reconnects, "reconnect")))
+        line = Text()
+        for part in parts:
+            line.append(" · " if line else "", "dim").append_text(part)
         return line
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class Screen:
-    """Shows on a terminal what happens. For one thread; rich has another one of its own.
+    """Shows on a terminal what happens.
+
+    Events and notes are for one thread, and are seen after `flush()`. As a context it has
+    a thread of its own, which keeps the line of status up to date.
 
     Args:
-        console: of the terminal.
+        console: says what the terminal can do.
+        output: writes to it.
+        ending: is told if it cannot be written to.
         status: what the line of status tells; None: there is none.
     """
 
-    def __init__(self, console: Console, status: Status | None) -> None:
+    def __init__(
+        self, console: Console, output: Output, ending: Ending, status: Status | None
+    ) -> None:
         self._console = console
-        self._live = (
-            Live(
-                console=console,
-                get_renderable=status.line,
-                refresh_per_second=REFRESHES,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            if status is not None and not console.is_dumb_terminal
-            else None
+        self._output = output
+        self._ending = ending
+        moves = not console.is_dumb_terminal and not console.legacy_windows
+        self._status = status if moves else None
+        self._unwritten: list[str] = []
+        self._lock = threading.Lock()  # held while something is written
+        self._shown = ""  # the line of status, as it is there
+        self._is_over = False
+        self._wakeup = Wakeup()
+        self._thread = threading.Thread(
+            target=self._keep_up, name="eventsource-status", daemon=True
         )
 
     def show(self, event: MessageEvent) -> None:
         """Show an event, in the order and colours for people."""
-        head = Text(datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3], "dim")
-        head.append(f" {visible(event.type)}", "bold cyan")
+        head = Text()
+        head.append(datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3], "dim")
+        head.append(f"  {visible(event.type)}", "bold cyan")
         if event.last_event_id:
-            head.append(f" id={visible(event.last_event_id)}", "dim")
+            head.append("  id ", "dim").append(visible(event.last_event_id), "blue")
+        self._render(head)
         data = pretty(event.data)
-        text = Text(visible(event.data)) if data is None else JSONHighlighter()(Text(data))
-        # Lines are as long as they are, so that what is copied is what was sent.
-        self._console.print(Text.assemble(head, "\n", text, "\n"), soft_wrap=True)
+        if data is None:
+            self._unwritten.append(f"{visible(event.data)}\n")
+        else:
+            data = on_one_line(data, self._output.columns()) or data
+            self._render(JSONHighlighter()(Text(data)))
+        self._unwritten.append("\n")
 
     def show_plain(self, text: str) -> None:
         """Show text in a form that is the same elsewhere."""
-        self._console.print(Text(visible(text)), soft_wrap=True, end="")
+        self._unwritten.append(visible(text))
 
     def note(self, line: str) -> None:
         """Show a line about the connection."""
-        self._console.print(Text(visible(line), "dim"), soft_wrap=True)
+        mark, _, text = one_line(line).partition(" ")
+        name, colon, value = text.partition(": ")
+        if mark in ("<", ">") and colon:
+            shown = Text.assemble((f"{mark} ", "dim"), (name, "cyan"), (f": {value}", "dim"))
+        else:
+            shown = Text.assemble((f"{mark} ", "dim"), (text, "bold" if mark in "<>" else "dim"))
+        self._render(shown)
+
+    def _render(self, text: Text) -> None:
+        with self._console.capture() as capture:
+            # Lines are as long as they are, so that what is copied is what was sent.
+            self._console.print(text, soft_wrap=True)
+        self._unwritten.append(capture.get())
+
+    def flush(self) -> None:
+        """Have the terminal show what there is.
+
+        Raises:
+            Stop: it cannot be written to, or the end is asked for.
+        """
+        if self._unwritten:
+            text = "".join(self._unwritten)
+            self._unwritten.clear()
+            self._put(text)
+
+    def _put(self, text: str) -> None:
+        with self._lock:
+            line = self._line()
+            if line == self._shown and not text:
+                return
+            erase = ERASE if self._shown else ""
+            self._shown = line
+            # At once: a terminal that shows an erased line for a moment flickers.
+            data = f"{erase}{text}{line}"
+            self._output.write(data.encode(self._console.encoding, "backslashreplace"))
+
+    def _line(self) -> str:
+        """The line of status, cut to what the terminal has room for."""
+        if self._status is None:
+            return ""
+        line = self._status.line()
+        # After the last column comes the next line, and the terminal itself adds a `^C`.
+        line.truncate(max(self._output.columns() - 3, 1), overflow="ellipsis")
+        with self._console.capture() as capture:
+            self._console.print(line, soft_wrap=True, end="")
+        return capture.get()
+
+    def _keep_up(self) -> None:
+        while not self._is_over:
+            try:
+                self._put("")
+            except Stop as stop:
+                self._ending.set(stop)
+                return
+            self._wakeup.wait(REFRESH)
 
     def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start(refresh=True)
+        if self._status is not None:
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._is_over = True
+        if self._status is not None:
+            self._wakeup.set()
+            self._thread.join()
+        if self._shown:
+            self._output.write_if_ready(f"{PLAIN}{ERASE}".encode())
 
 
 def terminal(number: int) -> Console | None:

@@ -1,0 +1,126 @@
+"""The end of the command: anybody may ask for it at any moment, and what waits is woken.
+
+The invariant: a signal does no more than that. So nothing is torn, not even an escape
+sequence on its way to the terminal, and whoever asks first says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Self
+
+from .failures import Exit, Stop
+
+SIGNALS: Final = {"SIGINT": Exit.INTERRUPTED, "SIGTERM": Exit.TERMINATED, "SIGHUP": Exit.HUNG_UP}
+"""Those that end the command in order, by name: not all systems have all."""
+
+
+class Ending:
+    """Whether the command is to end, and why.
+
+    Args:
+        wake: ends what the main thread does at the moment; called in any thread and in
+            signal handlers, perhaps twice.
+    """
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self._wake = wake
+        self._stop: Stop | None = None
+        self._sending, self._receiving = socket.socketpair()
+        self._sending.setblocking(False)
+
+    def set(self, stop: Stop) -> None:
+        """Have the command end; the first reason counts. Never waits; for any thread."""
+        if self._stop is None:
+            self._stop = stop
+        with contextlib.suppress(OSError):  # full: it has been told; closed: it has ended
+            self._sending.send(b"\0")
+        self._wake()
+
+    def check(self) -> None:
+        """Raise `Stop` if the command is to end."""
+        if self._stop is not None:
+            raise self._stop
+
+    def fileno(self) -> int:
+        """Return what becomes readable, and stays so, when the command is to end."""
+        return self._receiving.fileno()
+
+    @contextlib.contextmanager
+    def at_signals(self) -> Iterator[None]:
+        """Within, end at `SIGNALS`. A second one of a kind has the system end the process.
+
+        One that is ignored remains so, as `nohup` and a shell's `&` want it. Only a
+        process's main thread can do this; in another one it does nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before: dict[signal.Signals, Any] = {}
+        for number in signal.Signals:
+            handler = signal.getsignal(number) if number.name in SIGNALS else None
+            if handler not in (signal.SIG_IGN, None):  # None: not Python's
+                before[number] = handler
+        codes: dict[int, Exit] = {number: SIGNALS[number.name] for number in before}
+
+        def end(number: int, _: object) -> None:
+            signal.signal(number, signal.SIG_DFL)
+            self.set(Stop(codes[number]))
+
+        with self._told_of(codes):
+            try:
+                for number in before:
+                    signal.signal(number, end)
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def _told_of(self, codes: dict[int, Exit]) -> Iterator[None]:
+        # The handler runs when the main thread gets to it, which it does not if the signal
+        # comes just before it begins to wait. So another thread hears of it, too.
+        sending, receiving = socket.socketpair()
+
+        def hear() -> None:
+            while numbers := receiving.recv(16):
+                for number in numbers:
+                    if number in codes:
+                        self.set(Stop(codes[number]))
+
+        thread = threading.Thread(target=hear, name="eventsource-signals", daemon=True)
+        with sending, receiving:
+            sending.setblocking(False)
+            thread.start()
+            before = signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
+            try:
+                yield
+            finally:
+                signal.set_wakeup_fd(before)
+                sending.shutdown(socket.SHUT_WR)
+                thread.join()
+
+    @contextlib.contextmanager
+    def after(self, seconds: float) -> Iterator[None]:
+        """Within, end when that time has passed."""
+        stop = Stop(Exit.TIMEOUT, f"--max-time: {seconds:g} seconds have passed")
+        timer = threading.Timer(seconds, self.set, [stop])
+        timer.name = "eventsource-max-time"
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sending.close()
+        self._receiving.close()
