@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import shutil
+import signal
 import subprocess
 import threading
 import traceback
@@ -87,6 +88,21 @@ class LogWatch:
         """What has been found since the last call."""
         found, self._found = self._found, []
         return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_can_be_interrupted():
+    """Also if a shell has started the tests in the background, or nohup has.
+
+    Then they ignore a signal, and so would each program that they start.
+    """
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

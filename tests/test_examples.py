@@ -132,14 +132,6 @@ def need(*modules):
             unavailable(f"{module} is not installed")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs_can_be_interrupted():
-    """Also if a shell has started the tests in the background: then it ignores SIGINT for them."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 # --- All of them ---
 
 
