@@ -188,6 +188,12 @@ def _plain_text(error: BaseException) -> str:
         return "the answer is not HTTP"  # an echo of what was sent, perhaps
     if isinstance(error, urllib3.exceptions.DecodeError) and len(error.args) > 1:
         return f"the body cannot be decompressed: {error.args[1]}"  # args[0] quotes the server
+    if len(error.args) == 2 and isinstance(error.args[0], str):  # urllib3's: a text and the cause
+        text, cause = error.args[0].rstrip("."), error.args[1]
+        if isinstance(cause, OSError) and cause.strerror:
+            return redact_text(f"{text.partition(':')[0]}: {cause.strerror}")
+        if isinstance(cause, Exception):
+            return redact_text(text)
     return redact_text(str(error))
 
 

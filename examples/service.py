@@ -51,7 +51,7 @@ class State:
     def load(self) -> str:
         """Return the ID; "" if there is none yet."""
         try:
-            return self._path.read_text(encoding="utf-8")
+            return self._path.read_text(encoding="utf-8").rstrip("\n")
         except FileNotFoundError:
             return ""
 

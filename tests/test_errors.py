@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import http.client
 import pickle
 
 import pytest
@@ -90,3 +91,28 @@ def test_what_is_not_requests_own_stays_as_it_is():
         requests.exceptions.JSONDecodeError("message", "document", 0),
     ):
         assert describe(error) is error
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (
+            ("Connection broken: IncompleteRead(0 bytes read)", http.client.IncompleteRead(b"")),
+            "Connection broken: IncompleteRead(0 bytes read)",
+        ),
+        (
+            (
+                "Connection broken: ConnectionResetError(104, 'Connection reset by peer')",
+                ConnectionResetError(104, "Connection reset by peer"),
+            ),
+            "Connection broken: Connection reset by peer",
+        ),
+        (
+            ("Connection aborted.", ConnectionResetError(104, "Connection reset by peer")),
+            "Connection aborted: Connection reset by peer",
+        ),
+        (("Connection aborted.", ConnectionError("no number")), "Connection aborted"),
+    ],
+)
+def test_a_lost_connection_is_said_in_words_and_not_as_a_pair(args, text):
+    assert str(describe(urllib3.exceptions.ProtocolError(*args))) == text

@@ -28,6 +28,7 @@ BLOCKS = [
     (found[1], block)
     for page in sorted((DOCS / "how-to").glob("*.md"))
     for block in pages.read(page)
+    if block.language == "python"
     if (found := re.fullmatch(r"not run: needs ([\w-]+)", block.mark))
 ]
 """Each with the package that it needs."""

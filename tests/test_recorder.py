@@ -365,3 +365,13 @@ def test_aemit_awaits_coroutine_handlers_in_order():
                 await aemit(source, "broken", "x")
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_emit_refuses_a_source_whose_own_events_would_come_in_between(ends):
+    with SSEServer() as server, EventSource(server.url, reconnect=None) as source:
+        if ends:
+            server.wait_for_connection()
+            server.end()
+        with pytest.raises(RuntimeError, match="start=False"):
+            emit(source, "greet")

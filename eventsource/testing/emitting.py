@@ -24,7 +24,7 @@ def emit(
 ) -> bool:
     """Call a source's handlers of an event, here and now, and raise what they raise.
 
-    For a source that has not been started. As on a stream, handlers run in the order
+    For a source that is not started. As on a stream, handlers run in the order
     registered, one that has been removed is not called, nobody is called once the source
     is closed, and `source.last_event_id` follows. Unlike there, they run in the caller's
     thread, whatever `dispatch` is; and the first exception is raised as it is, and the
@@ -45,6 +45,7 @@ def emit(
         TypeError: an argument is of another type; or a handler is a coroutine function,
             which takes an event loop: see `aemit`.
         ValueError: a field of a stream cannot hold the type or the id.
+        RuntimeError: the source has been started: its own events would come in between.
         Exception: what a handler raised.
 
     Examples:
@@ -85,6 +86,8 @@ async def aemit(
 
 
 def _event(source: EventSource, event: str | Event, data: str, event_id: str | None) -> Event:
+    if source._thread is not None:  # noqa: SLF001
+        raise RuntimeError("the source has been started: make it with start=False")
     if isinstance(event, Event):
         if data or event_id is not None:
             raise TypeError(f"data and id are those of the event, {event!r}")

@@ -216,7 +216,7 @@ def check_ini(block: Block) -> None:
 UNIT = {
     *("Unit.Description", "Unit.Wants", "Unit.After"),
     *("Service.ExecStart", "Service.Restart", "Service.RestartSec", "Service.TimeoutStopSec"),
-    *("Service.StateDirectory", "Service.WorkingDirectory"),
+    *("Service.SuccessExitStatus", "Service.StateDirectory", "Service.WorkingDirectory"),
     "Install.WantedBy",
 }
 """What systemd.unit(5), systemd.service(5) and systemd.exec(5) know, as far as pages use it."""
