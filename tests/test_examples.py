@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -66,7 +67,11 @@ class Program:
             self.lines.put(line.rstrip("\n"))
 
     def _read_errors(self):
-        self.errors = self.process.stderr.read().replace(QT_OFFSCREEN, "")
+        errors = self.process.stderr.read().replace(QT_OFFSCREEN, "")
+        # In development mode, asyncio tells of what a busy machine has made slow.
+        self.errors = re.sub(
+            r"^Executing <.* took [\d.]+ seconds\n", "", errors, flags=re.MULTILINE
+        )
 
     def line(self):
         try:
