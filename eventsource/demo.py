@@ -57,9 +57,13 @@ def serve() -> None:
 def main() -> int:
     """Run the demo; return the exit status."""
     started = time.monotonic()
+    done = threading.Event()
 
     def say(text: str) -> None:
-        print(f"{time.monotonic() - started:5.1f} s  {text}", flush=True)  # noqa: T201
+        try:
+            print(f"{time.monotonic() - started:5.1f} s  {text}", flush=True)  # noqa: T201
+        except OSError:  # nobody reads it any more, which the command notes when it flushes
+            done.set()
 
     with subprocess.Popen(
         [sys.executable, "-m", "eventsource.demo"],
@@ -71,7 +75,6 @@ def main() -> int:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
         say(f"server   {url} (process {server.pid})")
-        done = threading.Event()
         received: list[int] = []
 
         def opened(event: OpenEvent | MessageEvent) -> None:

@@ -77,12 +77,27 @@ def run(capfdbinary):
     return run
 
 
+_started = []
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    """Not by a test that has failed or was interrupted either."""
+    yield
+    while _started:
+        process = _started.pop()
+        process.kill()
+        process.wait(LIMIT)
+
+
 def start(*arguments, **options):
     """Start the command as a process."""
     for name in ("stdin", "stdout", "stderr"):
         options.setdefault(name, subprocess.DEVNULL if name == "stdin" else subprocess.PIPE)
     options.setdefault("env", environment())
-    return subprocess.Popen([sys.executable, "-m", "eventsource", *arguments], **options)
+    process = subprocess.Popen([sys.executable, "-m", "eventsource", *arguments], **options)
+    _started.append(process)
+    return process
 
 
 def finish(process):
@@ -386,7 +401,7 @@ def test_the_count_is_exact(run):
 def test_forced_colours_do_not_get_into_pipes(run, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    out = printed(run, "-v" and "--format", "text", blocks=[b'data: {"a": 1}\n\n'])
+    out = printed(run, "--format", "text", blocks=[b'data: {"a": 1}\n\n'])
     assert b"\x1b" not in out
     assert b"OPEN" not in out
 
@@ -396,6 +411,12 @@ def test_a_file_is_made_anew(run, tmp_path):
     path.write_bytes(b"old")
     assert printed(run, "--format", "data", "-o", str(path), blocks=[HI]) == b""
     assert path.read_bytes() == b"hi\n"
+
+
+def test_a_dash_is_standard_output(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert printed(run, "--format", "data", "-o", "-", blocks=[HI]) == b"hi\n"
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_events_are_written_as_they_come(tmp_path):
@@ -560,7 +581,7 @@ def test_an_answer_that_is_not_http(run):
 def test_the_time_limit(run):
     with ScriptedServer(stream(HI, then="hold")) as server:
         done = run("--max-time", "0.3", "--format", "data", server.url)
-    assert (done.status, done.out) == (Exit.TIMEOUT, b"hi\n")
+    assert done.status == Exit.TIMEOUT
     assert done.err == "eventsource: --max-time: 0.3 seconds have passed\n"
 
 
@@ -581,9 +602,11 @@ def test_no_event_in_time_makes_a_new_connection(run):
     with ScriptedServer(
         stream(b"retry: 20\n: heartbeat\n", then="hold"), stream(HI, then="hold")
     ) as server:
-        done = run("-n", "1", "--event-timeout", "0.2", "--format", "data", server.url)
+        options = ["-n", "1", "--format", "data", "--event-timeout", "0.2"]
+        # The last for a machine that is so slow that there is no answer in time either.
+        done = run(*options, "--retry-connect", server.url)
     assert (done.status, done.out, done.err) == (0, b"hi\n", "")
-    assert len(server.connections) == 2
+    assert len(server.connections) >= 2
 
 
 def test_the_stream_ends_and_is_not_made_again(run):
@@ -786,6 +809,15 @@ def test_wrong_use(run, monkeypatch, arguments, reason):
     assert not secrets_in(said)
 
 
+def test_a_mistake_of_ours_does_not_pass_for_wrong_use(run, monkeypatch):
+    def mistaken(_):
+        raise ValueError
+
+    monkeypatch.setitem(formats.FORMATS, "data", mistaken)
+    with ScriptedServer(stream(HI)) as server, pytest.raises(ValueError):
+        run("--format", "data", server.url)
+
+
 def test_an_output_file_in_a_missing_folder(run, tmp_path):
     path = tmp_path / "missing" / "events"
     with ScriptedServer(stream(HI)) as server:
@@ -907,6 +939,16 @@ def test_help_into_a_closed_pipe():
         assert (done.status, done.err) == (Exit.PIPE_CLOSED, "")
 
 
+def test_the_demo_into_a_closed_pipe():
+    process = start("demo")
+    assert b"server" in process.stdout.readline()
+    process.stdout.close()
+    process.wait(LIMIT)
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.returncode == Exit.PIPE_CLOSED
+
+
 def fill(descriptor):
     """Fill a pipe."""
     os.set_blocking(descriptor, False)
@@ -1006,9 +1048,16 @@ def test_a_signal_ends_it_at_any_moment(run, moment, number, code):
         if moment == "connecting":
             port = stack.enter_context(port_that_never_answers())
             url = f"http://127.0.0.1:{port}/"
-            timer = threading.Timer(0.2, end)
-            timer.start()
-            stack.callback(timer.join)
+            before = signal.getsignal(number)
+
+            def end_when_it_waits():
+                wait_until(lambda: signal.getsignal(number) != before, "the handler")
+                wait_until_blocked(os.getpid())
+                end()
+
+            thread = threading.Thread(target=end_when_it_waits)
+            thread.start()
+            stack.callback(thread.join)
         else:
             url = stack.enter_context(ScriptedServer(script)).url
         done = run("--connect-timeout", "1000", url)
@@ -1173,8 +1222,18 @@ def test_what_a_terminal_gets(on_terminal, format_, shown):
     assert ("OPEN" in got) == (format_ != "raw")
 
 
+def test_a_console_that_knows_no_escape_sequences_gets_none(on_terminal, monkeypatch):
+    """As that of Windows may be."""
+    monkeypatch.setattr("rich.console.detect_legacy_windows", lambda: True)
+    with ScriptedServer(stream(HI, b'data: {"a": 1}\n\n')) as server:
+        got, done = on_terminal("--no-reconnect", server.url)
+    assert done.status == 0
+    assert '{"a": 1}' in got
+    assert "\x1b" not in got
+
+
 def test_a_terminal_shows_the_wait_for_the_next_attempt(on_terminal):
-    with ScriptedServer(stream(b"retry: 300\n" + HI), stream(HI), status("204 No")) as server:
+    with ScriptedServer(stream(b"retry: 1500\n" + HI), stream(HI), status("204 No")) as server:
         got, done = on_terminal("-v", server.url)
     assert done.status == 0
     for text in ("next attempt in 1 s", "the server ended the stream", "1 event", "1 reconnect"):
@@ -1218,7 +1277,7 @@ def test_json_is_laid_out_as_it_was_sent(data, laid_out):
         "plain",
         "[" * 100_000,
         "[" * 70 + "]" * 70,
-        "[" + " " * 2**18 + "]",
+        "[" + " " * formats.MAX_PRETTY + "]",
     ],
     ids=lambda value: value[:10],
 )
@@ -1259,6 +1318,11 @@ def test_a_password_that_is_typed(run, monkeypatch):
     monkeypatch.setattr(command, "_has_terminal", lambda: True)
     monkeypatch.setattr("getpass.getpass", lambda *_, **__: "typed")
     assert asked(run, "-u", "ada").header("Authorization") == "Basic YWRhOnR5cGVk"
+
+
+def test_a_system_without_terminals_of_unix(monkeypatch):
+    monkeypatch.delattr(os, "O_NOCTTY")
+    assert command._has_terminal() in (True, False)
 
 
 INSTALL = "this installs the command line: python -m pip install 'eventsource-client[cli]'"

@@ -87,17 +87,21 @@ class Nursery:
             text=True,
             env=environment(),
         )
+        self._child = None
 
     def start(self, out, *arguments):
-        """Start it with standard output at a path; return the process's number."""
+        """Start it with standard output at a path."""
         print(json.dumps([str(out), arguments]), file=self._process.stdin, flush=True)
-        return int(self._process.stdout.readline())
+        self._child = int(self._process.stdout.readline())
 
-    def kill(self, child):
+    def kill(self):
+        child, self._child = self._child, None
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(int(self._process.stdout.readline())) == -signal.SIGKILL
 
     def close(self):
+        if self._child is not None:  # the test has failed
+            self.kill()
         _, said = self._process.communicate(timeout=LIMIT)
         assert said == ""
         assert self._process.returncode == 0
@@ -142,13 +146,13 @@ def kill_often(nursery, tmp_path, kills, output):
             before = place.read_bytes() if place.exists() else b""
             if output is None:
                 pipe = Pipe(tmp_path / "pipe")
-                child = nursery.start(pipe.path, *options, server.url)
+                nursery.start(pipe.path, *options, server.url)
             else:
-                child = nursery.start(os.devnull, *options, "-o", str(output), server.url)
+                nursery.start(os.devnull, *options, "-o", str(output), server.url)
             wait_until(functools.partial(_has_moved, place, before), "an event")
             # Not a wait for a condition: the moment is what is tried.
             select.select([], [], [], moments.random() * LONGEST)
-            nursery.kill(child)
+            nursery.kill()
             reached = int(place.read_text())
             if output is None:
                 pipe.close()
@@ -363,6 +367,26 @@ def test_a_place_that_cannot_be_written_any_more_ends_it(tmp_path, capfd):
     assert done.err == f"eventsource: {place}: No such file or directory\n"
 
 
+def test_a_place_that_there_is_no_room_for_stays_what_it_was(tmp_path):
+    """A disk may take the first part of it."""
+    place = tmp_path / "place"
+    blocks = b"id: 1\ndata: 1\n\nid: %b\ndata: 2\n\n" % (b"2" * 5000)
+    with ScriptedServer(stream(blocks, then="hold")) as server:
+        done = subprocess.run(
+            [
+                *("sh", "-c", 'ulimit -f 1; exec "$0" -m eventsource "$@"', sys.executable),
+                *("--resume", str(place), "--format", "data", server.url),
+            ],
+            check=False,
+            capture_output=True,
+            timeout=LIMIT,
+            env=environment(),
+        )
+    assert (done.returncode, done.stdout) == (Exit.NO_OUTPUT, b"1\n2\n")
+    assert done.stderr == f"eventsource: {place}: File too large\n".encode()
+    assert place.read_bytes() == b"1\n"
+
+
 def test_an_event_that_is_not_printed_moves_the_place(tmp_path, capfd):
     """One of another type, an id without an event, and the server's forgetting it."""
     place = tmp_path / "place"
@@ -411,6 +435,7 @@ def test_the_place_is_that_of_what_was_printed_not_of_what_came(tmp_path, capfd)
         (b"", b""),
         (b"1\n{" + b"x" * 200_000, b"1\n"),
         (b"{" + b"x" * 200_000, b""),
+        (b"1\n" + b"[" * 100_000, b"1\n"),
     ],
     ids=lambda value: repr(value[:30]),
 )
@@ -447,9 +472,11 @@ def test_a_large_event_is_in_one_piece_or_comes_again(tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-m", "eventsource", *options, server.url], env=environment()
         )
-        wait_until(lambda: output.exists() and output.stat().st_size > 0, "the first bytes")
-        process.kill()
-        process.wait(LIMIT)
+        try:
+            wait_until(lambda: output.exists() and output.stat().st_size > 0, "the first bytes")
+        finally:
+            process.kill()
+            process.wait(LIMIT)
         begun = place.read_bytes()
         assert cli.main([*options, "-n", "1", server.url]) == 0
     numbers = [int(json.loads(line)["last_event_id"]) for line in output.read_bytes().splitlines()]

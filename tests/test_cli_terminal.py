@@ -178,7 +178,7 @@ def test_a_server_gives_the_terminal_no_orders():
 
 
 def test_an_error_is_one_line_in_the_place_of_the_status():
-    scripts = [stream(b"retry: 300\n" + HI), status("404 Not Found")]
+    scripts = [stream(b"retry: 1500\n" + HI), status("404 Not Found")]
     with ScriptedServer(*scripts) as server, command(server.url) as terminal:
         terminal.wait_for(
             "● CONNECTING · next attempt in 1 s · the server ended the stream · 1 event"
@@ -235,6 +235,18 @@ def test_a_terminal_that_takes_nothing_does_not_keep_it_from_ending():
             wait_until(lambda: _is_waiting(terminal.process.pid), "it to be blocked")
             terminal.send_signal(signal.SIGTERM)
             assert terminal.process.wait(LIMIT) == Exit.TERMINATED
+
+
+def test_no_colour_remains_of_a_line_that_is_cut_off():
+    block = b'id: %b\ndata: {"a": "%b"}\n\n' % (b"7" * 5000, b"x" * 15_000)
+    with ScriptedServer(stream(block * 100, then="hold")) as server:
+        with command("-s", server.url) as terminal:
+            terminal.wait_for("xxx")
+            terminal.stop_reading()
+            wait_until(lambda: _is_waiting(terminal.process.pid), "it to be blocked")
+            terminal.send_signal(signal.SIGTERM)
+            assert terminal.finish() == Exit.TERMINATED
+            terminal.assert_plain()
 
 
 def _is_waiting(pid):

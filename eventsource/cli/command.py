@@ -149,7 +149,7 @@ Exit status:
     "--output",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Write to FILE; with --resume, to its end.",
+    help="Write to FILE; with --resume, to its end. - is standard output.",
 )
 @click.option(
     "--format",
@@ -211,6 +211,8 @@ def command(
         raise click.UsageError("--cacert and --insecure contradict each other")
     if format_ == "raw" and types:
         raise click.UsageError("--event cannot choose among the bytes of --format raw")
+    if output == "-":
+        output = None
     if resume and output and os.path.realpath(resume) == os.path.realpath(output):
         raise click.UsageError("--resume and --output name the same file")
     if proxy is not None:
@@ -262,9 +264,6 @@ def run(arguments: Sequence[str]) -> int:
         return stop.status
     except click.ClickException as error:
         say(f"eventsource: {error.format_message()} (see: eventsource --help)")
-        return Exit.USAGE
-    except (TypeError, ValueError) as error:  # of arguments, by the library
-        say(f"eventsource: {error}")
         return Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
@@ -395,7 +394,7 @@ def _credentials(user: str) -> tuple[bytes, bytes]:
 def _has_terminal() -> bool:
     """Whether `getpass` will find a terminal: the process's own, or standard input."""
     try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        os.close(os.open("/dev/tty", os.O_RDWR | getattr(os, "O_NOCTTY", 0)))  # not on Windows
     except OSError:
         return sys.stdin is not None and sys.stdin.isatty()
     return True

@@ -93,8 +93,6 @@ def exit_for(error: Exception, *, has_opened: bool) -> Exit:
         case requests.exceptions.InvalidSchema() | requests.exceptions.InvalidURL():
             return Exit.USAGE
         case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError():
-            if has_opened:
-                return Exit.LOST
             return Exit.NO_HOST if "Failed to resolve" in str(error) else Exit.NO_CONNECTION
         case _:
             return Exit.FAILED

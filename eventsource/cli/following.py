@@ -7,6 +7,7 @@ import contextlib
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -71,20 +72,21 @@ def follow(settings: Settings) -> None:
     Raises:
         Stop: always, with that reason.
         KeyboardInterrupt: Ctrl-C, before it has begun.
-        TypeError, ValueError: an argument of the request cannot be used; the message
-            names it. Nothing has been sent.
     """
     place = Place(settings.resume) if settings.resume is not None else None
     last_event_id = place.read() if place else None
     if last_event_id is None:
         last_event_id = settings.last_event_id
-    tap = _Tap(
-        settings.url,
-        last_event_id=last_event_id,
-        reconnect=ReconnectPolicy(statuses=settings.statuses),
-        comments=settings.verbose,
-        **settings.options,
-    )
+    try:
+        tap = _Tap(
+            settings.url,
+            last_event_id=last_event_id,
+            reconnect=ReconnectPolicy(statuses=settings.statuses),
+            comments=settings.verbose,
+            **settings.options,
+        )
+    except (TypeError, ValueError) as error:  # an argument, which the message names
+        raise Stop(Exit.USAGE, str(error)) from None
     with contextlib.ExitStack() as stack:
         if settings.options.get("verify") is False:  # which was asked for, by name
             stack.enter_context(warnings.catch_warnings())
@@ -123,11 +125,10 @@ def _screen(settings: Settings, output: Output, ending: Ending, status: Status) 
 class _Tap(EventStream):
     """A stream whose bytes can be had as they come."""
 
-    def on_bytes(self, chunk: bytes) -> None:
-        """Called with what has been read, before it is parsed."""
-
-    def on_nothing(self) -> None:
-        """Called when what has been read was parsed, and there was nothing to yield in it."""
+    on_bytes: Callable[[bytes], None]
+    """Called with what has been read, before it is parsed."""
+    on_nothing: Callable[[], None]
+    """Called when what has been read was parsed, and there was nothing to yield in it."""
 
     def _parse(self, chunk: bytes) -> list[Item]:
         self.on_bytes(chunk)
@@ -162,8 +163,8 @@ class _Printer:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # raw on a screen
         self._unwritten: list[bytes] = []  # of what one read has brought
         self._has_opened = False
-        stream.on_bytes = self._take_bytes  # type: ignore[method-assign]
-        stream.on_nothing = self._keep_place  # type: ignore[method-assign]
+        stream.on_bytes = self._take_bytes
+        stream.on_nothing = self._keep_place
 
     def run(self) -> None:
         """Go on until there is a reason to end.

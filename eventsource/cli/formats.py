@@ -14,8 +14,9 @@ from typing import Final
 
 from eventsource.events import MessageEvent
 
-MAX_PRETTY: Final = 2**18
-"""Characters of JSON up to which it is laid out for people: more, nobody reads."""
+MAX_PRETTY: Final = 2**14
+"""Characters of JSON up to which it is laid out for people. More, nobody reads, and to colour
+it would keep the stream waiting: these take a quarter of a second."""
 MAX_DEPTH: Final = 64
 """Levels of JSON up to which it is laid out: indentation grows with their square."""
 INDENT: Final = "  "

@@ -22,7 +22,7 @@ AT_ONCE: Final = getattr(select, "PIPE_BUF", 512)
 """Bytes that a pipe which is said to be writable takes without making the writer wait."""
 
 BLOCK: Final = 2**16
-"""Bytes that are read at a time to find the last line of a file."""
+"""Bytes that are read at first to find the last line of a file."""
 STANDARD_OUTPUT: Final = "standard output"
 DEFAULT_COLUMNS: Final = 80
 """The width of a terminal that does not say."""
@@ -41,6 +41,8 @@ class Output:
 
     def __init__(self, number: int, name: str, ending: Ending) -> None:
         self._number = number
+        # Bytes as they are, and characters of a console, also on Windows.
+        self._file = open(number, "wb", buffering=0, closefd=False)  # noqa: SIM115
         self._name = name
         self._ending = ending
         mode = os.fstat(number).st_mode
@@ -64,11 +66,10 @@ class Output:
                 self._ending.check()
                 size = self._line_end(rest) if self._is_terminal else AT_ONCE
             try:
-                rest = rest[os.write(self._number, rest[:size]) :]
-            except BlockingIOError:  # another process has set it so
-                continue
+                written = self._file.write(rest[:size])
             except OSError as error:
                 raise _failure(self._name, error) from None
+            rest = rest[written or 0 :]  # None: another process has made it non-blocking
 
     @staticmethod
     def _line_end(data: memoryview) -> int:
@@ -92,7 +93,7 @@ class Output:
             if not poll.poll(0):
                 return
         with contextlib.suppress(OSError):  # it is over anyway
-            os.write(self._number, data)
+            self._file.write(data)
 
     def columns(self) -> int:
         """Return how wide the terminal is at the moment."""
@@ -112,11 +113,12 @@ class Output:
             return
         ours, its = socket.socketpair()
         poll = select.poll()
-        poll.register(self._number, 0)  # errors only, which need not be asked for
+        # Errors only, which need not be asked for; but macOS looks at nothing if nothing is.
+        poll.register(self._number, select.POLLHUP)
         poll.register(its, select.POLLIN)
 
         def watch() -> None:
-            if self._number in dict(poll.poll()):
+            if dict(poll.poll()).get(self._number, 0) & (select.POLLERR | select.POLLHUP):
                 self._ending.set(Stop(Exit.PIPE_CLOSED))
 
         thread = threading.Thread(target=watch, name="eventsource-output", daemon=True)
@@ -142,24 +144,21 @@ def descriptor(path: str | None, *, append: bool = False, lines: bool = False) -
     Raises:
         Stop: it cannot be opened.
     """
-    try:
-        if path is not None:
-            if append and lines:
-                _mend(path)
-            how = os.O_APPEND if append else os.O_TRUNC
-            number = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o666)
-        elif sys.stdout is None:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # noqa: TRY301
-        else:
-            sys.stdout.flush()
-            number = sys.stdout.fileno()
-    except OSError as error:
-        raise _failure(path or STANDARD_OUTPUT, error) from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            if path is not None:
+                if append and lines:
+                    _mend(path)
+                mode = "ab" if append else "wb"
+                number = stack.enter_context(Path(path).open(mode, buffering=0)).fileno()
+            elif sys.stdout is None:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # noqa: TRY301
+            else:
+                sys.stdout.flush()
+                number = sys.stdout.fileno()
+        except OSError as error:
+            raise _failure(path or STANDARD_OUTPUT, error) from None
         yield number
-    finally:
-        if path is not None:
-            os.close(number)
 
 
 def _mend(path: str) -> None:
@@ -169,7 +168,7 @@ def _mend(path: str) -> None:
         end = start = file.seek(0, os.SEEK_END)
         last = b""
         while start and b"\n" not in last:
-            size = min(start, BLOCK)
+            size = min(start, max(BLOCK, len(last)))  # ever more: a long line is copied often
             start = file.seek(start - size)
             last = file.read(size) + last
         torn = last.rpartition(b"\n")[2]
@@ -177,7 +176,7 @@ def _mend(path: str) -> None:
             return
         try:
             json.loads(torn)
-        except ValueError:
+        except (ValueError, RecursionError):
             file.truncate(end - len(torn))
         else:  # it is whole, but for its end
             file.seek(end)

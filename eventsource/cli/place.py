@@ -61,12 +61,8 @@ class Place:
         if last_event_id == self._written:
             return
         try:
-            # Plainly, for it is done for each event.
-            number = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-            try:
-                os.write(number, f"{last_event_id}\n".encode())
-            finally:
-                os.close(number)
+            with open(self._new, "wb") as file:  # noqa: PTH123 - done for each event
+                file.write(f"{last_event_id}\n".encode())
             os.replace(self._new, self._path)  # noqa: PTH105
         except OSError as error:
             raise Stop(Exit.NO_OUTPUT, f"{self._shown}: {error.strerror}") from None

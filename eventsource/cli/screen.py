@@ -9,6 +9,7 @@ Nothing that a server sends gives it orders.
 from __future__ import annotations
 
 import math
+import re
 import sys
 import threading
 import time
@@ -27,7 +28,7 @@ from eventsource.wakeup import Wakeup
 from .ending import Ending
 from .failures import Stop
 from .formats import on_one_line, one_line, pretty, visible
-from .output import Output
+from .output import AT_ONCE, Output
 
 SPAN: Final = 5.0
 """Seconds that the rate is the mean of."""
@@ -37,6 +38,7 @@ ERASE: Final = "\r\x1b[K"
 """The line that the cursor is in."""
 PLAIN: Final = "\x1b[m"
 """No attributes."""
+_ATTRIBUTES: Final = re.compile("\x1b\\[[0-9;]*m")
 
 
 class Status:
@@ -166,7 +168,10 @@ class Screen:
         with self._console.capture() as capture:
             # Lines are as long as they are, so that what is copied is what was sent.
             self._console.print(text, soft_wrap=True)
-        self._unwritten.append(capture.get())
+        for line in re.split("(?<=\n)", capture.get()):
+            # What takes more than one write may be cut off, and its attributes would remain.
+            fits = len(line.encode(errors="backslashreplace")) + len(ERASE) <= AT_ONCE
+            self._unwritten.append(line if fits else _ATTRIBUTES.sub("", line))
 
     def flush(self) -> None:
         """Have the terminal show what there is.
@@ -232,4 +237,7 @@ def terminal(number: int) -> Console | None:
     stream = sys.stdout if number == 1 else sys.stderr
     if stream is None or not stream.isatty():
         return None
-    return Console(file=stream, highlight=False)
+    console = Console(file=stream, highlight=False)
+    if console.legacy_windows:  # it would show the escape sequences
+        return Console(file=stream, highlight=False, color_system=None)
+    return console
