@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from types import CoroutineType
 from typing import Any
 
@@ -37,11 +37,20 @@ class Listeners(BrowserNames):
 
     def _add_event_handler(self, event: str, k: Handler, v: Handler) -> None:
         # The one place that `on`, `once`, `add_listener` and `listens_to` go through.
+        self._register(event, k, v)
+        if event != "new_listener" and not self._has_listened.is_open:
+            self._has_listened.open()
+
+    def _register(self, event: str, k: Handler, v: Handler) -> None:
         check_handler(event, k, on_event_loop=self.on_event_loop)
         super()._add_event_handler(event, k, v)
         self._snapshots = {}
-        if event != "new_listener" and not self._has_listened.is_open:
-            self._has_listened.open()
+
+    def _listen(self, events: Iterable[str], f: Handler) -> None:
+        """Add `f` for several types; what waits for a first listener waits for all of these."""
+        for event in events:
+            self._register(event, f, f)
+        self._has_listened.open()
 
     def remove_listener(self, event: str, f: Handler) -> None:
         """Remove `f` from the listeners of `event`; one that is none is no error."""

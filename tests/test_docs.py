@@ -377,7 +377,20 @@ def test_a_page_that_is_right_is_followed(page, tmp_path, authority):
         ("## First\n```python\nx = 1\n```\n## Next\n```python\nx += 1\n```\n", "NameError"),
         ("```python\nimport sys\nsys.exit(3)\n```\n", "ended with 3"),
         ("```python\ndef test_it():\n    assert False\n```\n", "1 failed"),
+        (
+            "```python\ndef test_it():\n    assert False\n\n\ndef test_it():\n    pass\n```\n",
+            r"the page shows\n…\n2 passed.*\n1 passed",
+        ),
+        (
+            "```python\nclass TestIt:\n    def test_it(self):\n        assert False\n```\n",
+            "1 failed",
+        ),
         ('```python title="a.py"\nx = (\n```\n', "SyntaxError"),
+        (
+            "```python\nimport threading\n\nthreading.Timer(0.05, lambda: 1 / 0).start()\n```\n",
+            "complained.*ZeroDivisionError",
+        ),
+        ("<!-- not run: gone -->\n```python\nx = (\n```\n", "SyntaxError"),
         ("```sh\nfalse\ntrue\n```\n", "the shell has ended"),
         ("```sh\necho oh >&2\n```\n", "complained:\noh"),
         ("```sh\necho 1\n```\n```text\n2\n```\n", "the page shows\n2\n.*was\n1"),

@@ -1,20 +1,16 @@
-"""The pytest plugin, and the page on testing, whose code is run through it.
+"""The pytest plugin. (`test_docs.py` runs the tests of the page on testing.)
 
 Each run of pytest is a process of its own, as users have it.
 """
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["pytester"]
-
-PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "testing.md"
 
 
 @pytest.fixture
@@ -118,16 +114,6 @@ def test_pytest_imports_nothing_of_ours_until_a_test_asks_for_the_fixture(run):
 def test_the_plugin_says_what_it_has(pytester):
     result = pytester.runpytest_subprocess("--markers", "--fixtures", timeout=60)
     result.stdout.fnmatch_lines(["@pytest.mark.sse_server(**options): keyword arguments for *"])
-
-
-def test_the_page_on_testing_does_as_it_says(run):
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    code = "\n\n".join(blocks)
-    tests = len(re.findall(r"^ *def test_", code, re.MULTILINE))
-    assert tests >= 12
-    # Each block brings the imports that it is the first to need.
-    result = run(code)
-    result.assert_outcomes(passed=tests)
 
 
 def test_the_test_kit_works_without_pytest():

@@ -111,6 +111,21 @@ def test_a_recorder_registers_for_the_usual_types_and_those_it_is_given(source):
     assert [event.type for event in recorder.events] == ["greet", "message", "open"]
 
 
+def test_a_recorder_hears_what_waits_for_the_first_handler_with_all_its_types(source):
+    opened = []
+    source.on("new_listener", lambda *_: opened.append(source._has_listened.is_open))
+    Recorder(source, "greet")
+    assert opened == [False] * 4
+    assert source._has_listened.is_open
+
+
+def test_what_a_recorder_cannot_listen_to_is_refused(source):
+    with pytest.raises(TypeError, match="source must be an EventSource, not 'greet'"):
+        Recorder("greet")
+    with pytest.raises(TypeError, match="event must be a str, not 1"):
+        Recorder(source, 1)
+
+
 def test_a_recorder_alone_is_a_handler():
     recorder = Recorder()
     recorder(an_event("a"))
@@ -155,6 +170,25 @@ def test_a_wait_that_fails_passes_nothing_over_and_says_what_came():
     with pytest.raises(TimeoutError) as caught:
         recorder.wait_for("d", 0)
     assert len(str(caught.value)) < 1000
+
+
+def test_a_wait_ends_also_if_events_keep_coming():
+    recorder = Recorder()
+    recorder("first")
+
+    def condition(_):
+        recorder("another")
+        return False
+
+    with pytest.raises(TimeoutError, match="'first', 'another'"):
+        recorder.wait_for(condition, SOON)
+
+
+def test_a_wait_looks_at_what_is_there_although_its_time_is_up():
+    recorder = Recorder()
+    for kind in ("a", "b", "c"):
+        recorder(an_event(kind))
+    assert recorder.wait_for("c", 0) == an_event("c")
 
 
 def test_a_wait_goes_on_when_the_event_comes():
@@ -230,6 +264,12 @@ def test_emit_calls_the_handlers_here_and_now_in_order(source):
     assert [number for number, *_ in calls] == [1, 2, 1]
     assert emit(source, "other") is False
     assert emit(source, "new_listener") is False  # no server reaches that
+
+
+def test_emit_makes_the_event_that_a_stream_would(source):
+    recorder = Recorder(source)
+    assert emit(source, "", "two\r\nlines\r", id="7")
+    assert recorder.next() == MessageEvent("message", "two\nlines\n", "7", "https://unused.example")
 
 
 def test_emit_ignores_dispatch():

@@ -167,6 +167,9 @@ def test_each_event_is_one_chunk_and_bytes_are_exact(server):
         (lambda s: s.redirect("/é日"), ValueError, "header Location cannot hold"),
         (lambda s: s.redirect(None), TypeError, "location must be a str, not None"),
         (lambda s: s.stall(times=0), ValueError, "times must be 1 or more, not 0"),
+        (lambda s: s.wait_for_connection(0, count=0), ValueError, "count must be 1 or more, not 0"),
+        (lambda s: s.wait_for_request(0), ValueError, "count must be 1 or more, not 0"),
+        (lambda s: s.wait_for_request("1"), TypeError, "count must be an int, not '1'"),
         (lambda s: s.stream("prices"), ValueError, "path must begin with '/': 'prices'"),
         (lambda s: s.stream(b"/"), TypeError, "path must be a str, not b'/'"),
         (lambda _: SSEServer(tls="yes"), TypeError, "tls must be a bool or an ssl.SSLContext"),
@@ -543,6 +546,7 @@ def test_an_unknown_path_is_a_404_and_recorded(server):
         b"GET /\r\n\r\n",
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: " + 5000 * b"9" + b"\r\n\r\n",
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc",
         b"\x16\x03\x01",  # a TLS handshake

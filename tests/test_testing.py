@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import threading
@@ -91,6 +92,84 @@ def test_waiting_for_what_does_not_come_is_a_timeout():
             server.wait_for_connection(timeout=0.01)
         with pytest.raises(TimeoutError, match="0 of 1 requests"):
             server.wait_for_request(timeout=0.01)
+
+
+def test_a_client_that_expects_it_is_told_to_go_on_with_the_body():
+    with ScriptedServer(status("200 OK")) as server:
+        with socket.create_connection(("127.0.0.1", server.port), LIMIT) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+            assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.sendall(b"body")
+            assert server.wait_for_request().body == b"body"
+
+
+def test_without_descriptors_close_says_so(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    server = ScriptedServer(refuse)
+    with socket.create_connection(("127.0.0.1", server.port)):
+        server.wait_for_connection().over.wait(LIMIT)
+    with pytest.raises(OSError, match="Too many open files"):
+        server.close()
+    server = ScriptedServer(status("200 OK"))
+    monkeypatch.setattr(socket.socket, "accept", refuse)
+    with socket.create_connection(("127.0.0.1", server.port)):
+        server._accepting.join(LIMIT)
+    with pytest.raises(OSError, match="Too many open files"):
+        server.close()
+
+
+@pytest.mark.parametrize("error", [BlockingIOError, ConnectionAbortedError])
+def test_a_client_that_goes_before_it_is_accepted_disturbs_nobody(monkeypatch, error):
+    accept, errors = socket.socket.accept, [error()]
+
+    def accept_later(listener):
+        if errors:
+            raise errors.pop()
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", accept_later)
+    with ScriptedServer(status("200 OK")) as server:
+        assert requests.get(server.url, timeout=LIMIT).status_code == 200
+    assert not errors
+
+
+def test_the_default_timeout_of_sockets_is_not_the_servers():
+    with ScriptedServer(lambda connection: connection.hold()) as server:
+        default = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(0.01)
+        try:
+            client = socket.create_connection(("127.0.0.1", server.port), LIMIT)
+            assert server.wait_for_connection().sock.gettimeout() is None
+        finally:
+            socket.setdefaulttimeout(default)
+        client.close()
+
+
+def test_close_in_the_middle_of_a_handshake_is_no_error():
+    shaking, shut = threading.Event(), threading.Event()
+
+    class Slow(ssl.SSLSocket):
+        def do_handshake(self, block=False):
+            shaking.set()
+            assert shut.wait(LIMIT)
+            super().do_handshake(block)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = Slow
+    server = ScriptedServer(status("200 OK"), ssl_context=context)
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT) as client:
+        assert shaking.wait(LIMIT)
+        closing = threading.Thread(target=client_sees_the_end, args=(client, shut))
+        closing.start()
+        server.close()  # raises what left the script
+        closing.join()
+
+
+def client_sees_the_end(client, shut):
+    assert client.recv(1) == b""
+    shut.set()
 
 
 def test_a_server_without_a_script_is_refused():

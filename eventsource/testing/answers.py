@@ -83,14 +83,6 @@ def make_redirect(location: str, status: int) -> Answer:
     return make_answer(status, headers={"Location": location})
 
 
-def check_times(times: object) -> None:
-    """Refuse what is no count of answers."""
-    if not isinstance(times, int) or isinstance(times, bool):
-        raise TypeError(f"times must be an int, not {times!r}")
-    if times < 1:
-        raise ValueError(f"times must be 1 or more, not {times}")
-
-
 def _check_header(name: object, value: object) -> None:
     if not isinstance(name, str) or not isinstance(value, str):
         raise TypeError(f"a header's name and value must be str, not {name!r}: {value!r}")

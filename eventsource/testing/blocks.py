@@ -80,3 +80,11 @@ def check_retry(value: object) -> None:
         raise TypeError(f"retry must be an int (milliseconds), not {value!r}")
     if value < 0:
         raise ValueError(f"retry must not be negative: {value}")
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no whole number of 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be 1 or more, not {value}")

@@ -41,6 +41,8 @@ class Connection:
     def read_request(self) -> Request:
         """Wait for a whole request and return it; its body may be chunked.
 
+        A client that waits for "100 Continue" before it sends the body gets that.
+
         Raises:
             MalformedRequest: the client sent something else, a `ConnectionError`.
             ConnectionError: the client closed before it was complete.
@@ -51,6 +53,8 @@ class Connection:
             raise MalformedRequest("a TLS handshake, where plain HTTP is spoken")
         self.request = request = parse_head(self._read_until(b"\r\n\r\n"))
         length = request.length()
+        if (request.header("Expect") or "").lower() == "100-continue":
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = self._read_chunks() if length is None else self._read(length)
         self.request = request._replace(body=body)
         self.server.note(self.request)

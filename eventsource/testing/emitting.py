@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from types import CoroutineType
 from typing import Any
 
 from eventsource.events import Comment, ErrorEvent, MessageEvent, OpenEvent
+from eventsource.parser import EventStreamParser
 from eventsource.source import EventSource
 from eventsource.urls import origin_of
 
@@ -35,7 +37,7 @@ def emit(
         source: whose handlers are called.
         event: the type of a `MessageEvent`, such as `"message"`. Or an event of any
             kind, such as an `ErrorEvent`; a `Comment` goes to `on_comment`.
-        data: the message's data.
+        data: the message's data; as on a stream, its line ends become LF.
         id: its id; None: it has none, and the last event ID stays.
 
     Returns:
@@ -94,9 +96,11 @@ def _event(source: EventSource, event: str | Event, data: str, event_id: str | N
         return event
     if not isinstance(event, str):
         raise TypeError(f"event must be a str or an event, not {event!r}")
-    format_event(data, event=event, id=event_id)  # raises what it cannot hold
-    last_event_id = source.last_event_id if event_id is None else event_id
-    return MessageEvent(event, data, last_event_id, origin_of(source.url))
+    parser = EventStreamParser(
+        last_event_id=source.last_event_id, origin=origin_of(source.url), max_event_size=sys.maxsize
+    )
+    [message] = parser.feed(format_event(data, event=event, id=event_id))
+    return message
 
 
 def _call(source: EventSource, event: Event) -> Iterator[tuple[Any, Any]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from .answers import STALL, STREAM, Answer, check_times, make_answer, make_redirect
+from .answers import STALL, STREAM, Answer, make_answer, make_redirect
+from .blocks import check_count
 from .site import Site
 
 
@@ -70,7 +71,7 @@ class Planned:
         self._plan_answer(STALL, times)
 
     def _plan_answer(self, answer: Answer, times: int) -> None:
-        check_times(times)
+        check_count("times", times)
         with self._site.change():
             self._plan.extend([answer] * times)
 

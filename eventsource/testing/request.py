@@ -60,12 +60,12 @@ class Request(NamedTuple):
         """Return the bytes of the body to come; None: it is chunked.
 
         Raises:
-            MalformedRequest: the length is no number.
+            MalformedRequest: the length is no number, or one beyond all reason.
         """
         if (self.header("Transfer-Encoding") or "").lower() == "chunked":
             return None
         value = self.header("Content-Length") or "0"
-        if not (value.isascii() and value.isdecimal()):
+        if re.fullmatch(r"[0-9]{1,18}", value) is None:
             raise MalformedRequest(f"a Content-Length of {value!r}")
         return int(value)
 

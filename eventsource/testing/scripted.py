@@ -7,24 +7,28 @@ waits for: a connection, a request, the client's going away. Nothing sleeps.
 from __future__ import annotations
 
 import contextlib
+import errno
 import selectors
 import socket
 import ssl
 import threading
 from collections.abc import Callable
-from typing import Self
+from typing import Final, Self
 
 from .connection import Connection
 from .request import Request
 
 Script = Callable[[Connection], object]
 
+_NO_MORE_FILES: Final = (errno.EMFILE, errno.ENFILE)
+
 
 class ScriptedServer:
     """Answers each connection with a script: a function that is given the connection.
 
     Each script runs in a thread of its own; when it returns, the connection is closed.
-    An exception other than `OSError` that leaves a script is raised by `close()`.
+    An exception other than `OSError` that leaves a script is raised by `close()`; so is the
+    `OSError` of a program that has run out of file descriptors.
 
     Args:
         *scripts: for the first connection, the second, ...; the last one is for all
@@ -52,6 +56,7 @@ class ScriptedServer:
         self._scripts = scripts
         self._ssl_context = ssl_context
         self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        self._listener.setblocking(False)  # a client may have gone between select and accept
         self._waker, self._woken = socket.socketpair()
         self.port: int = self._listener.getsockname()[1]
         scheme = "http" if ssl_context is None else "https"
@@ -110,7 +115,7 @@ class ScriptedServer:
         """Close all connections, end all scripts.
 
         Raises:
-            Exception: what left a script, but for `OSError`.
+            Exception: what left a script, but for an `OSError` of the connection.
         """
         if self.closing.is_set():
             return
@@ -119,7 +124,8 @@ class ScriptedServer:
         self._accepting.join()
         for connection in self.connections:
             with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+                # Not that of an `SSLSocket`, which pulls TLS from under the script's thread.
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
         if self._failures:
@@ -139,7 +145,14 @@ class ScriptedServer:
                 selector.select()
                 if self.closing.is_set():
                     return
-                sock, _ = self._listener.accept()
+                try:
+                    sock, _ = self._listener.accept()
+                except (BlockingIOError, ConnectionAbortedError):  # it has gone again
+                    continue
+                except OSError as error:  # for the test to see, in close()
+                    self._failures.append(error)
+                    return
+                sock.setblocking(True)  # whatever the listener and the program's default are
                 with self._changed:
                     connection = Connection(self, sock, len(self._connections))
                     script = self._scripts[min(connection.number, len(self._scripts) - 1)]
@@ -165,8 +178,10 @@ class ScriptedServer:
             if self._ssl_context is not None:
                 self._shake_hands(connection, self._ssl_context)
             script(connection)
-        except OSError:
+        except OSError as error:
             connection.gone.set()
+            if error.errno in _NO_MORE_FILES:
+                self._failures.append(error)
         except Exception as error:  # for the test to see, in close()
             self._failures.append(error)
         finally:

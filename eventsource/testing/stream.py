@@ -10,7 +10,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from .answers import STALL, STREAM, STREAM_HEAD
-from .blocks import check_retry, check_text, format_comment, format_event
+from .blocks import check_count, check_retry, check_text, format_comment, format_event
 from .connection import Connection
 from .log import Block, Log
 from .plan import Planned
@@ -178,7 +178,9 @@ class Stream(Planned):
         Raises:
             TimeoutError: there were fewer; the message says what came instead.
             RuntimeError: the server is or was closed.
+            TypeError, ValueError: `count` is no whole number of 1 or more.
         """
+        check_count("count", count)
 
         def served() -> int:
             return sum(each.state is State.SERVED for each in self._subscribers)
@@ -216,7 +218,9 @@ class Stream(Planned):
         Raises:
             TimeoutError: there were fewer.
             RuntimeError: there were fewer, and the server is or was closed.
+            TypeError, ValueError: `count` is no whole number of 1 or more.
         """
+        check_count("count", count)
         self._site.wait_for(
             lambda: len(self.requests) >= count,
             timeout,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -52,13 +53,16 @@ class Recorder:
     Handlers run in the order registered. So when it has an event, the handlers that were
     registered before it have run: make it after the handlers that you test, and before
     the source is started or the server sends. (What a source has dispatched before is
-    not recorded.)
+    not recorded. A source without any handler has dispatched nothing yet.)
 
     Without a source it is a handler like any other, also for `on_comment`.
 
     Args:
         source: whose events are to be recorded.
         *types: further event types.
+
+    Raises:
+        TypeError: `source` is no `EventSource`, or a type is no str.
 
     Threads: every method may be called from any; no event is returned twice. Not from
     the thread or event loop in which the handlers run: that would wait for itself. There,
@@ -70,8 +74,10 @@ class Recorder:
         self._events: list[Any] = []
         self._taken = 0  # how many have been returned or passed over
         if source is not None:
-            for event_type in ("open", "message", "error", *types):
-                source.on(event_type, self)
+            if not isinstance(source, EventSource):
+                raise TypeError(f"source must be an EventSource, not {source!r}")
+            # What waits for a source's first handler must not come between two of these.
+            source._listen(("open", "message", "error", *types), self)  # noqa: SLF001
 
     def __call__(self, event: Any) -> None:
         """Record an event."""
@@ -124,12 +130,16 @@ class Recorder:
 
     def _take(self, is_wanted: Callable[[Any], object], what: str, timeout: float) -> Any:
         deadline = time.monotonic() + timeout
+        end = sys.maxsize  # once the time is up: how many there were
         with self._changed:
             start = seen = self._taken
         while True:
             with self._changed:
-                rest = max(0.0, deadline - time.monotonic())
-                if not self._changed.wait_for(lambda: len(self._events) > seen, rest):  # noqa: B023
+                rest = deadline - time.monotonic()
+                if rest <= 0:
+                    end = min(end, len(self._events))
+                self._changed.wait_for(lambda: len(self._events) > seen, max(0.0, rest))  # noqa: B023
+                if seen == min(end, len(self._events)):
                     came = ", ".join(map(repr, self._events[start:])) or "nothing"
                     raise TimeoutError(f"waited {timeout} s for {what}; there came {brief(came)}")
                 event = self._events[seen]

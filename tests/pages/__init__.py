@@ -22,6 +22,7 @@ checked for names (`pip_install.py`). An HTML comment before a block says what i
 from __future__ import annotations
 
 import configparser
+import functools
 import json
 import os
 import queue
@@ -49,6 +50,8 @@ INCLUSION = re.compile(r'^ *--8<-- "(?P<path>[^"]+)"$')
 HEADING = re.compile(r"^(?P<level>#{1,6}) (?P<text>.*)$")
 RUNS_ON = r"runs on(?: until (?P<signal>SIG[A-Z0-9]+))?(?:, then status (?P<status>\d+))?"
 MARK = re.compile(rf"^ *<!-- (?P<mark>not run: .+|{RUNS_ON}) -->$")
+
+TEST = re.compile(r"^ *(?:async )?def test_", re.MULTILINE)
 
 RUN = {"python", "sh", "console", "text"}
 DATA = {"json", "jsonl", "toml", "ini", "js", "mermaid"}
@@ -88,8 +91,7 @@ class Block(NamedTuple):
     @property
     def has_tests(self) -> bool:
         """Whether pytest is to run it."""
-        tests = r"^(async )?def test_|^class .*\bTestCase\b"
-        return re.search(tests, self.code, re.MULTILINE) is not None
+        return TEST.search(self.code) is not None
 
 
 class Wrong(AssertionError):
@@ -373,6 +375,8 @@ def with_what_they_show(blocks: list[Block]) -> Iterator[tuple[Block, Block | No
     shown = None
     for block, following in zip(blocks, [*blocks[1:], None], strict=True):
         if block.mark.startswith("not run"):
+            if block.language == "python":
+                compile(block.code, str(block), "exec")
             continue
         if block.language == "text":
             if block is not shown:
@@ -445,7 +449,9 @@ class Reader:
             "CURL_CA_BUNDLE": str(authority),
             "NETRC": str(folder / "no-netrc"),
             "QT_QPA_PLATFORM": "offscreen",
-            "PYTEST_ADDOPTS": "-p no:cacheprovider",
+            # Plugins of others take longer to load than the tests of a page to run.
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTEST_ADDOPTS": "-p _eventsource_pytest -p no:cacheprovider --strict-markers -W error",
         }
         self._make_commands()
         self._terminal = Terminal(
@@ -609,6 +615,8 @@ class Reader:
     def _test(self, blocks: list[Block]) -> None:
         """Run the tests of a page, each on the line on which it stands there."""
         page = blocks[0].file
+        # All of them: of two with the same name pytest sees one.
+        count = sum(len(TEST.findall(block.code)) for block in blocks)
         lines = [self._stage.names]
         for block in blocks:
             lines += [""] * (block.line - len(lines))
@@ -616,9 +624,10 @@ class Reader:
         name = f"test_{page.stem.replace('-', '_').lower()}.py"
         (self._terminal.folder() / name).write_text("\n".join(lines) + "\n", "utf-8")
         command = f"python -m pytest -q {name}\n"
-        self._terminal.type(blocks[0], command, expected="…\n… passed in …\n")
+        self._terminal.type(blocks[0], command, expected=f"…\n{count} passed in …\n")
 
 
+@functools.cache
 def python_with(module: str) -> str | None:
     """This Python if it has the module, else the system's; None if neither."""
     for python in (sys.executable, "/usr/bin/python3"):
