@@ -193,7 +193,7 @@ def _plain_text(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return redact_text(f"{text.partition(':')[0]}: {cause.strerror}")
         if isinstance(cause, Exception):
-            return redact_text(text)
+            return redact_text(text if str(cause) in text else f"{text}: {cause}")
     return redact_text(str(error))
 
 

@@ -111,7 +111,8 @@ def test_what_is_not_requests_own_stays_as_it_is():
             ("Connection aborted.", ConnectionResetError(104, "Connection reset by peer")),
             "Connection aborted: Connection reset by peer",
         ),
-        (("Connection aborted.", ConnectionError("no number")), "Connection aborted"),
+        (("Unable to connect to proxy", OSError("403")), "Unable to connect to proxy: 403"),
+        (("Connection aborted.", ConnectionError()), "Connection aborted"),
     ],
 )
 def test_a_lost_connection_is_said_in_words_and_not_as_a_pair(args, text):
