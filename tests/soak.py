@@ -186,6 +186,7 @@ def kinds(authority: str) -> Iterator[list[Kind]]:
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
+            loop.run_until_complete(asyncio.sleep(0))  # a turn of the handlers may just have begun
             loop.close()
 
 

@@ -1542,6 +1542,8 @@ def running_loop():
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(LIMIT)
+        loop.run_until_complete(asyncio.sleep(0))  # a turn of the handlers may just have begun
+        assert not asyncio.all_tasks(loop)
         loop.close()
 
 
