@@ -300,6 +300,7 @@ class Laboratory:
         failures = [task.exception() for task in self._tasks if not task.cancelled()]
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.run_until_complete(_clear_up())
         self._loop.close()
         for failure in failures:
             if failure is not None:
@@ -328,11 +329,14 @@ class Laboratory:
                     asyncio.ensure_future(relay(reader, inner_writer)),
                     asyncio.ensure_future(relay(inner_reader, writer)),
                 ]
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
-                inner_writer.transport.abort()
+                try:
+                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for way in ways:
+                        way.cancel()
+                    inner_writer.transport.abort()
+                    writer.transport.abort()
+                    await asyncio.gather(*ways, return_exceptions=True)
             writer.transport.abort()
 
         listener = _listener(0)
@@ -353,6 +357,16 @@ class Laboratory:
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(LIMIT)
+
+
+async def _clear_up() -> None:
+    """End what serves a connection still, and let the loop close what has been aborted."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    for _ in range(3):  # a turn of the loop for each layer, of which TLS has two
+        await asyncio.sleep(0)
 
 
 def script(seed: object, *, tls: bool = False, servers: int = 1) -> Iterator[Fault | Refused]:
