@@ -247,7 +247,7 @@ def _parse_sseclient_py(chunks: Iterable[bytes], _: Options) -> Iterator[Any]:
 
 
 @functools.cache
-def _sseclient() -> ModuleType:
+def import_sseclient() -> ModuleType:
     """Import sseclient from its file: sseclient-py has the same import name, and wins."""
     path = importlib.metadata.distribution("sseclient").locate_file("sseclient.py")
     spec = importlib.util.spec_from_file_location("sseclient_module", str(path))
@@ -259,7 +259,7 @@ def _sseclient() -> ModuleType:
 
 
 def _open_sseclient(url: str, options: Options) -> Opened:
-    client = _sseclient().SSEClient(url, **options.verify)
+    client = import_sseclient().SSEClient(url, **options.verify)
     return Opened(iter(client), client.resp.close)  # it has no close of its own
 
 
@@ -269,7 +269,7 @@ def _parse_sseclient(chunks: Iterable[bytes], _: Options) -> Iterator[Any]:
     raw = SimpleNamespace(_fp=SimpleNamespace(fp=io.BytesIO(b"".join(chunks))))
     response = SimpleNamespace(raw=raw, encoding="utf-8", raise_for_status=lambda: None)
     session = SimpleNamespace(get=lambda *_, **__: response)
-    return iter(_sseclient().SSEClient(NOWHERE, session=session))
+    return iter(import_sseclient().SSEClient(NOWHERE, session=session))
 
 
 # --- aiohttp-sse-client2 ---

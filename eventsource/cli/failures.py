@@ -105,8 +105,6 @@ def reason(error: Exception) -> str:
     """
     text = str(error) or type(error).__name__
     text = re.sub(r"^\S+:\d+: ", "", text)
-    text = re.sub(r"""^\((['"])(.*?)\1, .*\)$""", r"\2", text, flags=re.DOTALL)  # urllib3's pairs
-    text = re.sub(r"\w+Error\(\d+, '([^']*)'\)", r"\1", text)
     text = re.sub(r"\[Errno -?\d+\] ", "", text)
     return brief(one_line(text))
 

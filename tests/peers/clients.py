@@ -13,10 +13,11 @@ import datetime as dt
 import functools
 import importlib
 import importlib.metadata
-import importlib.util
 import ssl
 from collections.abc import Callable
 from typing import Any, ClassVar
+
+from benchmarks.peers import import_sseclient
 
 from .reading import PATIENCE, Ask, Reading
 
@@ -723,22 +724,11 @@ class Sseclient(Client):
     source = "https://github.com/btubbs/sseclient"
     framing = "plain"
 
-    @functools.cached_property
-    def module(self) -> Any:
-        # From its file: sseclient-py has the same import name, and wins.
-        path = importlib.metadata.distribution(self.name).locate_file("sseclient.py")
-        spec = importlib.util.spec_from_file_location("sseclient_module", str(path))
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
     def import_all(self) -> None:
-        assert self.module
+        import_sseclient()
 
     def classes(self) -> list[type]:
-        return [self.module.SSEClient]
+        return [import_sseclient().SSEClient]
 
     def read(self, reading: Reading) -> None:
         ask = reading.ask
@@ -747,7 +737,7 @@ class Sseclient(Client):
             options["timeout"] = ask.silence
         if ask.token is not None:
             options["auth"] = _bearer(ask.token)
-        client = self.module.SSEClient(reading.url, retry=round(ask.delay * 1000), **options)
+        client = import_sseclient().SSEClient(reading.url, retry=round(ask.delay * 1000), **options)
         reading.headers = client.resp.headers
         reading.close = lambda: client.resp.close()  # it has no close of its own
         for event in client:
