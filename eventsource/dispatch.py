@@ -203,7 +203,8 @@ def qt(receiver: Any = None) -> Callable[[Callable[[], object]], None]:
         # Does not refer to `receiver`: the last reference to a window must not be the
         # reader thread's.
         calls.put(call)
-        bridge.called.emit(calls.run_one)
+        bridge.waiting.append(calls.run_one)
+        bridge.called.emit()
 
     receiver.destroyed.connect(calls.end)
     return dispatch
@@ -221,12 +222,15 @@ def _qt_bridge(core: Any, thread: Any) -> Any:
         if is_over:
             _qt_bridges.remove((known, bridge))
 
-    def run(_: Any, call: Callable[[], object]) -> None:
-        call()
+    # What is emitted carries no Python object: an event that is still under way when the
+    # program ends is deleted after Python, and would take the process with it.
+    def run(self: Any) -> None:
+        self.waiting.popleft()()
 
     signal = getattr(core, "Signal", None) or core.pyqtSignal
     slot = getattr(core, "Slot", None) or core.pyqtSlot  # a lambda PyQt would run here
-    bridge = type("Bridge", (core.QObject,), {"called": signal(object), "run": slot(object)(run)})()
+    bridge = type("Bridge", (core.QObject,), {"called": signal(), "run": slot()(run)})()
+    bridge.waiting = deque()
     bridge.moveToThread(thread)
     bridge.called.connect(bridge.run, core.Qt.ConnectionType.QueuedConnection)
     _qt_bridges.append((thread, bridge))

@@ -12,7 +12,6 @@ import contextlib
 import functools
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -31,11 +30,6 @@ PROBE = {
 }
 ROOT = Path(__file__).parent.parent
 EXITS = 5
-AFTER_THE_END = re.compile(
-    r"Fatal Python error: Segmentation fault\n\nThread .*\n  <no Python frame>\n\nExtension .*\n"
-)
-"""What PySide6 on Python 3.12 says in one of some hundred programs, when Python has ended: there is
-no thread but the main one, and that runs no Python any more."""
 
 pytestmark = pytest.mark.timeout(3 * LIMIT)  # a program ends itself sooner, and says where it was
 
@@ -83,21 +77,15 @@ def begin(screen, *arguments, mode="faulthandler"):
     )
 
 
-def see_through(process, forgiven=None):
-    """Wait for a program; it must have ended well and complained of nothing.
-
-    Or of what is forgiven and nothing else; say that it has not.
-    """
+def see_through(process):
+    """Wait for a program; it must have ended well and complained of nothing."""
     try:
         out, err = process.communicate(timeout=2 * LIMIT)
     finally:
         process.kill()
     print(out)
-    if forgiven is not None and forgiven.fullmatch(err):
-        return False
     assert err == ""
     assert process.returncode == 0
-    return True
 
 
 @pytest.mark.parametrize("toolkit", TOOLKITS)
@@ -141,6 +129,5 @@ def test_a_program_that_ends_right_after_its_window_ends_well(toolkit, screen):
         for seed in seeds:
             processes.append(stack.enter_context(begin(screen, toolkit, name, seed)))
             stack.callback(processes[-1].kill)
-        forgiven = AFTER_THE_END if toolkit == "PySide6" else None
-        crashes = sum(not see_through(process, forgiven) for process in processes)
-    assert crashes < 2
+        for process in processes:
+            see_through(process)
