@@ -41,6 +41,9 @@ from .forking import no_fork
 from .response import Response
 from .wakeup import Wakeup
 
+_LONGEST: Final = (2**31 - 1) / 1000
+"""Seconds, the most that `poll` can wait: it counts milliseconds in a C int."""
+
 KEEP_ALIVE: Final = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     *(
@@ -186,7 +189,7 @@ class Sockets:
             if self._shut_down:  # also by a signal handler, meanwhile
                 raise Aborted("aborted")
         if is_under_way:
-            if not wait_for_write(sock, timeout):
+            if not wait_for_write(sock, None if timeout is None else min(timeout, _LONGEST)):
                 raise TimeoutError("timed out")
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:

@@ -132,6 +132,13 @@ def standard_output(monkeypatch, descriptor):
             yield
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Reconnects at once."""
+    policy = functools.partial(ReconnectPolicy, delay=0.02, jitter=0.0)
+    monkeypatch.setattr("eventsource.cli.following.ReconnectPolicy", policy)
+
+
 # --- What the server gets ---
 
 
@@ -202,6 +209,14 @@ JSON = "application/json"
         (["-d", "[" * 100_000], b"[" * 100_000, FORM),
         (["-d", '{"a": 1}', "-H", "content-type: text/x"], b'{"a": 1}', "text/x"),
         (["-d", "a", "-H", "Content-Type:"], b"a", None),
+        (["--data-binary", "a=1"], b"a=1", FORM),
+        (["--data-raw", "@a"], b"@a", FORM),
+        (["--data-raw", '{"a": "-"}'], b'{"a": "-"}', JSON),
+        (["--data-raw", "-", "--data-raw", "@b", "-d", "a=1"], b"a=1&-&@b", FORM),
+        (["--json", '{"a": 1}'], b'{"a": 1}', JSON),
+        (["--json", "12"], b"12", JSON),
+        (["--json", '{"a":', "--json", " 1}"], b'{"a": 1}', JSON),
+        (["--json", '{"a": 1}', "-H", "content-type: text/x"], b'{"a": 1}', "text/x"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -219,12 +234,29 @@ def test_data_of_a_file_is_sent_byte_by_byte(run, tmp_path):
     request = asked(run, "-d", f"@{path}")
     assert request.body == path.read_bytes()
     assert request.header("Content-Type") == JSON
+    request = asked(run, "--json", f"@{path}")
+    assert request.body == path.read_bytes()
+    assert request.header("Accept") == "text/event-stream"  # not JSON: that is the body's type
 
 
 @pytest.mark.parametrize("name", ["-", "@-"])
 def test_data_of_standard_input(run, monkeypatch, name):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xffpiped")))
     assert asked(run, "-d", name).body == b"\xffpiped"
+
+
+def test_what_a_browser_copies_as_curl(run):
+    request = asked(
+        run,
+        *("-H", "accept: */*", "-H", "Cookie: a=1", "-b", "b=2; c=3", "-A", "Mozilla/5.0"),
+        *("-e", "https://example.com/", "--compressed", "--insecure", "--data-raw", "q=@"),
+    )
+    assert request.method == "POST"
+    assert request.header("Accept") == "*/*"
+    assert request.header("Cookie") == "a=1; b=2; c=3"
+    assert request.header("User-Agent") == "Mozilla/5.0"
+    assert request.header("Referer") == "https://example.com/"
+    assert request.body == b"q=@"
 
 
 def test_the_method_may_be_another(run):
@@ -411,6 +443,47 @@ def test_a_file_is_made_anew(run, tmp_path):
     path.write_bytes(b"old")
     assert printed(run, "--format", "data", "-o", str(path), blocks=[HI]) == b""
     assert path.read_bytes() == b"hi\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        (status("503 Busy"), Exit.STATUS),
+        (respond(b"", then="reset"), Exit.NO_CONNECTION),
+        (status("204 No Content"), Exit.DONE),
+    ],
+)
+def test_a_file_is_kept_if_there_is_no_stream_to_take_its_place(run, tmp_path, script, code):
+    path = tmp_path / "events"
+    path.write_bytes(b"old")
+    with ScriptedServer(script) as server:
+        assert run("-o", str(path), server.url).status == code
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_file_is_made_anew_once(run, tmp_path):
+    path = tmp_path / "events"
+    path.write_bytes(b"old and long")
+    scripts = [stream(b"retry: 20\n" + HI), stream(HI), status("204 No Content")]
+    with ScriptedServer(*scripts) as server:
+        done = run("--format", "raw", "-o", str(path), server.url)
+    assert (done.status, done.err) == (0, "")
+    assert path.read_bytes() == b"retry: 20\n" + HI + HI
+
+
+def test_what_is_no_file_on_a_disk_is_an_output_too(run):
+    assert printed(run, "--format", "data", "-o", os.devnull, blocks=[HI]) == b""
+
+
+def test_a_named_pipe_is_an_output_too(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with ScriptedServer(stream(HI, then="hold")) as server:
+        process = start("--format", "data", "-n", "1", "-o", str(path), server.url)
+        with path.open("rb") as pipe:
+            assert pipe.read() == b"hi\n"
+        assert finish(process).status == 0
 
 
 def test_a_dash_is_standard_output(run, tmp_path, monkeypatch):
@@ -629,6 +702,14 @@ def test_a_body_that_is_cut_off(run):
     assert (done.status, done.out) == (Exit.LOST, b"hi\n")
 
 
+def test_a_head_is_made_once_for_it_has_no_events(run):
+    with ScriptedServer(stream(b"", then="end")) as server:
+        done = run("-v", "-X", "head", server.url)
+    assert done.status == 0
+    assert "< 200 OK" in done.err
+    assert len(server.requests) == 1
+
+
 def test_a_get_is_made_again_and_a_post_is_not(run):
     scripts = [stream(b"retry: 20\nid: 1\n" + HI), stream(HI), status("204 No Content")]
     with ScriptedServer(*scripts) as server:
@@ -643,13 +724,6 @@ def test_a_get_is_made_again_and_a_post_is_not(run):
         done = run("--format", "data", "-d", "a", "--reconnect", server.url)
     assert (done.status, done.out) == (0, b"hi\nhi\n")
     assert [request.body for request in server.requests] == [b"a"] * 3
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Reconnects at once."""
-    policy = functools.partial(ReconnectPolicy, delay=0.02, jitter=0.0)
-    monkeypatch.setattr("eventsource.cli.following.ReconnectPolicy", policy)
 
 
 @pytest.mark.usefixtures("quick")
@@ -780,6 +854,9 @@ def test_an_encrypted_key_is_not_asked_for_on_the_terminal(run, tmp_path, author
         (["-d", "@/no/such/file", "http://localhost/"], "-d: /no/such/file: No such file"),
         (["-d", "@", "http://localhost/"], "-d: "),
         (["-u", "ada", "http://localhost/"], "-u: no password after the colon"),
+        (["-d", "a", "--json", "{}", "http://localhost/"], "--json takes the place of --data"),
+        (["--json", "@/no/such/file", "http://localhost/"], "--json: /no/such/file: No such"),
+        (["-b", "jar.txt", "http://localhost/"], "-b: not NAME=VALUE"),
         (["--key", __file__, "http://localhost/"], "--key needs --cert"),
         (["--cacert", "/no/such/file", "http://localhost/"], "Invalid value for '--cacert'"),
         (["--cacert", __file__, "-k", "http://localhost/"], "--cacert and --insecure contradict"),

@@ -784,6 +784,14 @@ def test_a_connect_timeout_is_a_connect_timeout():
         exchange.abort()
 
 
+def test_the_longest_timeout_that_is_accepted_can_be_waited_for():
+    with ScriptedServer(respond(HEAD + EVENT, then="hold")) as server:
+        exchange = exchange_with(server.url, timeout=threading.TIMEOUT_MAX)
+        assert exchange.open().status_code == 200
+        assert exchange.read() == EVENT
+        exchange.abort()
+
+
 def test_a_host_is_found_by_its_name():
     with ScriptedServer(respond(HEAD + EVENT)) as server:
         exchange = exchange_with(server.url.replace("127.0.0.1", "localhost"))

@@ -32,6 +32,7 @@ def _seconds(_: object, __: object, seconds: float | None) -> float | None:
 
 COUNT = click.IntRange(min=1)
 STATUS = click.IntRange(min=100, max=599)
+JSON = b"application/json"
 FILE = click.Path(exists=True, dir_okay=False, readable=True)
 
 HELP = """Print the events of the event stream at URL as they come.
@@ -81,11 +82,23 @@ Exit status:
 @click.option(
     "-d",
     "--data",
+    "--data-binary",
     multiple=True,
     metavar="DATA",
     help="The body; @FILE takes it from a file, - from standard input. Makes it a POST, of"
     " application/json if it is a JSON object or array, else of a form. Several are joined by &.",
 )
+@click.option(
+    "--data-raw", multiple=True, metavar="DATA", help="The same; @ and - mean themselves."
+)
+@click.option(
+    "--json", "json_", multiple=True, metavar="DATA", help="Like -d, of application/json anyway."
+)
+@click.option(
+    "-b", "--cookie", "cookies", multiple=True, metavar="NAME=VALUE", help="Cookies to send."
+)
+@click.option("-A", "--user-agent", metavar="NAME", help="The header field User-Agent.")
+@click.option("-e", "--referer", metavar="URL", help="The header field Referer.")
 @click.option("-u", "--user", metavar="USER:PASSWORD", help="Without a password, it is asked for.")
 @click.option(
     "--cacert", type=click.Path(exists=True), metavar="FILE", help="Authorities to trust."
@@ -172,6 +185,7 @@ Exit status:
     "--fail",
     "-S",
     "--show-error",
+    "--compressed",
     "_curl",
     is_flag=True,
     hidden=True,
@@ -182,6 +196,11 @@ def command(
     headers: tuple[str, ...],
     method: str | None,
     data: tuple[str, ...],
+    data_raw: tuple[str, ...],
+    json_: tuple[str, ...],
+    cookies: tuple[str, ...],
+    user_agent: str | None,
+    referer: str | None,
     user: str | None,
     cacert: str | None,
     cert: str | None,
@@ -218,11 +237,18 @@ def command(
     if proxy is not None:
         proxy = _checked_proxy(proxy)
     _check_certificates(cacert, cert, key)
-    body = _body(data)
-    method = method or ("GET" if body is None else "POST")
-    fields = _fields(headers)
+    if json_ and (data or data_raw):
+        raise click.UsageError("--json takes the place of --data")
+    fields = _fields(
+        *headers,
+        *(f"Cookie: {_pair(cookie)}" for cookie in cookies),
+        *([] if user_agent is None else [f"User-Agent: {user_agent}"]),
+        *([] if referer is None else [f"Referer: {referer}"]),
+    )
+    body = _body(data, data_raw, json_)
     if body is not None and "content-type" not in map(str.lower, fields):
-        fields["Content-Type"] = _content_type(body)
+        fields["Content-Type"] = JSON if json_ else _content_type(body)
+    method = method or ("GET" if body is None else "POST")
     options: dict[str, Any] = {
         "method": method,
         "headers": fields,
@@ -238,7 +264,7 @@ def command(
         Settings(
             url=_with_scheme(url),
             options=options,
-            reconnect=method.upper() in ("GET", "HEAD") if reconnect is None else reconnect,
+            reconnect=method.upper() == "GET" if reconnect is None else reconnect,
             retry_connect=retry_connect,
             statuses=frozenset(statuses),
             last_event_id=last_event_id,
@@ -327,7 +353,13 @@ def _in_bytes(argument: str) -> bytes:
     return argument.encode("utf-8", "surrogateescape")
 
 
-def _fields(headers: Sequence[str]) -> dict[str, bytes | str | None]:
+def _pair(cookie: str) -> str:
+    if "=" not in cookie:  # with curl, the name of a file
+        raise click.UsageError("-b: not NAME=VALUE")
+    return cookie
+
+
+def _fields(*headers: str) -> dict[str, bytes | str | None]:
     """Make header fields of `-H`; one that comes again is added to the first (RFC 9110, 5.3)."""
     fields: dict[str, bytes | str | None] = {}
     names: dict[str, str] = {}  # as they were given first, by what they mean
@@ -354,21 +386,24 @@ def _fields(headers: Sequence[str]) -> dict[str, bytes | str | None]:
     return fields
 
 
-def _body(data: Sequence[str]) -> bytes | None:
-    return b"&".join(map(_content, data)) if data else None
+def _body(data: Sequence[str], raw: Sequence[str], json_: Sequence[str]) -> bytes | None:
+    if json_:
+        return b"".join(_content("--json", part) for part in json_)
+    parts = [*(_content("-d", part) for part in data), *map(_in_bytes, raw)]
+    return b"&".join(parts) if parts else None
 
 
-def _content(data: str) -> bytes:
+def _content(option: str, data: str) -> bytes:
     if data in ("-", "@-"):
         if sys.stdin is None:
-            raise click.UsageError("-d: standard input is closed")
+            raise click.UsageError(f"{option}: standard input is closed")
         return sys.stdin.buffer.read()
     if not data.startswith("@"):
         return _in_bytes(data)
     try:
         return Path(data[1:]).read_bytes()
     except OSError as error:
-        raise click.UsageError(f"-d: {data[1:]}: {error.strerror}") from None
+        raise click.UsageError(f"{option}: {data[1:]}: {error.strerror}") from None
 
 
 def _content_type(body: bytes) -> bytes:
@@ -376,7 +411,7 @@ def _content_type(body: bytes) -> bytes:
         is_json = isinstance(json.loads(body), dict | list)
     except (ValueError, RecursionError):
         is_json = False
-    return b"application/json" if is_json else b"application/x-www-form-urlencoded"
+    return JSON if is_json else b"application/x-www-form-urlencoded"
 
 
 def _credentials(user: str) -> tuple[bytes, bytes]:

@@ -94,7 +94,7 @@ def follow(settings: Settings) -> None:
         stack.enter_context(tap)
         ending = stack.enter_context(Ending(tap.close))
         number = stack.enter_context(
-            descriptor(settings.output, append=place is not None, lines=settings.format == "jsonl")
+            descriptor(settings.output, mend=place is not None and settings.format == "jsonl")
         )
         if place:
             place.write(last_event_id)  # before anything is printed that could not be noted
@@ -239,6 +239,8 @@ class _Printer:
         """
         match item:
             case OpenEvent():
+                if not self._has_opened and self._settings.output and not self._place:
+                    self._output.empty()  # not before there is something to take its place
                 self._status.opened()
                 self._status.reconnects += self._has_opened
                 self._has_opened = True

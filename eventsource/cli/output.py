@@ -46,6 +46,7 @@ class Output:
         self._name = name
         self._ending = ending
         mode = os.fstat(number).st_mode
+        self._is_file = stat.S_ISREG(mode)
         self._is_terminal = os.isatty(number)
         self._may_block = hasattr(select, "poll") and (
             stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or self._is_terminal
@@ -78,6 +79,11 @@ class Output:
             return len(data)
         end = bytes(data[:AT_ONCE]).rfind(b"\n")
         return AT_ONCE if end < 0 else end + 1
+
+    def empty(self) -> None:
+        """Throw away what a file held before. What is no file on a disk holds nothing."""
+        if self._is_file:
+            os.ftruncate(self._number, 0)
 
     def _wait(self) -> None:
         poll = select.poll()
@@ -132,14 +138,13 @@ class Output:
 
 
 @contextlib.contextmanager
-def descriptor(path: str | None, *, append: bool = False, lines: bool = False) -> Iterator[int]:
+def descriptor(path: str | None, *, mend: bool = False) -> Iterator[int]:
     """Open what is to be written to, and close it at the end; give its descriptor.
 
     Args:
-        path: the file; None: standard output.
-        append: add to the file, which else is made anew.
-        lines: what it holds are JSON objects, one a line. If a kill or a full disk has cut
-            off the last one, that is removed first: it is the one that comes again.
+        path: the file, to which is added; None: standard output.
+        mend: what the file holds are JSON objects, one a line. If a kill or a full disk has
+            cut off the last one, that is removed first: it is the one that comes again.
 
     Raises:
         Stop: it cannot be opened.
@@ -147,10 +152,9 @@ def descriptor(path: str | None, *, append: bool = False, lines: bool = False) -
     with contextlib.ExitStack() as stack:
         try:
             if path is not None:
-                if append and lines:
+                if mend:
                     _mend(path)
-                mode = "ab" if append else "wb"
-                number = stack.enter_context(Path(path).open(mode, buffering=0)).fileno()
+                number = stack.enter_context(Path(path).open("ab", buffering=0)).fileno()
             elif sys.stdout is None:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # noqa: TRY301
             else:
