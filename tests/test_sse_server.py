@@ -832,6 +832,16 @@ def test_a_server_that_is_never_closed_lets_the_program_end_in_silence():
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
 
 
+def test_of_many_requests_an_error_lists_the_last_twenty(server):
+    for number in range(23):
+        with Client(server, f"/{number}") as client:
+            client.read_rest()
+    expected = ", ".join(f"GET /{number} (404)" for number in range(3, 23))
+    with pytest.raises(TimeoutError) as caught:
+        server.wait_for_connection(timeout=0.01)
+    assert str(caught.value).endswith(f"requests so far: 3 others, {expected}")
+
+
 def test_the_documented_default_of_waits_is_ten_seconds(server, monkeypatch):
     waited = []
     monkeypatch.setattr(

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from .request import Request
+
+_SHOWN: Final = 20
+"""Requests that an error's text lists: the last ones. A client may have come thousands of times."""
 
 
 class Site:
@@ -73,9 +77,10 @@ class Site:
                 f"{request.method} {request.target} ({answer})"
                 for request, answer in zip(self._requests, self._answers, strict=True)
             ]
+            before = f"{len(came) - _SHOWN} others, " if len(came) > _SHOWN else ""
             raise TimeoutError(
                 f"waited {timeout} s for {what}: {now()};"
-                f" requests so far: {', '.join(came) or 'none'}"
+                f" requests so far: {before}{', '.join(came[-_SHOWN:]) or 'none'}"
             )
 
     def close(self) -> None:
