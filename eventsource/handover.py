@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from .exiting import before_exit, watch_for_exit
 from .wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ class Handover(Generic[Entry]):
         self._reader_waits = False  # written by the reader, for the end of a turn
         self._go_on = Wakeup()  # set by the end of a turn, if so, and by close()
         self._maker = threading.get_ident()
+        watch_for_exit()
         # Written by the turns: the thread of the one that runs; that of all so far (0: several).
         self._runner: int | None = None
         self._home: int | None = None
@@ -255,7 +257,8 @@ class Handover(Generic[Entry]):
         while to_be_continued:
             turn = Turn(self)
             try:
-                self._dispatch(turn)
+                if not before_exit(self._dispatch, turn):
+                    turn.refused()
             except Exception as error:
                 turn.refused()
                 self.fail("a dispatch that raised", error)

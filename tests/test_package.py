@@ -25,6 +25,7 @@ FLOORS = [
     "reconnect",
     "wakeup",
     "forking",
+    "exiting",
     "arguments",
     "cookies",
     "response",

@@ -1,0 +1,70 @@
+"""The end of the program: what is under way in a toolkit's code comes out first; nothing follows.
+
+When the interpreter exits, toolkits are taken down, and the threads that are left are stopped
+wherever they are. One that is in the middle of Qt's or wx's code takes the process with it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from .wakeup import Wakeup
+
+T = TypeVar("T")
+
+PATIENCE: Final = 1.0
+"""Seconds that an exit waits at the most. To post an event takes microseconds, but a `dispatch`
+may wait for ever, for room in a queue, say."""
+
+# Each writes one of these and then looks at the other, so one of the two finds out.
+_under_way: set[object] = set()
+_is_over = False
+_out = Wakeup()  # set when one is out, if it is over
+
+
+@functools.cache
+def watch_for_exit() -> None:
+    """See to it that what follows is true of this program.
+
+    The first call comes after the toolkit's import: the last that is registered for the exit
+    is the first to be called.
+    """
+    atexit.register(_end)
+
+
+def before_exit(call: Callable[[T], object], argument: T) -> bool:
+    """Call it, unless the program is ending, which else waits for its return.
+
+    From any thread.
+
+    Returns:
+        Whether it was called.
+    """
+    this = object()
+    _under_way.add(this)
+    try:
+        if _is_over:
+            return False
+        call(argument)
+    finally:
+        _under_way.discard(this)
+        if _is_over:
+            _out.set()
+    return True
+
+
+def _end() -> None:
+    global _is_over  # noqa: PLW0603 - there is one end
+    _is_over = True
+    deadline = time.monotonic() + PATIENCE
+    while _under_way and (left := deadline - time.monotonic()) > 0:
+        _out.wait(left)
+
+
+if hasattr(os, "register_at_fork"):  # the threads that are under way are not in the child
+    os.register_at_fork(after_in_child=_under_way.clear)
