@@ -332,6 +332,11 @@ python server.py
 ```
 """
 
+SHOWN = "```text\n1\n```\n"
+LATER = "until [ -e now ]; do sleep 0.01; done; echo more; touch done"
+NOW = "```sh\ntouch now\nuntil [ -e done ]; do sleep 0.01; done\n```\n"
+"""What is printed after a text, when the page goes on."""
+
 
 def follow(page, folder, authority, limit=LIMIT):
     path = folder / "page.md"
@@ -355,6 +360,8 @@ def follow(page, folder, authority, limit=LIMIT):
         "```sh\nmkdir new && cd new\n```\n```sh\npwd\n```\n```text\n…/new\n```\n",
         "```sh\npython -m venv .venv\n. .venv/bin/activate\npip install 'eventsource-client'\n```\n",
         "<!-- not run: it would fail -->\n```sh\nfalse\n```\n",
+        "```sh\nyes | head -n 1\n```\n```text\ny\n```\n",
+        "```console\n$ false | true\n$ echo $?\n0\n```\n",
         '```json\n{"a": 1}\n```\n',
         "```mermaid\nflowchart LR\n  a --> b\n```\n",
         "```ini\n[Service]\nRestart=on-failure\n```\n",
@@ -392,6 +399,9 @@ def test_a_page_that_is_right_is_followed(page, tmp_path, authority):
         ),
         ("<!-- not run: gone -->\n```python\nx = (\n```\n", "SyntaxError"),
         ("```sh\nfalse\ntrue\n```\n", "the shell has ended"),
+        ("```sh\nfalse | cat\ntrue\n```\n", "the shell has ended"),
+        ("```sh\nfalse | yes | head -n 1\ntrue\n```\n", "the shell has ended"),
+        ("```sh\n(exit 141)\ntrue\n```\n", "the shell has ended"),
         ("```sh\necho oh >&2\n```\n", "complained:\noh"),
         ("```sh\necho 1\n```\n```text\n2\n```\n", "the page shows\n2\n.*was\n1"),
         ("```console\n$ echo a\nb\n```\n", "the page shows\nb\n.*was\na"),
@@ -408,16 +418,40 @@ def test_a_page_that_is_right_is_followed(page, tmp_path, authority):
         ("<!-- not run: gone -->\n\nText.\n", "no block after it"),
         ("<!-- runs on -->\n```python\nx = 1\n```\n", "only a command"),
         ("```js\nlet x = ;\n```\n", "Unexpected token"),
+        (
+            "```python\nimport threading\n\nprint(1)\nthreading.Timer(0.1, print, [2]).start()\n```\n"
+            + SHOWN,
+            "but there was\n1\n2",
+        ),
+        (
+            "```python\nimport threading\n\nprint(1)\n"
+            "threading.Thread(target=threading.Event().wait, daemon=True).start()\n```\n" + SHOWN,
+            "goes on: .*Thread",
+        ),
+        (f"```sh\n({LATER}) &\necho here\n```\n```text\nhere\n```\n{NOW}", "was\nhere\nmore"),
+        (
+            f"<!-- runs on -->\n```sh\necho here; {LATER}\n```\n```text\nhere\n```\n{NOW}",
+            "was\nhere\nmore",
+        ),
+        (f"<!-- runs on -->\n```sh\n({LATER}) >&2\n```\n{NOW}", "complained:\nmore"),
         (SERVER + "```text\nthere\n```\n", "the page shows\nthere\n.*but there was\n"),
         (
             SERVER.replace("runs on", "runs on until SIGTERM") + "```text\nhere\n```\n",
             "ended with status 143",
         ),
         (SERVER.replace("Keyboard", "Value") + "```text\nhere\n```\n", "Traceback"),
+        (
+            SERVER.replace("Keyboard", "Value").replace(
+                'print("here", flush=True)', 'open("done", "x").close()'
+            )
+            + NOW,
+            "Traceback",
+        ),
     ],
 )
 def test_a_page_that_is_wrong_is_noticed(page, reason, tmp_path, authority):
-    limit = 0.5 if "the page shows" in reason or "nothing was" in reason else LIMIT
+    is_waited_for = re.search("the page shows|nothing was|goes on", reason)
+    limit = 0.5 if is_waited_for else LIMIT
     with pytest.raises((Wrong, ValueError, SyntaxError)) as caught:
         follow(page, tmp_path, authority, limit)
     assert re.search(reason, f"{type(caught.value).__name__}: {caught.value}", re.DOTALL)

@@ -7,8 +7,11 @@ Each page has an empty folder and a terminal of its own. What stands in its bloc
   its heading, those of the whole page at once. A block that imports a toolkit has a process
   of its own, and a reader who closes its window.
 - `sh` is typed into the terminal; of `console`, the lines after `$`. The rest of `console`, and
-  `text` after something that was run, is what must have been printed by then, where `…`
-  stands for anything. Without such a text nothing may be printed on stderr.
+  `text` after something that was run, is all that it prints, where `…` stands for anything:
+  a Python block must have come to its end by then, its threads too; what runs on must have
+  printed no more at the end of the page. Without such a text nothing may be printed on stderr.
+- A command of `sh` that fails ends it, also before a pipe, unless what followed in the pipe
+  had read enough.
 - Of what is data, the syntax is checked.
 
 Servers of the test are `example.com` (`on_path/sitecustomize.py`), and `pip install` is only
@@ -22,6 +25,7 @@ checked for names (`pip_install.py`). An HTML comment before a block says what i
 from __future__ import annotations
 
 import configparser
+import contextlib
 import functools
 import json
 import os
@@ -40,7 +44,7 @@ from typing import Any, NamedTuple, Self
 
 from tests.support import LIMIT, unavailable, wait_until
 
-from .session import STOPPED, matches
+from .session import NO_MATTER, matches
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -226,6 +230,14 @@ UNIT = {
 
 # --- The terminal ---
 
+STRICT = """set -E -o pipefail
+trap 'for status in "${PIPESTATUS[@]}"; do case $status in 0|141) ;; *) exit $status ;; esac; done
+      [ $status = 0 ] || [ -z "$BASH_SOURCE" ] || exit $status' ERR
+"""
+"""From here on a failure ends the shell; not SIGPIPE (141) before a pipe, which `head` causes. The
+second line of the trap is for what has no pipe; the status of the whole script comes to it again."""
+LENIENT = "trap - ERR; set +E +o pipefail"
+
 
 class Terminal:
     """A shell that does one block after another, and keeps what they change."""
@@ -254,7 +266,8 @@ class Terminal:
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._listening = threading.Thread(target=self._listen)
         self._listening.start()
-        self._lasting: list[tuple[Block, int, Path]] = []
+        self._lasting: list[tuple[Block, int, Path, Path]] = []
+        self._shown: list[tuple[Block, str | None, Path, Path]] = []
 
     def _listen(self) -> None:
         assert self._shell.stdout is not None
@@ -290,54 +303,56 @@ class Terminal:
         out.touch()
         err.touch()
         to = f">{out} 2>&1" if expected is not None else f">{out} 2>{err}"
+        self._shown.append((block, expected, out, err))
         if block.mark.startswith("runs on"):
             # With job control it has a process group of its own, and hears of Ctrl-C.
             answer = self._ask(
-                f"set -m; (trap : INT TERM HUP; . {typed} </dev/null {to}) & set +m; echo $!"
+                f"set -m; (trap : INT TERM HUP\n{STRICT} . {typed} </dev/null {to}) & set +m; echo $!"
             )
-            self._lasting.append((block, int(answer), out))
-            if expected is not None:
-                self._wait_for(block, expected, out)
-            return
-        fails = "" if block.language == "console" else "set -e;"
-        answer = self._ask(f"{fails} . {typed} </dev/null {to}; set +e; echo done")
-        printed = self._as_shown(out.read_text("utf-8"))
-        if answer != "done":
-            raise Wrong(f"{block}: {answer}\n{printed}\n{err.read_text('utf-8')}")
+            self._lasting.append((block, int(answer), out, err))
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: self._is_as_shown(expected, out), limit=self._limit)
+        else:
+            strict = "" if block.language == "console" else STRICT
+            answer = self._ask(f"{strict} . {typed} </dev/null {to}; {LENIENT}; echo done")
+            if answer != "done":
+                printed = self._as_shown(out.read_text("utf-8"))
+                raise Wrong(f"{block}: {answer}\n{printed}\n{err.read_text('utf-8')}")
+        self._check(block, expected, out, err)
+
+    def _is_as_shown(self, expected: str | None, out: Path) -> bool:
+        return expected is None or matches(expected, self._as_shown(out.read_text("utf-8")))
+
+    def _check(self, block: Block, expected: str | None, out: Path, err: Path) -> None:
         if complaints := self._as_shown(err.read_text("utf-8")):
             raise Wrong(f"{block}: complained:\n{complaints}")
-        if expected is not None and not matches(expected, printed):
-            raise Wrong(f"{block}: the page shows\n{expected}\nbut there was\n{printed}")
-
-    def _wait_for(self, block: Block, expected: str, out: Path) -> None:
-        try:
-            wait_until(
-                lambda: matches(expected, self._as_shown(out.read_text("utf-8"))), limit=self._limit
-            )
-        except AssertionError:
+        if not self._is_as_shown(expected, out):
             printed = self._as_shown(out.read_text("utf-8"))
-            raise Wrong(f"{block}: the page shows\n{expected}\nbut there was\n{printed}") from None
+            raise Wrong(f"{block}: the page shows\n{expected}\nbut there was\n{printed}")
 
     def close(self, *, in_peace: bool) -> None:
         """End what runs on, as a person does if it goes well.
 
         Raises:
-            Wrong: that does not end, or not without a traceback.
+            Wrong: that does not end, or not without a traceback; or something has been printed
+                since it was looked at.
         """
         try:
-            for block, pid, out in reversed(self._lasting if in_peace else []):
+            for shown in self._shown if in_peace else []:
+                self._check(*shown)
+            for block, pid, out, err in reversed(self._lasting if in_peace else []):
                 mark = re.fullmatch(RUNS_ON, block.mark)
                 assert mark is not None
                 kill_group(pid, getattr(signal, mark["signal"] or "SIGINT"))
                 status = self._ask(f"wait {pid}; echo status $?")
-                text = self._as_shown(out.read_text("utf-8"))
+                text = self._as_shown(out.read_text("utf-8") + err.read_text("utf-8"))
                 usual = {"status 0"} if mark["signal"] else {"status 0", "status 130"}
                 wanted = {f"status {mark['status']}"} if mark["status"] else usual
                 if status not in wanted or "Traceback" in text:
                     raise Wrong(f"{block}: ended with {status}\n{text}")
         finally:
             os.killpg(self._shell.pid, signal.SIGKILL)
-            for _, pid, _ in self._lasting:
+            for _, pid, *_ in self._lasting:
                 kill_group(pid)
             self._shell.communicate()
             self._listening.join()
@@ -536,8 +551,8 @@ class Reader:
             unavailable(f"the rest of the page needs {', '.join(self._missing)}")
 
     def _as_shown(self, output: str) -> str:
-        """Replace the ports that there are by those of the page; and see `STOPPED`."""
-        output = STOPPED.sub("", output)
+        """Replace the ports that there are by those of the page; and see `NO_MATTER`."""
+        output = NO_MATTER.sub("", output)
         for file in self._network.iterdir():
             output = re.sub(rf":{file.read_text()}\b", f":{file.name}", output)
         return output
