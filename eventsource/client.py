@@ -139,6 +139,8 @@ class SSEClient:
         if not isinstance(chunk_size, int) or chunk_size < 1:
             raise ValueError(f"chunk_size must be an int of at least 1, not {chunk_size!r}")
         check_last_event_id("last_id", last_id or "")
+        if "method" in requests_kwargs:
+            raise TypeError("method: use EventStream; a client would send it at each reconnect")
         self.session = session
         self.chunk_size = chunk_size
         self.requests_kwargs = requests_kwargs

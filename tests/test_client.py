@@ -321,6 +321,7 @@ def test_event_data_must_be_text():
         ({"last_id": "a\n"}, "last_id"),
         ({"session": 5}, "session"),
         ({"foo": 5}, "foo"),
+        ({"method": "POST"}, "method"),  # each reconnect would send it again
         ({"url": "/x"}, "url"),
     ],
 )
