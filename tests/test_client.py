@@ -19,6 +19,7 @@ from .support import (
     LIMIT,
     QUERY_SECRET,
     SECRET,
+    Recorder,
     port_that_refuses,
     respond,
     status,
@@ -248,14 +249,14 @@ def test_nothing_is_printed(capsys):
 def test_close_from_another_thread_ends_the_iteration():
     with ScriptedServer(stream(b"data: a\n\n", then="hold")) as server:
         client = client_of(server)
-        found = []
-        thread = threading.Thread(target=lambda: found.extend(client))
+        found = Recorder()
+        thread = threading.Thread(target=lambda: [found(message) for message in client])
         thread.start()
-        wait_until(lambda: client.last_id is None and client._stream._had_event)
+        assert found.next().data == "a"
         client.close()
         thread.join(LIMIT)
         assert not thread.is_alive()
-        assert [message.data for message in found] == ["a"]
+        assert len(found.events) == 1
         assert server.connections[0].gone.wait(LIMIT)
 
 
