@@ -359,7 +359,11 @@ def test_ctrl_c_leaves_the_iteration_idle_and_the_next_step_makes_an_attempt(sta
         if start == "OPEN":
             life.greeting = HEAD
             next(stream)
-        with interrupted(when=lambda: situation(stream, is_idle=False) == start):
+
+        def is_there():
+            return life.server.requests and situation(stream, is_idle=False) == start
+
+        with interrupted(when=is_there):
             next(stream)
         assert situation(stream, is_idle=stream._due == 0.0) == "idle"
         assert stream.ready_state is ReadyState.CONNECTING
@@ -370,11 +374,12 @@ def test_ctrl_c_leaves_the_iteration_idle_and_the_next_step_makes_an_attempt(sta
 
 @contextlib.contextmanager
 def interrupted(when):
-    """Press Ctrl-C when the condition is true and this thread, the main one, waits."""
+    """Press Ctrl-C when the condition is true and the block, in the main thread, waits."""
     is_over = threading.Event()
+    is_inside = False
 
     def press():
-        wait_until(when)
+        wait_until(lambda: is_inside and when())
         wait_until_blocked(os.getpid())
         while not is_over.is_set():
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
@@ -390,6 +395,7 @@ def interrupted(when):
     presser.start()
     try:
         with pytest.raises(KeyboardInterrupt):
+            is_inside = True
             yield
     finally:
         presser.join()
