@@ -682,7 +682,7 @@ def test_a_slow_program_slows_the_server():
     event = b"data: " + b"x" * 1000 + b"\n\n"
     total = 16 << 20
     sent = 0
-    blocked = threading.Event()
+    paused, blocked = threading.Event(), threading.Event()
 
     def script(connection):
         nonlocal sent
@@ -694,7 +694,8 @@ def test_a_slow_program_slows_the_server():
             try:
                 sent += connection.sock.send(data[sent : sent + 65536])
             except BlockingIOError:
-                if not select.select([], [connection.sock], [], 0.1)[1]:
+                is_paused = paused.is_set()  # else it may be the reader that is late
+                if not select.select([], [connection.sock], [], 0.1)[1] and is_paused:
                     blocked.set()
                     select.select([], [connection.sock], [])
                     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
@@ -704,6 +705,7 @@ def test_a_slow_program_slows_the_server():
         async def main():
             async with EventStream(server.url, reconnect=None) as events:
                 assert await take(events, 1)
+                paused.set()
                 await until(blocked.is_set, "the server to be blocked")
                 assert sent < total / 2  # what the kernel takes, which is less, and
                 waiting = events._batch.__length_hint__()
