@@ -28,7 +28,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 import eventsource
-from eventsource import EventSource, EventStream, OpenEvent, ReadyState, ReconnectPolicy
+from eventsource import EventSource, EventStream, ReadyState, ReconnectPolicy
 from eventsource.errors import EventTimeout
 from eventsource.parser import EventStreamParser
 from eventsource.testing import ScriptedServer
@@ -39,6 +39,8 @@ from .support import (
     LIMIT,
     QUICK,
     Recorder,
+    errors,
+    messages,
     numbers,
     port_that_never_answers,
     port_that_refuses,
@@ -1207,14 +1209,13 @@ def test_a_clock_that_jumps_changes_no_wait_and_no_timeout(monkeypatch):
         ScriptedServer(stream(then="hold"), stream(b"data: x\n\n", then="hold")) as server,
         EventStream(server.url, event_timeout=0.3, reconnect=policy) as events,
     ):
-        assert isinstance(next(events), OpenEvent)
-        lost = next(events)
+        (lost,) = errors(events)
         assert isinstance(lost.error, EventTimeout)
         assert lost.retry_in == 0.3
         assert time.monotonic() - started > 0.29
-        assert isinstance(next(events), OpenEvent)
+        (message,) = messages(events)
         assert time.monotonic() - started > 0.59
-        assert next(events).data == "x"
+        assert message.data == "x"
         source = EventSource(server.url, on_open=lambda _: None)
         assert source.join(0.05) is False
         source.close()
@@ -1444,19 +1445,20 @@ def test_signals_a_thousand_times_a_second_are_no_errors(nursery, places, scheme
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
         received, lost = [], []
         for _ in range(3):
+            start, before = len(received), len(calls)
+            # On a busy machine much data comes at once, and few signals do.
+            is_enough = lambda: len(received) > start + 200 and len(calls) > before + 10
             if face == "source":
                 with EventSource(
                     url, verify=authority, on_message=received.append, on_error=lost.append
                 ):
-                    start = len(received)
-                    wait_until(lambda: len(received) > start + 200)
+                    wait_until(is_enough)
             else:
                 for event in EventStream(url, verify=authority):
                     (lost if event.type == "error" else received).append(event)
-                    if len(received) % 200 == 0:
+                    if is_enough():
                         break
         signal.setitimer(signal.ITIMER_REAL, 0)
-        assert len(calls) > 20
         print(lost)
     """
     url = places[scheme] + "busy"
