@@ -537,7 +537,7 @@ def closed(source, collect=True):
         assert list(source) == []
     assert threading.active_count() == 1, threading.enumerate()
     assert source.ready_state is ReadyState.CLOSED
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + LIMIT / 3
     while left := connections():
         assert time.monotonic() < deadline, left
         time.sleep(0.01)
