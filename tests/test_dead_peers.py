@@ -1076,10 +1076,18 @@ class Clock:
         return self.now
 
     def advance(self, seconds):
-        """Go on, and let the watchdogs do what they have to do by then."""
-        with self._changed:
-            self.now += seconds
-            self._changed.notify_all()
+        """Go on, and let the watchdogs do what they have to do by then.
+
+        Not while one of them is awake: it may have asked for the time already, and is about
+        to sleep for so much longer.
+        """
+        is_done = False
+        while not is_done:
+            wait_until(self._is_settled, "the watchdogs to sleep")
+            with self._changed:
+                if is_done := self._is_settled():
+                    self.now += seconds
+                    self._changed.notify_all()
         wait_until(self._is_settled, "the watchdogs to look")
 
     def _is_settled(self):
@@ -1095,20 +1103,24 @@ class Clock:
 
         class Wakeup:
             tokens = 0
+            sleeper = None
 
             def set(self):
                 with clock._changed:
                     self.tokens += 1
+                    clock._asleep.pop(self.sleeper, None)
                     clock._changed.notify_all()
 
             def wait(self, timeout):
-                me = threading.current_thread()
                 with clock._changed:
-                    clock._asleep[me] = clock.now + timeout
-                    while not self.tokens and clock.now < clock._asleep[me]:
+                    self.sleeper = threading.current_thread()
+                    until = clock.now + timeout
+                    if not self.tokens:
+                        clock._asleep[self.sleeper] = until
+                    while not self.tokens and clock.now < until:
                         clock._changed.wait(LIMIT)
                     self.tokens = max(0, self.tokens - 1)
-                    del clock._asleep[me]
+                    clock._asleep.pop(self.sleeper, None)
 
         return Wakeup()
 
