@@ -19,7 +19,7 @@ import threading
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
-from .support import LIMIT
+from .support import LIMIT, port_that_refuses
 
 RESET = struct.pack("ii", 1, 0)
 PIECE = 64 * 1024
@@ -261,7 +261,8 @@ class Proxy:
         loop = asyncio.get_running_loop()
         if isinstance(fault, Refused):
             self._listener.close()
-            await asyncio.sleep(fault.seconds)
+            with port_that_refuses(self.port):
+                await asyncio.sleep(fault.seconds)
             self._listener = _listener(self.port)
             return
         end = loop.time() + getattr(fault, "seconds", 0.0)

@@ -163,10 +163,15 @@ def port_that_never_answers():
 
 
 @contextlib.contextmanager
-def port_that_refuses():
-    """A port that is taken, so that it stays free of listeners, and does not listen."""
+def port_that_refuses(port=0):
+    """A port that is taken, so that it stays free of listeners, and does not listen.
+
+    A new one; or one that a server has just left, to come back to it.
+    """
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
+        if port:  # connections that the server had may still be there
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
         yield sock.getsockname()[1]
 
 

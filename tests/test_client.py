@@ -133,8 +133,9 @@ def test_it_goes_on_trying_when_a_reconnect_is_refused():
     server.close()
     messages = []
     thread = threading.Thread(target=lambda: messages.append(next(client)))
-    thread.start()
-    wait_until(lambda: client._stream._failures >= 2)
+    with port_that_refuses(port):
+        thread.start()
+        wait_until(lambda: client._stream._failures >= 2)
     with ScriptedServer(stream(b"data: b\n\n", then="hold"), port=port):
         thread.join(LIMIT)
         assert [message.data for message in messages] == ["b"]
