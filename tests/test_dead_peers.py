@@ -1176,7 +1176,7 @@ def reads(source, meanwhile=lambda: None):
     def is_limited():
         meanwhile()
         exchange = source._stream._exchange
-        return exchange is not None and exchange._deadline != float("inf")
+        return exchange is not None and exchange._inside and exchange._deadline != float("inf")
 
     wait_until(is_limited, "the reader to read")
 
