@@ -242,7 +242,10 @@ class Proxy:
         self.met: list[Fault | Refused] = []
         """The faults so far; after those of the script, none."""
         self.is_over = threading.Event()
-        """Set when the script is over."""
+        """Set when the script is over and the next client has come.
+
+        If there is one client, it has seen the end of all connections before.
+        """
         self._listener = _listener(0)
         self.port: int = self._listener.getsockname()[1]
 
@@ -251,13 +254,12 @@ class Proxy:
             for fault in self._faults:
                 self.met.append(fault)
                 await self._have_met(fault)
-            self.is_over.set()
             while True:
-                await self._have_met(Sound())
+                await self._have_met(Sound(), is_over=True)
         finally:
             self._listener.close()
 
-    async def _have_met(self, fault: Fault | Refused) -> None:
+    async def _have_met(self, fault: Fault | Refused, *, is_over: bool = False) -> None:
         loop = asyncio.get_running_loop()
         if isinstance(fault, Refused):
             self._listener.close()
@@ -268,6 +270,8 @@ class Proxy:
         end = loop.time() + getattr(fault, "seconds", 0.0)
         while True:
             client, _ = await loop.sock_accept(self._listener)
+            if is_over:
+                self.is_over.set()
             with client, contextlib.suppress(OSError):  # one end or the other has gone
                 client.setblocking(False)
                 await fault.meet(Link(client, self._servers, self))
