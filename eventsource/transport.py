@@ -470,10 +470,11 @@ class Exchange:
         # thread switch per message; so this is told only of a deadline that comes
         # before the one it waits for, and finds out about later ones then.
         while not self._released:
+            now = time.monotonic()  # first: a limit that is lifted meanwhile has not passed
             self._next_look = math.inf  # from here to the next but one line, be told of any
             deadline = self._deadline
             self._next_look = deadline
-            remaining = deadline - time.monotonic()
+            remaining = deadline - now
             if remaining <= 0:
                 self._timed_out = True
                 self.abort()

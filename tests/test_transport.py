@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import socket
 import ssl
 import threading
+import time
 import zlib
 
 import pytest
@@ -767,8 +769,23 @@ def test_a_broken_body_is_a_requests_exception(data, kind):
         exchange.abort()
 
 
-def test_a_read_timeout_is_a_read_timeout():
-    with ScriptedServer(respond(HEAD, then="hold")) as server:
+def test_a_read_timeout_is_a_read_timeout(monkeypatch):
+    answered = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        connection.send(HEAD)
+        answered.set()
+        connection.hold()
+
+    getresponse = http.client.HTTPConnection.getresponse
+
+    def when_it_is_here(connection):  # else the time may pass before the head has come
+        assert answered.wait(LIMIT)
+        return getresponse(connection)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "getresponse", when_it_is_here)
+    with ScriptedServer(script) as server:
         exchange = exchange_with(server.url, timeout=(10, 0.05))
         exchange.open()
         with pytest.raises(requests.ReadTimeout):
@@ -1144,6 +1161,36 @@ def test_a_shorter_limit_counts_at_once_and_a_lifted_one_not_at_all():
         exchange.limit(0.05)
         with pytest.raises(EventTimeout):
             exchange.read()
+
+
+def test_a_limit_that_is_lifted_while_it_is_looked_at_ends_nothing(monkeypatch):
+    """The thread that looks may be kept from going on for longer than the limit was."""
+    looking, lifted, waits = threading.Event(), threading.Event(), []
+    monotonic, wait = time.monotonic, transport_module.Wakeup.wait
+
+    def clock():
+        if threading.current_thread().name != "eventsource-timeout":
+            return monotonic()
+        looking.set()
+        assert lifted.wait(LIMIT)
+        return monotonic() + 3600
+
+    def spy(wakeup, timeout=None):
+        waits.append(timeout)
+        return wait(wakeup, timeout)
+
+    with ScriptedServer(respond(HEAD + EVENT, then="hold")) as server:
+        exchange = exchange_with(server.url)
+        exchange.open()
+        monkeypatch.setattr(time, "monotonic", clock)
+        monkeypatch.setattr(transport_module.Wakeup, "wait", spy)
+        exchange.limit(1800)
+        assert looking.wait(LIMIT)
+        exchange.limit(float("inf"))
+        lifted.set()
+        wait_until(lambda: waits or exchange._aborted, "the look to be over")
+        assert exchange.read() == EVENT
+        exchange.abort()
 
 
 def test_a_limit_that_creeps_costs_no_wake_ups(monkeypatch):
