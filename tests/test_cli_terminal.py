@@ -81,9 +81,9 @@ def test_events_and_the_line_of_status(store):
         )
         seen = re.sub(r"\d\d:\d\d:\d\d\.\d{3}", "TIME", terminal.text)
         proceed.set()
-        terminal.wait_for("next attempt in 6")  # and up to a tenth of it
-        assert re.fullmatch(
-            r"● CONNECTING · next attempt in 6\d s · the server ended the stream · 4 events…",
+        terminal.wait_for("next attempt in ")
+        assert re.fullmatch(  # a tenth more at the most, and what has passed before this looks
+            r"● CONNECTING · next attempt in [56]\d s · the server ended the stream · 4 events…",
             terminal.status,
         )
         store(
@@ -178,11 +178,10 @@ def test_a_server_gives_the_terminal_no_orders():
 
 
 def test_an_error_is_one_line_in_the_place_of_the_status():
-    scripts = [stream(b"retry: 1500\n" + HI), status("404 Not Found")]
+    scripts = [stream(b"retry: 4000\n" + HI), status("404 Not Found")]
     with ScriptedServer(*scripts) as server, command(server.url) as terminal:
-        terminal.wait_for(
-            "● CONNECTING · next attempt in 1 s · the server ended the stream · 1 event"
-        )
+        shown = "● CONNECTING · next attempt in [1-5] s · the server ended the stream · 1 event"
+        terminal.wait_for(lambda t: re.match(shown, t.status))
         assert terminal.finish() == Exit.STATUS
         terminal.assert_in_order()
         assert terminal.text.splitlines()[1:] == [

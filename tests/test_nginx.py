@@ -37,6 +37,7 @@ from eventsource import (
 from eventsource import connection as connection_module
 from eventsource.testing import ScriptedServer
 
+from .real_servers import numbered
 from .real_servers.connect_proxy import Relay
 from .real_servers.nginx import Nginx, find_nginx
 from .real_servers.process import Server
@@ -675,16 +676,29 @@ def test_nothing_is_lost_whatever_is_done_to_nginx_and_its_backend(
 
 
 def test_nginx_that_quits_lets_the_stream_end_and_the_source_goes_on_elsewhere_in_time(
-    backend, certificates, tmp_path, name
+    certificates, tmp_path
 ):
-    def make(port):
-        return site(port, PROMPT, certificate=certificates.good, to=backend.port)
+    refused = threading.Event()
 
-    with running(tmp_path, make) as nginx:
-        url = numbers_url(https(nginx.ports[0]), name, pace=0.01, count=100, then="end")
+    def script(connection):
+        request = connection.start_stream()
+        first = int(request.last_event_id.removeprefix("№") or 0) + 1
+        connection.send(b"".join(map(numbered.in_bytes, range(first, first + 5))))
+        assert refused.wait(LIMIT)
+        connection.send(b"".join(map(numbered.in_bytes, range(first + 5, first + 100))))
+
+    with (
+        ScriptedServer(script) as server,
+        running(
+            tmp_path,
+            lambda port: site(port, PROMPT, certificate=certificates.good, to=server.port),
+        ) as nginx,
+    ):
+        url = https(nginx.ports[0])
         with listening(url, verify=certificates.authority, reconnect=SOON) as (_, seen):
             seen.until_number(5)
             nginx.refuse_newcomers()
+            refused.set()
             seen.until_number(100)
             ended = seen.next_of(ErrorEvent)
             assert isinstance(ended.error, StreamEnded)
@@ -1056,7 +1070,7 @@ def test_a_proxy_that_says_nothing_is_given_up_after_the_time_to_connect(certifi
             failed = next(events)
             assert isinstance(failed.error, requests.Timeout)
             assert failed.ready_state is ReadyState.CONNECTING
-            assert proxy.connections[0].gone.wait(LIMIT)
+            assert proxy.wait_for_connection().gone.wait(LIMIT)
             opens(events)
 
 

@@ -720,11 +720,11 @@ def test_emit_does_not_call_a_handler_that_another_has_removed_meanwhile():
 
 
 def test_handlers_may_be_added_and_removed_by_any_threads_while_events_come():
-    is_over = threading.Event()
+    flowing = threading.Event()
 
     def flood(connection):
         connection.start_stream()
-        while not is_over.is_set():
+        while True:
             connection.send(b"data: x\n\n" * 100)
 
     def change(source, failures):
@@ -741,12 +741,12 @@ def test_handlers_may_be_added_and_removed_by_any_threads_while_events_come():
 
     with ScriptedServer(flood) as server, EventSource(server.url) as source:
         failures = []
-        source.on("message", lambda event: None)
+        source.on("message", lambda event: flowing.set())
+        assert flowing.wait(LIMIT)
         threads = [threading.Thread(target=change, args=(source, failures)) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(LIMIT)
-        is_over.set()
         assert failures == []
         assert source.ready_state is ReadyState.OPEN

@@ -462,6 +462,7 @@ def test_a_stalled_request_gets_nothing_until_the_client_goes(server):
     server.stall()
     with pytest.raises(requests.ReadTimeout):
         requests.get(server.url, timeout=(LIMIT, SOON))
+    server.wait_for_request(timeout=LIMIT)  # which may come when its client has gone
     server.wait_for_disconnect(LIMIT)
     with Client(server) as client:
         client.read_head()
@@ -780,7 +781,7 @@ def test_close_breaks_off_what_is_connected_also_if_it_does_not_read():
         server.wait_for_connection(LIMIT, count=2)
         for data in MUCH:
             server.send(data)
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
     client.sock.close()
     idle.sock.close()
 

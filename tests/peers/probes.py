@@ -536,7 +536,7 @@ def long_silence(client: Client) -> Verdict:
 
     with ScriptedServer(script) as server:
         reading = Reading(client, server.url, defaults=True).start()
-        reading.wait_for(2)
+        reading.wait(lambda: len(reading.heard) >= 2, 6 + PATIENCE)
         if [event.data for event in reading.heard] != ["a", "b"] or len(server.requests) != 1:
             return no("httpx waits 5 s for a byte unless told otherwise")
         if client.name == "aiohttp-sse-client2":
@@ -748,7 +748,7 @@ def back_pressure(client: Client) -> Verdict:
         connection.read_request()
         connection.send(HEADS["plain" if client.framing == "plain" else "chunked"])
         send(connection, client.framing, b"data: a\n\n")
-        connection.sock.settimeout(2.0)
+        connection.sock.settimeout(PATIENCE / 2)
         total = 0
         try:
             while total < 32 * 2**20:
@@ -926,7 +926,7 @@ def command(client: Client) -> Verdict:
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
-        reader.join(PATIENCE)
+        reader.join(3 * PATIENCE)  # it has to start
         process.kill()
         process.wait()
     return said(b"hello" in b"".join(output))
