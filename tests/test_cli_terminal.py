@@ -227,7 +227,8 @@ def test_even_a_kill_leaves_the_cursor_and_no_colour():
 
 
 def test_a_terminal_that_takes_nothing_does_not_keep_it_from_ending():
-    with ScriptedServer(stream(HI * 100_000, then="hold")) as server:
+    block = b"data: hi %b\n\n" % (b"x" * 1000)  # with less in each, a read takes long to show
+    with ScriptedServer(stream(block * 10_000, then="hold")) as server:
         with command(server.url) as terminal:
             terminal.wait_for("hi")
             terminal.stop_reading()
