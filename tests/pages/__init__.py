@@ -354,8 +354,8 @@ class Terminal:
             os.killpg(self._shell.pid, signal.SIGKILL)
             for _, pid, *_ in self._lasting:
                 kill_group(pid)
+            self._listening.join()  # it reads what the next one closes
             self._shell.communicate()
-            self._listening.join()
 
 
 def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
