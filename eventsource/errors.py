@@ -140,7 +140,8 @@ def describe(error: BaseException) -> BaseException:
         and not isinstance(error, requests.JSONDecodeError)
     ):
         reason = error.args[0] if error.args else error
-        if type(error) in _TEXTS and "SOCKS" not in str(error):
+        is_of_the_answer = isinstance(reason, urllib3.exceptions.InvalidHeader)
+        if type(error) in _TEXTS and not is_of_the_answer and "SOCKS" not in str(error):
             text = _TEXTS[type(error)]  # and not its own, which quotes a token or a URL
             return type(error)(text, request=error.request, response=error.response)
         text = _plain_text(reason) if isinstance(reason, Exception) else redact_text(str(error))

@@ -166,7 +166,7 @@ class Response(http.client.HTTPResponse):
     `http.client` takes the end of the connection for the end of the header fields,
     and an interim response (RFC 9110, 15.2) other than 100 for the answer. Either
     would be refused for good, as a wrong content type or status. It does not limit the
-    head as a whole either.
+    head as a whole either, and takes chunks that are coded in another way, too, for the body.
     """
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
@@ -187,6 +187,7 @@ class Response(http.client.HTTPResponse):
             self.headers.defects.clear()
             self.headers.set_payload("")
             drop_bad_cookies(self.headers)
+            self._check_transfer_coding()
         except http.client.HTTPException as error:
             if type(error) is http.client.HTTPException:  # its only complaint without a name
                 raise HeadTooLarge(MAX_FIELDS + 1, MAX_FIELDS, "fields") from None
@@ -194,6 +195,12 @@ class Response(http.client.HTTPResponse):
         finally:
             if self.fp is not None:  # else begin() has closed it
                 self.fp = self._incoming  # type: ignore[assignment]
+
+    def _check_transfer_coding(self) -> None:
+        # http.client undoes "chunked" alone, and takes all else for the body.
+        codings = ", ".join(self.headers.get_all("Transfer-Encoding", [])).lower()
+        if "chunked" in re.split(r"[, ]+", codings) and not self.chunked and self.length != 0:
+            raise http.client.UnknownTransferEncoding("unknown transfer coding")
 
     def _read_and_discard_trailer(self) -> None:
         self.fp = _HeadReader(self._incoming, may_end=True)  # type: ignore[assignment]
@@ -340,6 +347,10 @@ def bound_decoding(response: urllib3.BaseHTTPResponse) -> None:
         response._decoder = _Deflate()  # noqa: SLF001
 
 
+_SPACE_AFTER: Final = re.compile(rb"(?<=[^ \t])[ \t]++(?=\r?\n\Z)")
+"""The space after a value, which is no part of it (RFC 9112, 5). http.client leaves it there."""
+
+
 class _HeadReader:
     """The file under a response while its fields are read, also those of a proxy's answer.
 
@@ -361,7 +372,7 @@ class _HeadReader:
                 raise HeadTooLarge(size, most)
         if not line.endswith(b"\n") and not self._may_end:
             raise http.client.RemoteDisconnected("the connection ended within the response's head")
-        return line
+        return _SPACE_AFTER.sub(b"", line)
 
     def flush(self) -> None:
         """Do nothing; http.client asks for it when it closes a proxy's answer."""

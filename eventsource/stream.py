@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import re
 import sys
 import threading
 import time
@@ -493,6 +494,7 @@ class EventStream(AsyncIteration[Item]):
         if response.status_code != 200:
             exchange.read_error_body()
             raise UnexpectedStatus(response)
-        content_type = response.headers.get("Content-Type", "").partition(";")[0]
+        # Of several fields, which requests joins with commas, the first counts.
+        content_type = re.split("[;,]", response.headers.get("Content-Type", ""), maxsplit=1)[0]
         if content_type.strip().lower() != "text/event-stream":
             raise UnexpectedContentType(response)

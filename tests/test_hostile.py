@@ -360,7 +360,15 @@ ODD_HEADS = {
     "a NUL in a field": (head(b"X: a\0b", TYPE) + EVENT, "x"),
     "a NUL in the type": (head(TYPE + b"\0") + EVENT, "UnexpectedContentType"),
     "a CR in a field": (head(b"X: a\r" + TYPE + b"x", TYPE) + EVENT, "UnexpectedContentType"),
-    "two types": (head(TYPE, TYPE) + EVENT, "UnexpectedContentType"),
+    "two types": (head(TYPE, TYPE) + EVENT, "x"),
+    "two other types": (
+        head(b"Content-Type: text/html", TYPE) + EVENT,
+        "UnexpectedContentType",
+    ),
+    "chunks of another coding": (
+        head(TYPE, b"Transfer-Encoding: gzip, chunked") + ONE_CHUNK,
+        "ConnectionError",
+    ),
     "a line without a colon": (head(TYPE, b"no colon", b"X: y") + EVENT, "x"),
     "a switch of protocols": (
         head(TYPE, first=b"HTTP/1.1 101 Switching Protocols") + EVENT,

@@ -1016,6 +1016,7 @@ ANSWERS = {
     "the length": HEAD[:-2] + b"Content-Length: %b\r\n\r\n",
     "the encoding": HEAD[:-2] + b"Content-Encoding: gzip, %b\r\n\r\nxxxxxxxxxxxxxxxxxx",
     "the transfer coding": HEAD[:-2] + b"Transfer-Encoding: %b\r\n\r\n",
+    "a coding of chunks": HEAD[:-2] + b"Transfer-Encoding: %b, chunked\r\n\r\n",
     "a chunk's size": CHUNKED + b"%b\r\nx\r\n",
     "a trailer": CHUNKED + b"0\r\n%b\r\n\r\n",
     "Retry-After": b"HTTP/1.1 503 x\r\nRetry-After: %b\r\nContent-Length: 0\r\n\r\n",

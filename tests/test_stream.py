@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import random
 import threading
@@ -119,7 +120,12 @@ def test_the_origin_is_that_of_the_url_after_redirects():
 
 @pytest.mark.parametrize(
     "content_type",
-    ["text/event-stream", "Text/Event-Stream ; charset=latin-1", "text/event-stream;x"],
+    [
+        "text/event-stream",
+        "Text/Event-Stream ; charset=latin-1",
+        "text/event-stream;x",
+        "text/event-stream\r\nContent-Type: text/event-stream; charset=utf-8",  # a proxy's, too
+    ],
 )
 def test_an_event_stream_opens_whatever_its_parameters(content_type):
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
@@ -128,6 +134,50 @@ def test_an_event_stream_opens_whatever_its_parameters(content_type):
         EventStream(server.url) as events,
     ):
         assert messages(events)[0].data == "é"  # UTF-8 whatever the charset parameter says
+
+
+@pytest.mark.parametrize("space", [b" ", b"\t", b" \t "])
+def test_space_after_a_field_s_value_is_no_part_of_it(space):
+    def fields(*lines):
+        return b"".join(b"%b%b\r\n" % (line, space) for line in lines) + b"\r\n"
+
+    there = b"HTTP/1.1 302 Found", b"Location: /there", b"Content-Length: 0"
+    here = (
+        b"HTTP/1.1 200 OK",
+        b"Content-Type: text/event-stream",
+        b"Content-Encoding: gzip",
+        b"Transfer-Encoding: chunked",
+    )
+    data = gzip.compress(b"data: 1\n\n")
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in data)
+    with (
+        ScriptedServer(respond(fields(*there)), respond(fields(*here) + chunks)) as server,
+        EventStream(server.url) as events,
+    ):
+        assert messages(events)[0].data == "1"
+        assert server.requests[1].target == "/there"
+
+
+@pytest.mark.parametrize("coding", ["gzip, chunked", "gzip\r\nTransfer-Encoding: Chunked"])
+def test_chunks_that_cannot_be_undone_are_a_failed_connection(coding):
+    head = HEAD[:-2].decode() + f"Transfer-Encoding: {coding}\r\n\r\n"
+    body = b"9\r\ndata: 1\n\n\r\n0\r\n\r\n"
+    with (
+        ScriptedServer(respond(head.encode() + body)) as server,
+        EventStream(server.url, reconnect=QUICK) as events,
+    ):
+        event = next(events)
+    assert isinstance(event.error, requests.ConnectionError)
+    assert "transfer coding" in str(event.error)
+    assert event.ready_state is ReadyState.CONNECTING
+
+
+def test_lengths_that_differ_are_the_answer_s_fault_and_it_is_said():
+    with (
+        ScriptedServer(respond(HEAD[:-2] + b"Content-Length: 9, 4\r\n\r\ndata: 1\n\n")) as server,
+        EventStream(server.url, reconnect=QUICK) as events,
+    ):
+        assert "Content-Length" in str(next(events).error)
 
 
 @pytest.mark.parametrize("line", ["204 No Content", "201 Created", "404 Gone", "500 No", "304 No"])
