@@ -77,13 +77,35 @@ RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 """`struct linger`: on, zero seconds."""
 
 
+class Turns:
+    """Whose turn it is among the addresses of a host: those after the one that failed last.
+
+    One that does not answer may take all the time that an attempt has. It would take that
+    of each, if each began with it, and an address that answers would never be tried.
+    """
+
+    def __init__(self) -> None:
+        self.failed: object = None  # by the thread that connects
+
+    def in_turn(self, found: list[Any]) -> list[Any]:
+        """Return what `look_up()` has found, in the order to try it."""
+        for index, (*_, address) in enumerate(found, 1):
+            if address == self.failed:
+                return found[index:] + found[:index]
+        return found
+
+
 class Sockets:
     """The sockets of one exchange, in all their phases, from the look-up of the name.
 
     Any thread may call `shut_down` and `release`, a signal handler too.
+
+    Args:
+        turns: what the exchanges of one source have in common.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns | None = None) -> None:
+        self.turns = turns or Turns()
         # Guards what follows. Re-entrant because a signal handler may call
         # shut_down() in the thread that holds it; held for system calls that never
         # wait (dup, shutdown, close), so that no duplicate is closed while used.
@@ -191,6 +213,8 @@ class Sockets:
         if is_under_way:
             if not wait_for_write(sock, None if timeout is None else min(timeout, _LONGEST)):
                 raise TimeoutError("timed out")
+            if self._shut_down:
+                raise Aborted("aborted")
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
                 raise OSError(error, os.strerror(error))
@@ -298,7 +322,8 @@ class _AbortableConnection(HTTPConnection):
 
     def _connect(self, sockets: Sockets, host: str) -> socket.socket:
         failure = OSError("the name has no address")
-        for family, kind, protocol, _, address in sockets.look_up(host, self.port, self.timeout):
+        found = sockets.look_up(host, self.port, self.timeout)
+        for family, kind, protocol, _, address in sockets.turns.in_turn(found):
             sock = None
             try:
                 sock = sockets.new_socket(family, kind, protocol)
@@ -308,8 +333,11 @@ class _AbortableConnection(HTTPConnection):
                 sockets.connect(sock, address, self.timeout)
             except OSError as error:
                 failure = error
+                sockets.turns.failed = address
                 if sock is not None:
                     sock.close()
+                if isinstance(error, Aborted):
+                    break
             except BaseException:  # Ctrl-C, say
                 if sock is not None:
                     sock.close()

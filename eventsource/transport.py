@@ -35,7 +35,7 @@ from .arguments import (
     check_options,
     check_url,
 )
-from .connection import Sockets, current_sockets, new_session
+from .connection import Sockets, Turns, current_sockets, new_session
 from .errors import Aborted, EventTimeout, describe
 from .response import READ_SIZE, Response, bound_decoding
 from .urls import origin_of, redact_strictly
@@ -100,6 +100,7 @@ class Transport:
         self.headers: CaseInsensitiveDict[Any] = CaseInsensitiveDict(OWN_HEADERS)
         self.headers.update(self.options.pop("headers", None) or {})
         self.auth = self.options.pop("auth", None)
+        self.turns = Turns()
 
     def exchange(self) -> Exchange:
         """Return a new exchange, not yet opened."""
@@ -276,7 +277,7 @@ class Exchange:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._sockets = Sockets()
+        self._sockets = Sockets(transport.turns)
         # Guards what follows. Re-entrant because a signal handler may call abort()
         # in the thread that holds it; nothing is done under it that waits.
         self._lock = threading.RLock()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import random
+import socket
 import threading
 import time
 
@@ -26,6 +28,7 @@ from eventsource import (
     UnexpectedContentType,
     UnexpectedStatus,
 )
+from eventsource import connection as connection_module
 from eventsource import stream as stream_module
 from eventsource.testing import ScriptedServer
 from eventsource.transport import Exchange
@@ -170,6 +173,27 @@ def test_chunks_that_cannot_be_undone_are_a_failed_connection(coding):
     assert isinstance(event.error, requests.ConnectionError)
     assert "transfer coding" in str(event.error)
     assert event.ready_state is ReadyState.CONNECTING
+
+
+@pytest.mark.parametrize("dead", [1, 2])
+def test_an_address_that_answers_has_its_turn_after_others_that_do_not(monkeypatch, dead):
+    """Though each of them takes all the time of an attempt, as the timeout to connect is longer."""
+    with contextlib.ExitStack() as stack:
+        ports = [stack.enter_context(port_that_never_answers()) for _ in range(dead)]
+        server = stack.enter_context(ScriptedServer(*[stream(b"data: x\n\n")] * 2))
+        ports.append(server.port)
+        monkeypatch.setattr(
+            connection_module,
+            "_get_addresses",
+            lambda *_: [
+                (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", p)) for p in ports
+            ],
+        )
+        policy = ReconnectPolicy(delay=0.02, max_delay=0.05, jitter=0.0, max_attempts=9)
+        events = stack.enter_context(
+            EventStream(server.url, event_timeout=1.0, timeout=(LIMIT, None), reconnect=policy)
+        )
+        assert [event.data for event in messages(events, 2)] == ["x", "x"]
 
 
 def test_lengths_that_differ_are_the_answer_s_fault_and_it_is_said():
