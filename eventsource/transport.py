@@ -17,6 +17,7 @@ import math
 import netrc  # noqa: F401 - else requests would, in a thread, and a fork keep it locked
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -369,10 +370,10 @@ class Exchange:
         """
         self._deadline = time.monotonic() + seconds
         if self._watchdog is None and seconds != math.inf:
-            self._watchdog = Wakeup()
+            self._watchdog = watchdog = Wakeup()
             threading.Thread(
-                target=self._watch_deadline,
-                args=(self._watchdog,),
+                target=_watch_deadline,
+                args=(weakref.ref(self, lambda _: watchdog.set()), watchdog),
                 name="eventsource-timeout",
                 daemon=True,
             ).start()
@@ -466,18 +467,34 @@ class Exchange:
         if self._released:
             self._sockets.release()
 
-    def _watch_deadline(self, wakeup: Wakeup) -> None:
+    def _look_at_deadline(self) -> float | None:
+        """For the watchdog: abort if it has passed.
+
+        Returns:
+            Seconds to wait for it; None: no more.
+        """
         # The deadline moves with each message. To be told each time would cost a
-        # thread switch per message; so this is told only of a deadline that comes
+        # thread switch per message; so the watchdog is told only of a deadline that comes
         # before the one it waits for, and finds out about later ones then.
-        while not self._released:
-            now = time.monotonic()  # first: a limit that is lifted meanwhile has not passed
-            self._next_look = math.inf  # from here to the next but one line, be told of any
-            deadline = self._deadline
-            self._next_look = deadline
-            remaining = deadline - now
-            if remaining <= 0:
-                self._timed_out = True
-                self.abort()
-                return
-            wakeup.wait(remaining)
+        if self._released:
+            return None
+        now = time.monotonic()  # first: a limit that is lifted meanwhile has not passed
+        self._next_look = math.inf  # from here to the next but one line, be told of any
+        deadline = self._deadline
+        self._next_look = deadline
+        remaining = deadline - now
+        if remaining > 0:
+            return remaining
+        self._timed_out = True
+        self.abort()
+        return None
+
+
+def _watch_deadline(reference: weakref.ref[Exchange], wakeup: Wakeup) -> None:
+    """Abort an exchange at its deadline, unless it is over, or dropped, before then."""
+    while (exchange := reference()) is not None:
+        wait = exchange._look_at_deadline()  # noqa: SLF001 - of the same class
+        if wait is None:
+            return
+        del exchange
+        wakeup.wait(wait)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import io
 import random
@@ -750,6 +751,19 @@ def test_a_stream_that_is_dropped_without_close_closes():
     with ScriptedServer(stream(then="hold")) as server:
         for _ in EventStream(server.url):
             break
+        assert server.connections[0].gone.wait(LIMIT)
+
+
+def test_a_dropped_stream_on_a_session_of_the_callers_ends_its_limit_and_connection():
+    with (
+        ScriptedServer(stream(b"data: x\n\n", then="hold")) as server,
+        requests.Session() as session,
+    ):
+        events = EventStream(server.url, session=session, event_timeout=LIMIT)
+        messages(events)
+        del events
+        gc.collect()
+        wait_until(lambda: "eventsource-timeout" not in {t.name for t in threading.enumerate()})
         assert server.connections[0].gone.wait(LIMIT)
 
 
