@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -193,6 +194,10 @@ def _plain_text(error: BaseException) -> str:
         text, cause = error.args[0].rstrip("."), error.args[1]
         if isinstance(cause, OSError) and cause.strerror:
             return redact_text(f"{text.partition(':')[0]}: {cause.strerror}")
+        refused = re.match(r"(Tunnel connection failed): ([0-9]+)", str(cause))
+        if refused:  # a reason of the proxy's own making may be anything, such as what it was sent
+            reason = http.client.responses.get(int(refused[2]), "")
+            return f"{text}: {refused[1]}: {refused[2]} {reason}".rstrip()
         if isinstance(cause, Exception):
             return redact_text(text if str(cause) in text else f"{text}: {cause}")
     return redact_text(str(error))

@@ -1094,6 +1094,19 @@ def test_no_server_can_fill_the_log(place, caplog):
         assert len(text) < LONGEST
 
 
+@pytest.mark.parametrize(
+    "said", [SECRET, NASTY, "x" * 60_000], ids=["what it was sent", "control characters", "much"]
+)
+def test_of_a_proxy_s_refusal_nothing_is_shown_but_the_status(said, caplog):
+    caplog.set_level(logging.DEBUG, "eventsource")
+    refusal = respond(b"HTTP/1.1 407 %b\r\n\r\n" % said.encode("latin-1"))
+    with ScriptedServer(refusal) as proxy:
+        (event,) = EventStream("https://h.test/", proxies={"https": proxy.url}, reconnect=None)
+    (entry,) = caplog.records
+    for text in (str(event.error), entry.getMessage()):
+        assert text.endswith("Tunnel connection failed: 407 Proxy Authentication Required")
+
+
 def test_looking_for_urls_in_a_long_text_takes_time_in_proportion_to_it():
     text = "x" * 1_000_000
     assert text.startswith(redact_text(text)[:-1])
