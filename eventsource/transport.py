@@ -160,7 +160,11 @@ class Transport:
                 )
             followed += 1
             url = request.url or ""
-            at_home = at_home and origin_of(url) == home
+            try:
+                origin = origin_of(url)
+            except ValueError:  # requests has made it, which drops slashes before Python 3.13
+                raise _bad_redirect(url) from None
+            at_home = at_home and origin == home
             settings = self.session.merge_environment_settings(
                 url,
                 dict(self.options.get("proxies") or {}),
