@@ -394,10 +394,12 @@ class EventSource(Listeners):
             # At the end of the program its pools are shut down: no news, and none of its faults.
             ending = getattr(threading, "_SHUTTING_DOWN", False)
             level = logging.DEBUG if ending else logging.ERROR
-            logger.log(level, "%r: closed by %s", self, reason, exc_info=error)
             if self._is_kept():
                 _failed.add(self)
-        self.close()
+            try:
+                logger.log(level, "%r: closed by %s", self, reason, exc_info=error)
+            finally:  # a log of the program's may raise
+                self.close()
 
     def _is_kept(self) -> bool:
         """Say whether another thread is the one that should drop the handlers."""

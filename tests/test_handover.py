@@ -480,6 +480,23 @@ def test_an_executor_that_is_shut_down_closes_the_source(many, caplog):
     assert "closed by a dispatch that threw away" in caplog.text
 
 
+def test_a_log_that_raises_closes_the_source_and_it_is_no_silent_death(many):
+    class Window(logging.Handler):
+        def emit(self, record):
+            raise RuntimeError("the log's window is gone")
+
+    log, window = logging.getLogger("eventsource"), Window(logging.ERROR)
+    log.addHandler(window)
+    try:
+        with ThreadPoolExecutor(1) as executor:
+            source = EventSource(many.url, on_message=lambda _: 1 / 0, dispatch=executor.submit)
+            assert source.join(LIMIT)
+    finally:
+        log.removeHandler(window)
+    assert source.ready_state is ReadyState.CLOSED
+    assert str(source.error) == "the log's window is gone"
+
+
 def test_an_exit_raised_by_a_handler_closes_the_source_and_reaches_the_loop(loop, many, caplog):
     def leave(event):
         raise SystemExit(3)
