@@ -399,6 +399,30 @@ def test_no_handler_of_the_same_event_runs_after_close():
     assert calls == [1]
 
 
+def test_no_comment_of_the_same_read_is_told_of_after_close():
+    calls = []
+    with ScriptedServer(stream(b": a\n: b\n", then="hold")) as server:
+
+        def close(comment):
+            calls.append(comment)
+            source.close()
+
+        source = EventSource(server.url, on_comment=close, start=False)
+        source.start()
+        Phase(source, server).check()
+    assert calls == ["a"]
+
+
+def test_an_event_that_nobody_listens_to_is_not_counted_after_close():
+    events = b"id: 0\ndata:\n\n", b"event: x\nid: 1\ndata:\n\n"
+    with ScriptedServer(stream(*events, then="hold")) as server:
+        source = EventSource(server.url, start=False)
+        source.on("message", lambda _: source.close())
+        source.start()
+        Phase(source, server).check()
+    assert source.last_event_id == "0"
+
+
 def test_no_handler_is_chosen_after_close_has_returned():
     """100 times: a handler notes whether `close()` had returned when it was chosen.
 
