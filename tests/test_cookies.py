@@ -33,6 +33,13 @@ def test_cookies_for_ever_new_paths_leave_nothing_behind(then):
         assert sum(len(paths) for paths in jar_of(stream)._cookies.values()) <= MAX_COOKIES
 
 
+def test_cookies_of_ever_new_hosts_leave_nothing_behind():
+    jar = CookieJar()
+    for n in range(3 * MAX_COOKIES):
+        jar.set_cookie(create_cookie("a", "1", domain=f"{n}.test", path="/"))
+    assert len(jar) == len(jar._cookies) == MAX_COOKIES
+
+
 def test_the_oldest_go_wherever_they_belong():
     jar = new_session().cookies
     for n in range(MAX_COOKIES - 1):
