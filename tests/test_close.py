@@ -604,3 +604,26 @@ def test_a_new_socket_does_not_wait_for_whoever_shuts_the_others_down():
         assert made
     made[0].close()
     sockets.release()
+
+
+def test_no_fork_comes_between_a_socket_and_its_being_known(monkeypatch):
+    """The child would keep one that it does not know to give up."""
+    could_fork = []
+
+    def try_to_fork():
+        could_fork.append(no_fork().acquire(blocking=False))
+        if could_fork[-1]:
+            no_fork().release()
+
+    class Watched(socket.socket):
+        def dup(self):
+            other = threading.Thread(target=try_to_fork)
+            other.start()
+            other.join(LIMIT)
+            return super().dup()
+
+    monkeypatch.setattr(socket, "socket", Watched)
+    sockets = Sockets()
+    sockets.new_socket(socket.AF_INET, socket.SOCK_STREAM, 0).close()
+    sockets.release()
+    assert could_fork == [False]
