@@ -1290,6 +1290,22 @@ def test_ctrl_c_ends_a_join_and_the_program_goes_on(nursery, plain, path, timeou
     assert interrupted(nursery, program, url=plain.url + path) == "interrupted\n" * 3 + "True\n"
 
 
+def test_a_join_in_a_signal_handler_leaves_the_one_that_it_interrupts_as_it_was(nursery, plain):
+    program = """
+        source, other = EventSource(url, on_message=id), EventSource(url, on_message=id)
+
+        def handle(signum, frame):
+            other.close()
+            print(other.join(LIMIT))
+            source.close()
+
+        signal.signal(signal.SIGINT, handle)
+        interrupt(lambda: in_main("join"))
+        print(source.join(LIMIT))
+    """
+    assert interrupted(nursery, program, url=plain.url + "silent") == "True\nTrue\n"
+
+
 def test_ctrl_c_once_or_twice_while_a_with_block_is_left(nursery, plain):
     """A handler is at work, for which the block would wait ten seconds."""
     program = """
