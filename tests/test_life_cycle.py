@@ -1245,6 +1245,20 @@ def test_the_time_of_day_is_asked_for_only_where_a_header_tells_it():
     assert found == [("stream.py", "_lost")]
 
 
+def test_no_thread_of_ours_imports_anything(nursery, plain):
+    """A fork meanwhile would leave the module locked for ever in the child."""
+    program = """
+        before = set(sys.modules)
+        heard = threading.Event()
+        source = EventSource(url, on_message=lambda _: heard.set())
+        assert heard.wait(LIMIT)
+        source.close()
+        assert source.join(LIMIT)
+        print(*(set(sys.modules) - before))
+    """
+    assert nursery.output_of(with_names(program, url=plain.url + "busy")) == "\n"
+
+
 # --- Ctrl-C ---
 
 INTERRUPTING = """
