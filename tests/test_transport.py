@@ -19,7 +19,7 @@ from eventsource import connection as connection_module
 from eventsource import transport as transport_module
 from eventsource.errors import Aborted, EventTimeout
 from eventsource.testing import ScriptedServer
-from eventsource.transport import Exchange, Transport
+from eventsource.transport import Transport
 
 from .support import (
     CHUNKED,
@@ -1239,17 +1239,32 @@ def test_a_large_error_body_is_cut():
     assert response.content == b"x" * 65536
 
 
-def test_an_error_body_that_does_not_end_is_waited_for_a_second(monkeypatch):
+def limits_of(exchange, monkeypatch):
     limits = []
-    limit = Exchange.limit
-    monkeypatch.setattr(
-        Exchange, "limit", lambda self, seconds: (limits.append(seconds), limit(self, seconds))
-    )
+    limit = exchange.limit
+    monkeypatch.setattr(exchange, "limit", lambda seconds: (limits.append(seconds), limit(seconds)))
+    return limits
+
+
+def test_an_error_body_that_does_not_end_is_waited_for_a_second(monkeypatch):
     head = b"HTTP/1.1 400 Bad\r\nContent-Length: 100\r\n\r\nabc"
     with ScriptedServer(respond(head, then="hold")) as server:
         exchange = exchange_with(server.url)
+        limits = limits_of(exchange, monkeypatch)
         response = exchange.open()
         exchange.read_error_body()
         exchange.abort()
     assert response.content == b"abc"
     assert limits == [1.0]
+
+
+def test_an_error_body_has_no_more_time_than_the_exchange(monkeypatch):
+    head = b"HTTP/1.1 400 Bad\r\nContent-Length: 100\r\n\r\nabc"
+    with ScriptedServer(respond(head, then="hold")) as server:
+        exchange = exchange_with(server.url)
+        limits = limits_of(exchange, monkeypatch)
+        exchange.open()
+        exchange.limit(0.1)
+        exchange.read_error_body()
+        exchange.abort()
+    assert limits[1] <= 0.1
