@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import re
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import requests
+from requests.utils import parse_list_header
 
 from .arguments import check_last_event_id
 from .async_items import AsyncIteration
@@ -494,7 +494,8 @@ class EventStream(AsyncIteration[Item]):
         if response.status_code != 200:
             exchange.read_error_body()
             raise UnexpectedStatus(response)
-        # Of several fields, which requests joins with commas, the first counts.
-        content_type = re.split("[;,]", response.headers.get("Content-Type", ""), maxsplit=1)[0]
-        if content_type.strip().lower() != "text/event-stream":
+        # Of several fields, which requests joins with commas, the last counts (Fetch, "extract
+        # a MIME type").
+        types = parse_list_header(response.headers.get("Content-Type", "")) or [""]
+        if types[-1].partition(";")[0].strip().lower() != "text/event-stream":
             raise UnexpectedContentType(response)

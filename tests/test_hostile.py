@@ -359,12 +359,14 @@ ODD_HEADS = {
     "a folded field": (head(b"Content-Type:", b"\ttext/event-stream") + EVENT, "x"),
     "a NUL in a field": (head(b"X: a\0b", TYPE) + EVENT, "x"),
     "a NUL in the type": (head(TYPE + b"\0") + EVENT, "UnexpectedContentType"),
-    "a CR in a field": (head(b"X: a\r" + TYPE + b"x", TYPE) + EVENT, "UnexpectedContentType"),
+    "a CR in a field": (head(TYPE, b"X: a\r" + TYPE + b"x") + EVENT, "UnexpectedContentType"),
     "two types": (head(TYPE, TYPE) + EVENT, "x"),
-    "two other types": (
-        head(b"Content-Type: text/html", TYPE) + EVENT,
+    "another type, and then ours": (head(b"Content-Type: text/html", TYPE) + EVENT, "x"),
+    "ours, and then another type": (
+        head(TYPE, b"Content-Type: text/html") + EVENT,
         "UnexpectedContentType",
     ),
+    "a comma in a parameter": (head(TYPE + b'; x="a, text/html"') + EVENT, "x"),
     "chunks of another coding": (
         head(TYPE, b"Transfer-Encoding: gzip, chunked") + ONE_CHUNK,
         "ConnectionError",
