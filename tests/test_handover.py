@@ -472,8 +472,14 @@ def test_an_executor_that_is_shut_down_closes_the_source(many, caplog):
     executor = ThreadPoolExecutor(1)
     executor.submit(lambda: (begun.set(), go_on.wait(LIMIT)))
     assert begun.wait(LIMIT)
-    source = EventSource(many.url, on_message=print, dispatch=executor.submit)
-    wait_until(lambda: source._handover._under_way, "something to wait")
+    has_been_given = threading.Event()
+
+    def dispatch(call):
+        executor.submit(call)
+        has_been_given.set()
+
+    source = EventSource(many.url, on_message=print, dispatch=dispatch)
+    assert has_been_given.wait(LIMIT)
     executor.shutdown(wait=False, cancel_futures=True)
     go_on.set()
     assert source.join(LIMIT)
