@@ -93,6 +93,9 @@ def check_options(method: object, session: object, options: Mapping[str, Any]) -
     for name in ("params", "json", "cookies"):
         if options.get(name) is not None:
             _check_sendable(name, options[name])
+    for name in ("data", "files"):
+        if options.get("json") is not None and options.get(name):
+            raise ValueError(f"json: there is {name}, too, and a request has one body")
 
 
 def check_headers(headers: Mapping[Any, Any]) -> None:

@@ -146,6 +146,8 @@ def test_the_refusal_of_a_header_does_not_show_its_value(face):
         ({"params": 5}, TypeError, "params"),
         ({"json": object()}, TypeError, "json"),
         ({"json": float("nan")}, ValueError, "json"),
+        ({"json": {}, "data": "x"}, ValueError, "json: .* data"),  # requests would drop it
+        ({"json": {}, "files": {"x": b"y"}}, ValueError, "json: .* files"),
         ({"hooks": 5}, TypeError, "hooks"),
         ({"allow_redirects": "no"}, TypeError, "allow_redirects"),
     ],
