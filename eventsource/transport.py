@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import netrc  # noqa: F401 - else requests would, in a thread, and a fork keep it locked
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -37,10 +35,10 @@ from .arguments import (
     check_url,
 )
 from .connection import Sockets, Turns, current_sockets, new_session
+from .deadline import Deadline
 from .errors import Aborted, EventTimeout, describe
 from .response import READ_SIZE, Response, bound_decoding
 from .urls import origin_of, redact_strictly
-from .wakeup import Wakeup
 
 ERROR_BODY_SIZE: Final = 64 * 1024
 """Bytes kept of the body of a response that is no event stream."""
@@ -48,8 +46,6 @@ ERROR_BODY_TIME: Final = 1.0
 """Seconds spent at the most on reading such a body."""
 MARGIN: Final = 0.5
 """Seconds that `Exchange.limit`, which tells why, is given to be there first."""
-LATENESS: Final = 0.01
-"""Seconds by which a limit may be noticed late, which saves thread switches."""
 
 OWN_HEADERS: Final = {
     "Accept": "text/event-stream",
@@ -293,10 +289,7 @@ class Exchange:
         # Only the reading thread writes these:
         self._response: requests.Response | None = None
         self._chunks: Response | None = None  # under it, if ours and not compressed
-        self._deadline = math.inf  # on the monotonic clock
-        self._watchdog: Wakeup | None = None
-        # And the watchdog this one:
-        self._next_look = math.inf  # when it looks at the deadline again
+        self._deadline = Deadline(self._time_out)
 
     def open(self, last_event_id: str = "") -> requests.Response:
         """Send the request and return the response, when its headers are here.
@@ -359,7 +352,7 @@ class Exchange:
             return  # by the answer to a challenge
         body = bytearray()
         if _has_framing(response):
-            self.limit(min(ERROR_BODY_TIME, self._deadline - time.monotonic()))
+            self.limit(min(ERROR_BODY_TIME, self._deadline.moment - time.monotonic()))
             with contextlib.suppress(requests.RequestException):
                 while len(body) < ERROR_BODY_SIZE and (
                     data := self.read(ERROR_BODY_SIZE - len(body))
@@ -372,17 +365,11 @@ class Exchange:
 
         `math.inf` takes the limit away. Only the reading thread may call this.
         """
-        self._deadline = time.monotonic() + seconds
-        if self._watchdog is None and seconds != math.inf:
-            self._watchdog = watchdog = Wakeup()
-            threading.Thread(
-                target=_watch_deadline,
-                args=(weakref.ref(self, lambda _: watchdog.set()), watchdog),
-                name="eventsource-timeout",
-                daemon=True,
-            ).start()
-        elif self._watchdog is not None and self._deadline < self._next_look - LATENESS:
-            self._watchdog.set()
+        self._deadline.set(seconds)
+
+    def _time_out(self) -> None:
+        self._timed_out = True
+        self.abort()
 
     def abort(self) -> None:
         """End the exchange, whatever it is doing, and release all that it holds.
@@ -452,9 +439,7 @@ class Exchange:
         if self._released:
             return
         self._released = True
-        steps: list[Callable[[], object]] = []
-        if self._watchdog is not None:
-            steps.append(self._watchdog.set)
+        steps: list[Callable[[], object]] = [self._deadline.cancel]
         if self._response is not None:
             # Response.close() omits the first after read_error_body().
             steps += [self._response.raw.close, self._response.close]
@@ -470,35 +455,3 @@ class Exchange:
         # After the others, for by them a fork finds those.
         if self._released:
             self._sockets.release()
-
-    def _look_at_deadline(self) -> float | None:
-        """For the watchdog: abort if it has passed.
-
-        Returns:
-            Seconds to wait for it; None: no more.
-        """
-        # The deadline moves with each message. To be told each time would cost a
-        # thread switch per message; so the watchdog is told only of a deadline that comes
-        # before the one it waits for, and finds out about later ones then.
-        if self._released:
-            return None
-        now = time.monotonic()  # first: a limit that is lifted meanwhile has not passed
-        self._next_look = math.inf  # from here to the next but one line, be told of any
-        deadline = self._deadline
-        self._next_look = deadline
-        remaining = deadline - now
-        if remaining > 0:
-            return remaining
-        self._timed_out = True
-        self.abort()
-        return None
-
-
-def _watch_deadline(reference: weakref.ref[Exchange], wakeup: Wakeup) -> None:
-    """Abort an exchange at its deadline, unless it is over, or dropped, before then."""
-    while (exchange := reference()) is not None:
-        wait = exchange._look_at_deadline()  # noqa: SLF001 - of the same class
-        if wait is None:
-            return
-        del exchange
-        wakeup.wait(wait)

@@ -34,6 +34,7 @@ from eventsource import (
     ReadyState,
     StreamEnded,
     connection,
+    deadline,
     response,
 )
 from eventsource import stream as stream_module
@@ -1130,7 +1131,8 @@ def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(stream_module, "time", clock)
     monkeypatch.setattr(transport_module, "time", clock)
-    monkeypatch.setattr(transport_module, "Wakeup", clock.wakeup)
+    monkeypatch.setattr(deadline, "time", clock)
+    monkeypatch.setattr(deadline, "Wakeup", clock.wakeup)
     return clock
 
 
@@ -1176,7 +1178,9 @@ def reads(source, meanwhile=lambda: None):
     def is_limited():
         meanwhile()
         exchange = source._stream._exchange
-        return exchange is not None and exchange._inside and exchange._deadline != float("inf")
+        return (
+            exchange is not None and exchange._inside and exchange._deadline.moment != float("inf")
+        )
 
     wait_until(is_limited, "the reader to read")
 

@@ -26,6 +26,7 @@ FLOORS = [
     "wakeup",
     "forking",
     "exiting",
+    "deadline",
     "arguments",
     "cookies",
     "response",

@@ -16,7 +16,7 @@ import trustme
 import urllib3
 
 from eventsource import connection as connection_module
-from eventsource import transport as transport_module
+from eventsource import deadline
 from eventsource.errors import Aborted, EventTimeout
 from eventsource.testing import ScriptedServer
 from eventsource.transport import Transport
@@ -1166,7 +1166,7 @@ def test_a_shorter_limit_counts_at_once_and_a_lifted_one_not_at_all():
 def test_a_limit_that_is_lifted_while_it_is_looked_at_ends_nothing(monkeypatch):
     """The thread that looks may be kept from going on for longer than the limit was."""
     looking, lifted, waits = threading.Event(), threading.Event(), []
-    monotonic, wait = time.monotonic, transport_module.Wakeup.wait
+    monotonic, wait = time.monotonic, deadline.Wakeup.wait
 
     def clock():
         if threading.current_thread().name != "eventsource-timeout":
@@ -1183,7 +1183,7 @@ def test_a_limit_that_is_lifted_while_it_is_looked_at_ends_nothing(monkeypatch):
         exchange = exchange_with(server.url)
         exchange.open()
         monkeypatch.setattr(time, "monotonic", clock)
-        monkeypatch.setattr(transport_module.Wakeup, "wait", spy)
+        monkeypatch.setattr(deadline.Wakeup, "wait", spy)
         exchange.limit(1800)
         assert looking.wait(LIMIT)
         exchange.limit(float("inf"))
@@ -1196,13 +1196,13 @@ def test_a_limit_that_is_lifted_while_it_is_looked_at_ends_nothing(monkeypatch):
 def test_a_limit_that_creeps_costs_no_wake_ups(monkeypatch):
     """Heartbeats shorten the limit again and again, to the same deadline."""
     waits = []
-    wait = transport_module.Wakeup.wait
+    wait = deadline.Wakeup.wait
 
     def spy(wakeup, timeout=None):
         waits.append(timeout)
         return wait(wakeup, timeout)
 
-    monkeypatch.setattr(transport_module.Wakeup, "wait", spy)
+    monkeypatch.setattr(deadline.Wakeup, "wait", spy)
     with ScriptedServer(respond(HEAD, then="hold")) as server:
         exchange = exchange_with(server.url)
         exchange.limit(3600)

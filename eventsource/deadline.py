@@ -1,0 +1,73 @@
+"""A moment that moves often, and a thread that is seldom told."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Final
+
+from .wakeup import Wakeup
+
+LATENESS: Final = 0.01
+"""Seconds by which a deadline may be noticed late, which saves thread switches."""
+
+
+class Deadline:
+    """When what must be over by then is to be ended. At first, never.
+
+    Does not keep alive what it ends.
+
+    Threads: `set` is for one at a time; `cancel` for any, and for signal handlers.
+
+    Args:
+        passed: a method that is called once, in a thread of the deadline's, when it has
+            passed.
+    """
+
+    def __init__(self, passed: Callable[[], object]) -> None:
+        self._wakeup = wakeup = Wakeup()
+        self._passed = weakref.WeakMethod(passed, lambda _: wakeup.set())
+        self._is_cancelled = False
+        # Written by who sets it:
+        self.moment = math.inf
+        """On the monotonic clock."""
+        self._is_watched = False
+        # And by the thread that watches:
+        self._next_look = math.inf  # when it looks at the moment again
+
+    def set(self, seconds: float) -> None:
+        """Let it be `seconds` from now; `math.inf`: never."""
+        self.moment = time.monotonic() + seconds
+        if self._is_watched:
+            # A deadline mostly moves on, and the watcher finds out about that when it looks.
+            if self.moment < self._next_look - LATENESS:
+                self._wakeup.set()
+        elif seconds != math.inf:
+            self._is_watched = True
+            threading.Thread(target=self._watch, name="eventsource-timeout", daemon=True).start()
+
+    def cancel(self) -> None:
+        """Let it be never, for good. Never waits."""
+        self._is_cancelled = True
+        self._wakeup.set()
+
+    def _watch(self) -> None:
+        while (wait := self._look()) is not None:
+            self._wakeup.wait(wait)
+
+    def _look(self) -> float | None:
+        """Return the seconds to wait for it; None: it is over."""
+        passed = self._passed()
+        if passed is None or self._is_cancelled:
+            return None
+        now = time.monotonic()  # first: a deadline that moves on meanwhile has not passed
+        self._next_look = math.inf  # from here to the next but one line, be told of any
+        moment = self.moment
+        self._next_look = moment
+        if moment > now:
+            return moment - now
+        passed()
+        return None

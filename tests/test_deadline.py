@@ -1,0 +1,75 @@
+"""`Deadline` by itself; `test_transport.py` has it as the limit of an exchange."""
+
+from __future__ import annotations
+
+import gc
+import math
+import threading
+import weakref
+
+from eventsource.deadline import Deadline
+
+from .support import LIMIT, wait_until
+
+
+class Work:
+    """Notes the thread in which it was ended."""
+
+    def __init__(self):
+        self.ended = threading.Event()
+        self.ended_by = []
+
+    def end(self):
+        self.ended_by.append(threading.current_thread().name)
+        self.ended.set()
+
+
+def watchers():
+    return [thread for thread in threading.enumerate() if thread.name == "eventsource-timeout"]
+
+
+def test_what_is_not_over_by_then_is_ended_once_in_a_thread_of_the_deadlines():
+    work = Work()
+    deadline = Deadline(work.end)
+    deadline.set(0.01)
+    assert work.ended.wait(LIMIT)
+    wait_until(lambda: not watchers())
+    deadline.set(0.01)
+    assert work.ended_by == ["eventsource-timeout"]
+
+
+def test_one_that_is_never_has_no_thread():
+    work = Work()
+    Deadline(work.end).set(math.inf)
+    assert not watchers()
+
+
+def test_an_earlier_one_takes_the_place_of_a_later_one():
+    work = Work()
+    deadline = Deadline(work.end)
+    deadline.set(3600)
+    deadline.set(0.01)
+    assert work.ended.wait(LIMIT)
+
+
+def test_one_that_is_cancelled_lets_its_thread_go_and_ends_nothing():
+    work = Work()
+    deadline = Deadline(work.end)
+    deadline.set(3600)
+    deadline.cancel()
+    wait_until(lambda: not watchers())
+    assert not work.ended_by
+
+
+def test_it_keeps_nothing_alive_and_its_thread_goes_with_what_it_was_for():
+    work = Work()
+    deadline = Deadline(work.end)
+    deadline.set(3600)
+    reference = weakref.ref(work)
+    gc.disable()
+    try:
+        del work
+        assert reference() is None
+    finally:
+        gc.enable()
+    wait_until(lambda: not watchers())
