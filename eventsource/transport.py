@@ -237,7 +237,11 @@ def _check_redirect(response: requests.Response, **_: Any) -> None:
     location = response.headers["Location"]
     try:
         # As requests reads it; its own failures are errors of many kinds.
-        url = urljoin(response.url, location.encode("latin-1").decode())
+        target = location.encode("latin-1").decode()
+        parts = urlsplit(target)  # without control characters at the beginning
+        if parts.netloc and not parts.scheme and not target.startswith("//"):
+            raise _bad_redirect(location)
+        url = urljoin(response.url, target)
         for form in (url, urlsplit(url).geturl()):  # which may differ before Python 3.13
             urlsplit(form).port  # noqa: B018
     except ValueError:

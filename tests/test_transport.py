@@ -554,15 +554,20 @@ def test_a_redirect_to_a_scheme_that_cannot_be_fetched_fails():
 
 
 @pytest.mark.parametrize(
-    "location", ["http://[", "http://host:99999/", "http://host:x/", "\xff", "http://a..b/"]
+    "location",
+    [
+        *("http://[", "http://host:99999/", "http://host:x/", "\xff", "http://a..b/"),
+        *(f"\0//{SECRET}@host/", f"\x1f//u:{SECRET}@host"),  # to requests, hosts without a scheme
+    ],
 )
 def test_a_redirect_to_what_is_no_url_is_a_lost_connection(location):
     script = respond(b"HTTP/1.1 302 Found\r\nLocation: " + location.encode("latin-1") + b"\r\n\r\n")
     with ScriptedServer(script) as server:
         exchange = exchange_with(server.url)
-        with pytest.raises(requests.ConnectionError, match="cannot be fetched"):
+        with pytest.raises(requests.ConnectionError, match="cannot be fetched") as caught:
             exchange.open()
         exchange.abort()
+    assert SECRET not in str(caught.value)
 
 
 # --- The head of the response ---
