@@ -34,7 +34,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         place = corpus or Path(scratch)
         return max(
-            _merge(name, place / name) if arguments.merge else _fuzz(name, place, arguments.seconds)
+            _merge(name, place / name)
+            if arguments.merge
+            else _fuzz(name, place, arguments.seconds, arguments.seed)
             for name in names
         )
 
@@ -46,6 +48,7 @@ def _arguments() -> argparse.Namespace:
     which.add_argument("--all", action="store_true", help="one target after the other")
     parser.add_argument("files", nargs="*", type=Path, help="inputs to run the target on")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="for each target")
+    parser.add_argument("--seed", type=int, default=1 + int.from_bytes(os.urandom(3)))
     parser.add_argument(
         "--corpus", type=Path, metavar="DIR", help="where inputs that were found are kept"
     )
@@ -69,7 +72,7 @@ def _replay(name: str, files: list[Path]) -> int:
     return 0
 
 
-def _fuzz(name: str, place: Path, seconds: int) -> int:
+def _fuzz(name: str, place: Path, seconds: int, seed: int) -> int:
     """Fuzz one target in a process of its own; say what came of it."""
     found = place / name
     found.mkdir(parents=True, exist_ok=True)
@@ -79,6 +82,7 @@ def _fuzz(name: str, place: Path, seconds: int) -> int:
         str(found),
         str(HERE / "corpus" / name),
         f"-max_total_time={seconds}",
+        f"-seed={seed}",
         f"-artifact_prefix={crashes}/",
         "-print_final_stats=1",
     )
@@ -88,7 +92,9 @@ def _fuzz(name: str, place: Path, seconds: int) -> int:
     edges, kept = progress[-1] if progress else ("?", "?")
     runs_told = runs[-1] if runs else "?"
     verdict = "failed" if status else "no failure"
-    sys.stdout.write(f"{name}: {runs_told} runs, {edges} edges, {kept} inputs kept: {verdict}\n")
+    sys.stdout.write(
+        f"{name}: seed {seed}, {runs_told} runs, {edges} edges, {kept} inputs kept: {verdict}\n"
+    )
     if not status:
         Path(crashes).rmdir()
         return 0
@@ -112,7 +118,7 @@ def _run(name: str, *options: str) -> tuple[int, str]:
     done = subprocess.run(  # noqa: S603 - our own
         [sys.executable, "-m", "fuzz", "--worker", name, *options, *limits],
         cwd=HERE.parent,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        env={**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONHASHSEED": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,

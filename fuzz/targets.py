@@ -477,12 +477,15 @@ def _plain_body(part: bytes, *, reset: bool) -> bytes | None:
     try:
         answer.begin()
         content_type = (answer.headers.get("Content-Type") or "").partition(";")[0]
+        codings = answer.headers.get_all("Transfer-Encoding", [])
         if (
             answer.status != 200
             or answer.cut_off
             or content_type.strip().lower() != TYPE
             or len(answer.headers.get_all("Content-Type")) > 1
             or len(answer.headers.get_all("Content-Length", [])) > 1  # urllib3 wants one
+            # What is said of chunks, and is not all that is said, is refused.
+            or ("chunked" in ",".join(codings).lower() and not answer.chunked)
             or b"-" in part.partition(b"\r\n\r\n")[2]
         ):
             return None
