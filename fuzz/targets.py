@@ -356,6 +356,7 @@ def _through_urllib3(pieces: list[bytes], *, reset: bool) -> Any:
         or answer.get_redirect_location()
         or answer.status in (301, 302, 303, 307, 308)
         or original.cut_off
+        or _may_be_refused(original)
     ):
         return None
     coding = answer.headers.get("Content-Encoding", "").lower()
@@ -376,6 +377,12 @@ def _through_urllib3(pieces: list[bytes], *, reset: bool) -> Any:
         return None  # how much of a broken body can be decoded depends on the reads
     original.close()
     return head, body, end
+
+
+def _may_be_refused(answer: http.client.HTTPResponse) -> bool:
+    """Whether it is in chunks that have a coding of their own, or is said to be."""
+    codings = ",".join(answer.headers.get_all("Transfer-Encoding", []))
+    return "chunked" in codings.lower() and not answer.chunked
 
 
 def _transport(url: str, headers: dict[str, str]) -> Transport:
@@ -477,15 +484,13 @@ def _plain_body(part: bytes, *, reset: bool) -> bytes | None:
     try:
         answer.begin()
         content_type = (answer.headers.get("Content-Type") or "").partition(";")[0]
-        codings = answer.headers.get_all("Transfer-Encoding", [])
         if (
             answer.status != 200
             or answer.cut_off
             or content_type.strip().lower() != TYPE
             or len(answer.headers.get_all("Content-Type")) > 1
             or len(answer.headers.get_all("Content-Length", [])) > 1  # urllib3 wants one
-            # What is said of chunks, and is not all that is said, is refused.
-            or ("chunked" in ",".join(codings).lower() and not answer.chunked)
+            or _may_be_refused(answer)
             or b"-" in part.partition(b"\r\n\r\n")[2]
         ):
             return None
