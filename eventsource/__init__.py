@@ -4,7 +4,6 @@ Three faces on one engine: `EventSource` calls handlers from a thread of its own
 `EventStream` is iterated over, `SSEClient` is a drop-in for the `sseclient` package.
 """
 
-from .client import Event, SSEClient
 from .errors import (
     EventSourceError,
     EventTimeout,
@@ -14,10 +13,11 @@ from .errors import (
     UnexpectedContentType,
     UnexpectedStatus,
 )
-from .events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
-from .parser import EventStreamParser, aparse, parse
-from .reconnect import ReconnectPolicy
+from .protocol.events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
+from .protocol.parser import EventStreamParser, aparse, parse
+from .protocol.policy import ReconnectPolicy
 from .source import EventSource
+from .sseclient import Event, SSEClient
 from .stream import EventStream
 
 __all__ = [

@@ -13,8 +13,8 @@ import threading
 import time
 from typing import Final
 
-from .events import ErrorEvent, MessageEvent, OpenEvent
-from .reconnect import ReconnectPolicy
+from .protocol.events import ErrorEvent, MessageEvent, OpenEvent
+from .protocol.policy import ReconnectPolicy
 from .source import EventSource
 from .testing import Connection, ScriptedServer
 

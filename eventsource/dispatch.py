@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .handover import Turn
+from .handlers.queue import Turn
 
 if TYPE_CHECKING:
     import asyncio as _asyncio

@@ -32,6 +32,10 @@ class StreamEnded(EventSourceError, requests.ConnectionError):
     """The server ended the stream: the response body is complete."""
 
 
+class BrokenBody(EventSourceError, requests.exceptions.ChunkedEncodingError):
+    """The body of a response is malformed, or was cut short."""
+
+
 class EventTimeout(EventSourceError, requests.Timeout):
     """No message came for `event_timeout` seconds."""
 

@@ -22,17 +22,17 @@ from typing import Any, NamedTuple, Self
 import requests
 
 from .errors import EventSourceError, summary
-from .events import Comment, ErrorEvent, MessageEvent, ReadyState
-from .forking import tell_in_child
-from .handlers import Handler, check_handler
-from .handover import Dispatch, Handover
-from .joining import Joinable
-from .listeners import Listeners
-from .parser import MAX_EVENT_SIZE
-from .reconnect import DEFAULT_POLICY, ReconnectPolicy, check_number, check_whole_number
+from .handlers.check import Handler, check_handler
+from .handlers.listeners import Listeners
+from .handlers.queue import Dispatch, Handover
+from .protocol.events import Comment, ErrorEvent, MessageEvent, ReadyState
+from .protocol.parser import MAX_EVENT_SIZE
+from .protocol.policy import DEFAULT_POLICY, ReconnectPolicy, check_number, check_whole_number
+from .runtime.fork import tell_in_child
+from .runtime.joining import Joinable
+from .runtime.wakeup import Gate
 from .stream import EventStream, Item
 from .urls import redact
-from .wakeup import Gate
 
 EXIT_TIMEOUT = 10.0
 """Seconds that leaving a `with` block waits for the reader thread at the most: a

@@ -23,8 +23,7 @@ from typing import Any, Self
 import requests
 from requests.utils import parse_list_header
 
-from .arguments import check_last_event_id
-from .async_items import AsyncIteration
+from .async_iterator import AsyncIteration
 from .errors import (
     EventTimeout,
     StreamEnded,
@@ -32,10 +31,11 @@ from .errors import (
     UnexpectedStatus,
     summary,
 )
-from .events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
-from .forking import tell_in_child
-from .parser import MAX_EVENT_SIZE, EventStreamParser
-from .reconnect import (
+from .http.exchange import Exchange, Transport
+from .http.options import check_last_event_id
+from .protocol.events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
+from .protocol.parser import MAX_EVENT_SIZE, EventStreamParser
+from .protocol.policy import (
     BRIEF,
     DEFAULT_POLICY,
     ReconnectPolicy,
@@ -43,7 +43,7 @@ from .reconnect import (
     check_whole_number,
     retry_after,
 )
-from .transport import Exchange, Transport
+from .runtime.fork import tell_in_child
 from .urls import origin_of, redact, without_userinfo
 
 Item = OpenEvent | MessageEvent | ErrorEvent | Comment

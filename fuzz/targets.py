@@ -16,15 +16,15 @@ from typing import Any, Final
 import requests
 import urllib3
 
-from eventsource.arguments import check_url
-from eventsource.client import _BlockParser
 from eventsource.errors import EventTooLarge, HeadTooLarge, describe
-from eventsource.events import Comment, ErrorEvent, MessageEvent, OpenEvent
-from eventsource.parser import EventStreamParser, aparse, parse
-from eventsource.reconnect import ReconnectPolicy, parse_retry_after
-from eventsource.response import READ_SIZE, Response
+from eventsource.http.exchange import Transport
+from eventsource.http.options import check_url
+from eventsource.http.response import READ_SIZE, Response
+from eventsource.protocol.events import Comment, ErrorEvent, MessageEvent, OpenEvent
+from eventsource.protocol.parser import EventStreamParser, aparse, parse
+from eventsource.protocol.policy import ReconnectPolicy, parse_retry_after
+from eventsource.sseclient import _BlockParser
 from eventsource.stream import EventStream
-from eventsource.transport import Transport
 from eventsource.urls import origin_of, redact, redact_strictly, redact_text
 from tests.reference_parser import reference
 

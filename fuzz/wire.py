@@ -12,7 +12,7 @@ from typing import Any
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import NewConnectionError
 
-from eventsource.connection import _AbortableConnection
+from eventsource.http.adapter import _AbortableConnection
 
 MOST_RECEIVES = 5000
 """Calls of `recv` after which a reader counts as going round in circles."""

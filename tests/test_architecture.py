@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import importlib
 import re
@@ -17,50 +16,29 @@ from eventsource import EventSource, EventStream, MessageEvent
 from eventsource.testing import ScriptedServer
 
 from .support import CHUNKED, LIMIT, Recorder
+from .test_package import LAYERS, PACKAGE, imports, modules, room
 
-PACKAGE = Path(eventsource.__file__).parent
 CHECKOUT = Path(__file__).parent.parent
-PAGE = (CHECKOUT / "docs" / "architecture.md").read_text()
-ROOT = "eventsource"
-"""How the package itself, its `__init__.py`, is drawn."""
+FILE = CHECKOUT / "docs" / "architecture.md"
+PAGE = FILE.read_text()
+
+# --- The figure: drawn from the code, `python -m tests.test_architecture` puts it into the page ---
 
 
-# --- Modules ---
-
-
-def modules():
-    """The files of each module; a folder is one."""
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE).with_suffix("").parts[0]
-        found.setdefault(ROOT if name == "__init__" else name, []).append(path)
-    return found
-
-
-def imported(path):
-    """The dotted names that a file imports, whether or not each is a module."""
-    package = (ROOT, *path.relative_to(PACKAGE).parent.parts)
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield tuple(alias.name.split("."))
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            base += tuple(node.module.split(".")) if node.module else ()
-            for alias in node.names:
-                yield (*base, alias.name)
-
-
-def imports():
-    """Which modules each imports."""
-    names = set(modules())
+def drawn():
+    """The rooms and flat modules as a figure; an arrow is an import that no others imply."""
     graph = {}
-    for name, paths in modules().items():
-        targets = [parts for path in paths for parts in imported(path) if parts[0] == ROOT]
-        graph[name] = {
-            parts[1] if len(parts) > 1 and parts[1] in names else ROOT for parts in targets
-        } - {name}
-    return graph
+    for module, path in modules():
+        targets = {room(name) for name in imports(path) if name != "eventsource.__version__"}
+        graph.setdefault(room(module), set()).update(targets - {room(module)})
+    lines = ["flowchart TB"]
+    for layer in LAYERS:
+        lines += [f"    {name}" for name in sorted(layer)]
+    for start, targets in graph.items():
+        direct = {end for end in targets if end not in reachable(graph, targets - {end})}
+        if direct:
+            lines.append(f"    {start} --> {' & '.join(sorted(direct))}")
+    return "\n".join(lines) + "\n"
 
 
 def reachable(graph, starts):
@@ -72,40 +50,26 @@ def reachable(graph, starts):
     return found
 
 
-def figure(first_line):
-    return next(
-        block
-        for block in re.findall(r"^```mermaid\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-        if block.startswith(first_line)
-    )
+FIGURE = re.compile(r"(?<=^```mermaid\n)flowchart TB\n.*?(?=^```)", re.MULTILINE | re.DOTALL)
 
 
-def test_the_figure_has_each_module_once():
-    drawn = re.findall(r"^ +(\w+)(?:\[.*\])?$", figure("flowchart TB"), re.MULTILINE)
-    assert sorted(name for name in drawn if name != "end") == sorted(modules())
+def test_the_figure_is_that_of_the_code():
+    assert FIGURE.findall(PAGE) == [drawn()], "python -m tests.test_architecture"
 
 
-def test_each_arrow_is_an_import_and_each_import_is_an_arrow_or_follows_from_some():
-    arrows = {
-        (start, end)
-        for start, ends in re.findall(r"^ +(\w+) --> (.+)$", figure("flowchart TB"), re.MULTILINE)
-        for end in ends.split(" & ")
-    }
-    graph = imports()
-    assert not arrows - {(start, end) for start, ends in graph.items() for end in ends}
-    needed = {
-        (start, end)
-        for start, ends in graph.items()
-        for end in ends
-        if end not in reachable(graph, ends - {end})
-    }
-    assert needed == arrows, as_drawn(needed)
+def test_the_page_says_what_each_module_is_for():
+    """A row a module, in the order of the rooms, is a promise to newcomers."""
+    rows = re.findall(r"^\| `([\w./]+)` \|", PAGE, re.MULTILINE)
+    there = [
+        path.relative_to(PACKAGE).as_posix()
+        for _, path in modules()
+        if path.name != "__init__.py" and path.relative_to(PACKAGE).parts[0] not in AS_A_WHOLE
+    ]
+    assert sorted(rows) == sorted([*there, *(f"{name}/" for name in AS_A_WHOLE)])
 
 
-def as_drawn(arrows):
-    """Lines for the figure, to be put into the page."""
-    ends = {start: " & ".join(sorted(e for s, e in arrows if s == start)) for start, _ in arrows}
-    return "\n".join(["", *(f"    {start} --> {end}" for start, end in sorted(ends.items()))])
+AS_A_WHOLE = ("cli", "testing")
+"""Rooms that the page has one row for."""
 
 
 # --- Threads ---
@@ -160,7 +124,7 @@ def test_the_threads_are_those_of_the_table(monkeypatch):
 def steps():
     """The modules and functions that an event passes through, as the page has them."""
     return [
-        [tuple(place) for place in re.findall(r"`(\w+)\.py`: `([\w.]+)\(\)`", where)]
+        [tuple(place) for place in re.findall(r"`([\w/]+)\.py`: `([\w.]+)\(\)`", where)]
         for _, where, _ in table("The life of an event")
     ]
 
@@ -170,7 +134,7 @@ def test_the_functions_that_the_page_names_are_there():
     for places in steps():
         assert places
         for module, name in places:
-            found = importlib.import_module(f"eventsource.{module}")
+            found = importlib.import_module(f"eventsource.{module.replace('/', '.')}")
             for part in name.split("."):
                 found = getattr(found, part)
             assert callable(found)
@@ -184,7 +148,10 @@ def test_an_event_passes_through_them_in_this_order(elsewhere):
 
     def look(frame, what, _):
         code = frame.f_code
-        place = (Path(code.co_filename).stem, code.co_qualname)
+        file = Path(code.co_filename)
+        if not file.is_relative_to(PACKAGE):
+            return
+        place = (file.relative_to(PACKAGE).with_suffix("").as_posix(), code.co_qualname)
         if what == "call" and looks.is_set() and place in named:
             passed.append(named[place])
 
@@ -254,3 +221,7 @@ def test_the_reference_has_every_name_that_is_exported(package):
 def test_the_reference_has_every_public_attribute(page, kind):
     for name in dir(kind):
         assert name.startswith("_") or re.search(rf"\b{name}\b", REFERENCE[page]), name
+
+
+if __name__ == "__main__":
+    FILE.write_text(FIGURE.sub(lambda _: drawn(), PAGE))

@@ -26,9 +26,9 @@ from eventsource import (
     ReadyState,
     ReconnectPolicy,
     UnexpectedStatus,
-    async_items,
 )
-from eventsource.response import READ_SIZE
+from eventsource import async_iterator as async_items
+from eventsource.http.response import READ_SIZE
 from eventsource.testing import ScriptedServer
 
 from .on_loop import asyncio_has_nothing_to_complain_of, run, until  # noqa: F401 - a fixture
@@ -453,7 +453,7 @@ def test_a_thread_that_is_stuck_is_waited_for_only_so_long(monkeypatch, caplog):
                 task = asyncio.create_task(anext(aiter(events), None))
                 await until(entered.is_set)
             assert "the reader thread is still busy" in caplog.text
-            assert caplog.records[-1].name == "eventsource.async_items"
+            assert caplog.records[-1].name == "eventsource.async_iterator"
             assert caplog.records[-1].levelno == logging.WARNING
         finally:
             release.set()
@@ -772,7 +772,7 @@ def test_a_loop_that_is_closed_first_closes_the_stream_at_the_next_event(caplog)
         wait_until(lambda: not readers(), "the thread to end")
         assert events.ready_state is ReadyState.CLOSED
         assert server.connections[0].gone.wait(LIMIT)
-    (record,) = [r for r in caplog.records if r.name == "eventsource.async_items"]
+    (record,) = [r for r in caplog.records if r.name == "eventsource.async_iterator"]
     assert record.levelno == logging.ERROR
     assert "closed by RuntimeError('Event loop is closed')" in record.getMessage()
 
@@ -788,7 +788,7 @@ def test_a_stream_that_is_closed_after_its_loop_ends_without_a_word(caplog):
         run(main)
         events.close()
         wait_until(lambda: not readers(), "the thread to end")
-    assert [r for r in caplog.records if r.name == "eventsource.async_items"] == []
+    assert [r for r in caplog.records if r.name == "eventsource.async_iterator"] == []
 
 
 @pytest.mark.parametrize("own_session", [True, False])

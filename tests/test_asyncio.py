@@ -1006,7 +1006,8 @@ except SystemExit as left:
 
 CLOSING_ITS_LOOP = """
 import asyncio, sys
-from eventsource import EventSource, dispatch, handover
+from eventsource import EventSource, dispatch
+from eventsource.handlers import queue as handover
 
 handover.LOOK = 0.01
 

@@ -28,7 +28,6 @@ from eventsource import (
     ReadyState,
     ReconnectPolicy,
     SSEClient,
-    response,
 )
 from eventsource.errors import (
     EventTooLarge,
@@ -37,11 +36,12 @@ from eventsource.errors import (
     UnexpectedContentType,
     UnexpectedStatus,
 )
-from eventsource.events import Comment
-from eventsource.reconnect import MAX_RECONNECTION_TIME
-from eventsource.response import MAX_HEAD_SIZE, READ_SIZE
+from eventsource.http import response
+from eventsource.http.exchange import ERROR_BODY_SIZE
+from eventsource.http.response import MAX_HEAD_SIZE, READ_SIZE
+from eventsource.protocol.events import Comment
+from eventsource.protocol.policy import MAX_RECONNECTION_TIME
 from eventsource.testing import ScriptedServer
-from eventsource.transport import ERROR_BODY_SIZE
 
 from .support import CHUNKED, HEAD, LIMIT, QUICK, errors, messages, record, respond, stream
 

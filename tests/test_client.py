@@ -11,7 +11,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 
 from eventsource import Event, EventStream, EventTooLarge, SSEClient
-from eventsource.client import _BlockParser
+from eventsource.sseclient import _BlockParser
 from eventsource.testing import ScriptedServer
 
 from .support import (

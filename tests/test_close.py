@@ -19,9 +19,9 @@ import pytest
 import requests
 
 from eventsource import EventSource, EventStream, ReadyState, ReconnectPolicy
-from eventsource import connection as connection_module
-from eventsource.connection import Sockets
-from eventsource.forking import no_fork
+from eventsource.http import adapter as connection_module
+from eventsource.http.adapter import Sockets
+from eventsource.runtime.fork import no_fork
 from eventsource.testing import ScriptedServer
 
 from .support import (

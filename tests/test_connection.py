@@ -14,9 +14,10 @@ import requests
 import trustme
 from urllib3.util.wait import wait_for_write
 
-from eventsource import EventStream, connection
+from eventsource import EventStream
+from eventsource.http import adapter as connection
+from eventsource.http.exchange import Transport
 from eventsource.testing import ScriptedServer
-from eventsource.transport import Transport
 
 from .support import LIMIT, port_that_never_answers, stream
 

@@ -6,8 +6,8 @@ import pytest
 from requests.cookies import create_cookie
 
 from eventsource import EventStream
-from eventsource.connection import new_session
-from eventsource.cookies import MAX_COOKIES, CookieJar
+from eventsource.http.adapter import new_session
+from eventsource.http.cookies import MAX_COOKIES, CookieJar
 from eventsource.testing import ScriptedServer
 
 from .support import QUICK, messages, opens, respond

@@ -33,13 +33,13 @@ from eventsource import (
     OpenEvent,
     ReadyState,
     StreamEnded,
-    connection,
-    deadline,
-    response,
 )
 from eventsource import stream as stream_module
-from eventsource import transport as transport_module
-from eventsource.parser import EventStreamParser
+from eventsource.http import adapter as connection
+from eventsource.http import exchange as transport_module
+from eventsource.http import response
+from eventsource.protocol.parser import EventStreamParser
+from eventsource.runtime import deadline
 from eventsource.testing import ScriptedServer
 
 from .support import (

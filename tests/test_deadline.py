@@ -7,7 +7,7 @@ import math
 import threading
 import weakref
 
-from eventsource.deadline import Deadline
+from eventsource.runtime.deadline import Deadline
 
 from .support import LIMIT, wait_until
 

@@ -9,14 +9,15 @@ import textwrap
 
 import pytest
 
-from eventsource import exiting
-from eventsource.handover import Handover
+from eventsource.handlers.queue import Handover
+from eventsource.runtime import exit as exiting
 
 from .support import LIMIT
 
 SOURCE = """\
 import atexit, os, sys, threading
-from eventsource import EventSource, exiting
+from eventsource import EventSource
+from eventsource.runtime import exit as exiting
 from eventsource.testing import SSEServer, wait_until
 
 def say(text):

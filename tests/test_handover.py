@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from eventsource import ErrorEvent, EventSource, MessageEvent, ReadyState, handover
+from eventsource import ErrorEvent, EventSource, MessageEvent, ReadyState
+from eventsource.handlers import queue as handover
 from eventsource.testing import ScriptedServer
 
 from .support import HEAD, LIMIT, QUICK, Recorder, numbers, status, stream, wait_until

@@ -27,7 +27,7 @@ from eventsource import (
     SSEClient,
 )
 from eventsource.errors import describe
-from eventsource.response import Response
+from eventsource.http.response import Response
 from eventsource.testing import ScriptedServer
 from eventsource.urls import redact, redact_strictly, redact_text
 from fuzz.targets import TARGETS

@@ -30,9 +30,9 @@ from requests.adapters import HTTPAdapter
 import eventsource
 from eventsource import EventSource, EventStream, ReadyState, ReconnectPolicy
 from eventsource.errors import EventTimeout
-from eventsource.parser import EventStreamParser
+from eventsource.http.exchange import Exchange
+from eventsource.protocol.parser import EventStreamParser
 from eventsource.testing import ScriptedServer
-from eventsource.transport import Exchange
 
 from .support import (
     HEAD,
@@ -63,8 +63,8 @@ import requests
 
 import eventsource
 from eventsource import *
-from eventsource import connection as connection_module
-from eventsource import transport as transport_module
+from eventsource.http import adapter as connection_module
+from eventsource.http import exchange as transport_module
 
 LIMIT = 30.0
 AT_ONCE = 4
@@ -756,7 +756,7 @@ def test_no_lock_that_another_thread_holds_at_the_fork_stops_the_child(nursery, 
     """
     program = """
         def locks(thing, path, seen):
-            if isinstance(thing, (threading.Thread, eventsource.wakeup.Wakeup)):
+            if isinstance(thing, (threading.Thread, eventsource.runtime.wakeup.Wakeup)):
                 return  # whose locks are there to be waited for
             if id(thing) in seen:
                 return

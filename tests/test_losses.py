@@ -30,7 +30,8 @@ import pytest
 import requests
 import trustme
 
-from eventsource import ErrorEvent, EventSource, EventStream, ReconnectPolicy, reconnect
+from eventsource import ErrorEvent, EventSource, EventStream, ReconnectPolicy
+from eventsource.protocol import policy as reconnect
 from eventsource.testing import ScriptedServer
 
 from .support import CHUNKED, HEAD, LIMIT, port_that_refuses, respond, status, stream, wait_until

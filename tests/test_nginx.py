@@ -34,7 +34,7 @@ from eventsource import (
     StreamEnded,
     UnexpectedStatus,
 )
-from eventsource import connection as connection_module
+from eventsource.http import adapter as connection_module
 from eventsource.testing import ScriptedServer
 
 from .real_servers import numbered

@@ -17,71 +17,77 @@ from .support import LIMIT
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(eventsource.__file__).parent
 
-FLOORS = [
-    "urls",
-    "events",
-    "errors",
-    "parser",
-    "reconnect",
-    "wakeup",
-    "forking",
-    "exiting",
-    "deadline",
-    "arguments",
-    "cookies",
-    "response",
-    "connection",
-    "transport",
-    "async_items",
-    "stream",
-    "handlers",
-    "browser",
-    "handover",
-    "joining",
-    "listeners",
-    "source",
-    "dispatch",
-    "client",
-    "testing",
-    "demo",
-    "cli",
-    "__main__",
+LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"demo"},
+    {"testing"},
+    {"eventsource"},  # its __init__.py
+    {"source", "sseclient", "dispatch"},
+    {"stream"},
+    {"async_iterator"},
+    {"handlers", "http"},
+    {"protocol"},
+    {"runtime"},
+    {"errors"},
+    {"urls"},
 ]
-"""Each module imports only what stands above it."""
+"""From the top down. A room imports only what stands below its layer, and itself."""
 
 
 def modules():
+    """Each module of the package: its dotted name, and its file."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        relative = path.relative_to(PACKAGE)
-        if relative.name != "__init__.py":
-            yield relative.parts[0].removesuffix(".py"), path
+        yield ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts), path
 
 
 def imports(path):
-    """The modules of the package, or its folders, that one imports; not those beside it in a folder."""
+    """The dotted names within the package that one module imports from."""
+    package = path.relative_to(PACKAGE.parent).parent.parts
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            parts = (node.module or "").split(".")
-            if node.level == 0 and parts[0] == "eventsource":
-                parts = parts[1:]
-            elif node.level == 0 or path.parent != PACKAGE:
-                assert node.level < 2, "from eventsource"
-                continue
-            yield from parts[:1] if parts and parts[0] else [alias.name for alias in node.names]
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*base, *filter(None, [node.module])))
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name for name in names if name.startswith("eventsource."))
 
 
-@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda x: Path(x).stem)
-def test_a_module_imports_only_what_stands_above_it(module, path):
-    above = FLOORS[: FLOORS.index(module)]
-    assert set(imports(path)) <= {*above, "__version__"}
+def room(name):
+    part = name.removesuffix(".__init__").split(".")[1:]
+    rooms = set().union(*LAYERS)
+    return part[0] if part and part[0] in rooms else "eventsource"
 
 
-def test_contributing_lists_the_modules_in_their_order():
-    listed = re.findall(r"^\| (`.*?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
-    names = [
-        name.strip("/").removesuffix(".py") for name in re.findall(r"`(.*?)`", "".join(listed))
-    ]
-    assert [*names, "__main__"] == FLOORS
+@pytest.mark.parametrize(("module", "path"), list(modules()))
+def test_a_module_imports_only_what_stands_below_it(module, path):
+    layer = next(n for n, rooms in enumerate(LAYERS) if room(module) in rooms)
+    below = set().union(*LAYERS[layer + 1 :]) | {room(module)}
+    for name in imports(path):
+        assert name == "eventsource.__version__" or room(name) in below, name
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    paths = {name.removesuffix(".__init__"): path for name, path in modules()}
+    graph = {}
+    for name, path in paths.items():
+        found = set()
+        for target in imports(path):
+            name_of_module = target
+            while name_of_module not in paths:
+                name_of_module = name_of_module.rpartition(".")[0]
+            found.add(name_of_module)
+        graph[name] = found - {name}
+    while leaves := {name for name, targets in graph.items() if not targets & graph.keys()}:
+        graph = {name: targets for name, targets in graph.items() if name not in leaves}
+    assert not graph
+
+
+def test_few_modules_stand_flat():
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
 
 
 def test_the_import_adds_nothing_heavy_to_that_of_requests():

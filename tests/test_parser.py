@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from eventsource import EventStreamParser, MessageEvent, aparse, parse
-from eventsource import parser as parser_module
 from eventsource.errors import EventTooLarge
-from eventsource.events import Comment
-from eventsource.parser import MAX_EVENT_SIZE
+from eventsource.protocol import parser as parser_module
+from eventsource.protocol.events import Comment
+from eventsource.protocol.parser import MAX_EVENT_SIZE
 
 from .reference_parser import reference
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventsource import ReconnectPolicy
-from eventsource.reconnect import parse_retry_after
+from eventsource.protocol.policy import parse_retry_after
 
 
 def waits(policy, reconnection_time, failures, *, random=0.0):

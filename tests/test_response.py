@@ -27,8 +27,8 @@ import urllib3
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
-from eventsource import response as response_module
-from eventsource.response import Incoming, Response
+from eventsource.http import response as response_module
+from eventsource.http.response import Incoming, Response
 
 from .support import LIMIT
 

@@ -876,7 +876,9 @@ def netrc_not_in_latin_1(_stack, _session, monkeypatch):
     monkeypatch.setattr(
         requests.utils, "get_netrc_auth", lambda url: ("user", f"{SECRET}日"), raising=True
     )
-    monkeypatch.setattr("eventsource.transport.get_netrc_auth", lambda url: ("user", f"{SECRET}日"))
+    monkeypatch.setattr(
+        "eventsource.http.exchange.get_netrc_auth", lambda url: ("user", f"{SECRET}日")
+    )
     return "http://127.0.0.1:1/", {}
 
 

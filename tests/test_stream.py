@@ -29,10 +29,10 @@ from eventsource import (
     UnexpectedContentType,
     UnexpectedStatus,
 )
-from eventsource import connection as connection_module
 from eventsource import stream as stream_module
+from eventsource.http import adapter as connection_module
+from eventsource.http.exchange import Exchange
 from eventsource.testing import ScriptedServer
-from eventsource.transport import Exchange
 
 from .support import (
     HEAD,

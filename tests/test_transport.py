@@ -15,11 +15,11 @@ import requests
 import trustme
 import urllib3
 
-from eventsource import connection as connection_module
-from eventsource import deadline
 from eventsource.errors import Aborted, EventTimeout
+from eventsource.http import adapter as connection_module
+from eventsource.http.exchange import Transport
+from eventsource.runtime import deadline
 from eventsource.testing import ScriptedServer
-from eventsource.transport import Transport
 
 from .support import (
     CHUNKED,

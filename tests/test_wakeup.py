@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from eventsource.wakeup import Gate, Wakeup
+from eventsource.runtime.wakeup import Gate, Wakeup
 
 from .support import LIMIT, wait_until
 

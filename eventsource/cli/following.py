@@ -16,8 +16,8 @@ from urllib3.exceptions import InsecureRequestWarning
 from urllib3.util import SKIP_HEADER
 
 from eventsource.errors import UnexpectedContentType, UnexpectedStatus
-from eventsource.events import Comment, ErrorEvent, MessageEvent, OpenEvent
-from eventsource.reconnect import ReconnectPolicy
+from eventsource.protocol.events import Comment, ErrorEvent, MessageEvent, OpenEvent
+from eventsource.protocol.policy import ReconnectPolicy
 from eventsource.stream import EventStream, Item
 from eventsource.urls import redact
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
-from eventsource.events import MessageEvent
+from eventsource.protocol.events import MessageEvent
 
 MAX_PRETTY: Final = 2**14
 """Characters of JSON up to which it is laid out for people. More, nobody reads, and to colour

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from eventsource.arguments import check_last_event_id
+from eventsource.http.options import check_last_event_id
 
 from .failures import Exit, Stop
 

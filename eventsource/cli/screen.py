@@ -22,8 +22,8 @@ from rich.filesize import decimal
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
-from eventsource.events import MessageEvent, ReadyState
-from eventsource.wakeup import Wakeup
+from eventsource.protocol.events import MessageEvent, ReadyState
+from eventsource.runtime.wakeup import Wakeup
 
 from .ending import Ending
 from .failures import Stop

@@ -5,18 +5,31 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .blocks import format_event
 from .request import MalformedRequest, Request, chunk_size, parse_head
-
-if TYPE_CHECKING:
-    from .scripted import ScriptedServer
 
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n\r\n"
 )
 """The head of a response whose body lasts as long as the connection."""
+
+
+class Server(Protocol):
+    """What a connection and its script know of their server."""
+
+    closing: threading.Event
+    """Set when the server is being closed."""
+    port: int
+    url: str
+
+    @property
+    def requests(self) -> list[Request]:
+        """All requests so far."""
+
+    def note(self, request: Request) -> None:
+        """Add a request."""
 
 
 class Connection:
@@ -25,7 +38,7 @@ class Connection:
     Sending to a client that has gone raises `OSError`, which ends the script in peace.
     """
 
-    def __init__(self, server: ScriptedServer, sock: socket.socket, number: int) -> None:
+    def __init__(self, server: Server, sock: socket.socket, number: int) -> None:
         self.server = server
         self.sock = sock
         self.number = number

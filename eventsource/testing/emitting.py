@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from types import CoroutineType
 from typing import Any
 
-from eventsource.events import Comment, ErrorEvent, MessageEvent, OpenEvent
-from eventsource.parser import EventStreamParser
+from eventsource.protocol.events import Comment, ErrorEvent, MessageEvent, OpenEvent
+from eventsource.protocol.parser import EventStreamParser
 from eventsource.source import EventSource
 from eventsource.urls import origin_of
 

@@ -13,7 +13,7 @@ import requests
 import urllib3
 from urllib3.util import parse_url
 
-from .urls import redact_strictly
+from eventsource.urls import redact_strictly
 
 DEFAULT_TIMEOUT: Final = (10.0, None)
 """Seconds to connect, and to wait for bytes (no limit: a stream may be silent)."""

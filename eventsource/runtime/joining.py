@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from .forking import no_fork
+from .fork import no_fork
 from .wakeup import Wakeup
 
 # Guarded by `no_fork()`, so that it is whole in a child.

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from pyee.base import EventEmitter
 
-from .events import ReadyState
-from .handlers import Handler, check_handler
+from eventsource.protocol.events import ReadyState
+
+from .check import Handler, check_handler
 
 
 class _HandlerAttribute:

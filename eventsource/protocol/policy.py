@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from .errors import (
+from eventsource.errors import (
     FUTILE,
     EventTooLarge,
     HeadTooLarge,

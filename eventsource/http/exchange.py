@@ -26,7 +26,12 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import default_user_agent, get_auth_from_url, get_netrc_auth
 from urllib3.exceptions import LocationParseError
 
-from .arguments import (
+from eventsource.errors import Aborted, EventTimeout, describe
+from eventsource.runtime.deadline import Deadline
+from eventsource.urls import origin_of, redact_strictly
+
+from .adapter import Sockets, Turns, current_sockets, new_session
+from .options import (
     DEFAULT_TIMEOUT,
     ReplayableBody,
     at_most,
@@ -34,11 +39,7 @@ from .arguments import (
     check_options,
     check_url,
 )
-from .connection import Sockets, Turns, current_sockets, new_session
-from .deadline import Deadline
-from .errors import Aborted, EventTimeout, describe
 from .response import READ_SIZE, Response, bound_decoding
-from .urls import origin_of, redact_strictly
 
 ERROR_BODY_SIZE: Final = 64 * 1024
 """Bytes kept of the body of a response that is no event stream."""

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from .wakeup import Wakeup
+from .runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     import asyncio  # only programs that have a loop pay for it

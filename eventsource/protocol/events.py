@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .urls import redact
+from eventsource.urls import redact
 
 
 class ReadyState(enum.IntEnum):

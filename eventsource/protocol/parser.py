@@ -17,7 +17,8 @@ import io
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Final, cast
 
-from .errors import EventTooLarge
+from eventsource.errors import EventTooLarge
+
 from .events import Comment, MessageEvent
 
 MAX_EVENT_SIZE: Final = 64 * 2**20

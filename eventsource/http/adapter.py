@@ -35,11 +35,12 @@ from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 from urllib3.util.wait import wait_for_read, wait_for_write
 
+from eventsource.errors import Aborted
+from eventsource.runtime.fork import no_fork
+from eventsource.runtime.wakeup import Wakeup
+
 from .cookies import CookieJar
-from .errors import Aborted
-from .forking import no_fork
 from .response import Response
-from .wakeup import Wakeup
 
 _LONGEST: Final = (2**31 - 1) / 1000
 """Seconds, the most that `poll` can wait: it counts milliseconds in a C int."""

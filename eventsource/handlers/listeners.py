@@ -13,10 +13,11 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from types import CoroutineType
 from typing import Any
 
+from eventsource.runtime.wakeup import Gate
+
 from .browser import BrowserNames
-from .handlers import Handler, check_handler
-from .handover import was_cancelled_below
-from .wakeup import Gate
+from .check import Handler, check_handler
+from .queue import was_cancelled_below
 
 logger = logging.getLogger(__name__)
 

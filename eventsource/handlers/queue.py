@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .exiting import before_exit, watch_for_exit
-from .wakeup import Wakeup
+from eventsource.runtime.exit import before_exit, watch_for_exit
+from eventsource.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     import asyncio  # only programs that have a loop pay for these

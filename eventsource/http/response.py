@@ -23,8 +23,9 @@ from urllib3.exceptions import DecodeError
 from urllib3.response import ContentDecoder, DeflateDecoder
 from urllib3.util.wait import wait_for_read
 
+from eventsource.errors import HeadTooLarge
+
 from .cookies import drop_bad_cookies
-from .errors import HeadTooLarge
 
 READ_SIZE: Final = 64 * 1024
 """Bytes taken from the socket at once at the most. Some hundred events: what a read

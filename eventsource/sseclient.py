@@ -11,13 +11,13 @@ from typing import Any, Final, Self
 
 import requests
 
-from .arguments import check_last_event_id
 from .errors import UnexpectedStatus
-from .events import Comment, ErrorEvent, MessageEvent
-from .parser import EventStreamParser
-from .reconnect import MAX_RECONNECTION_TIME, ReconnectPolicy, check_number
+from .http.exchange import Exchange
+from .http.options import check_last_event_id
+from .protocol.events import Comment, ErrorEvent, MessageEvent
+from .protocol.parser import EventStreamParser
+from .protocol.policy import MAX_RECONNECTION_TIME, ReconnectPolicy, check_number
 from .stream import EventStream
-from .transport import Exchange
 
 DEFAULT_RETRY: Final = 3000
 """Milliseconds, as in `sseclient`."""
