@@ -1,10 +1,11 @@
 """Server-Sent Events: a client with the semantics of the browser's `EventSource`.
 
-Three faces on one engine: `EventSource` calls handlers from a thread of its own,
+Three APIs on one engine: `EventSource` calls handlers from a thread of its own,
 `EventStream` is iterated over, `SSEClient` is a drop-in for the `sseclient` package.
 """
 
 from .errors import (
+    BrokenBody,
     EventSourceError,
     EventTimeout,
     EventTooLarge,
@@ -13,15 +14,21 @@ from .errors import (
     UnexpectedContentType,
     UnexpectedStatus,
 )
+from .handlers.listeners import Handler
+from .handlers.queue import Dispatch
 from .protocol.events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
 from .protocol.parser import EventStreamParser, aparse, parse
 from .protocol.policy import ReconnectPolicy
+from .protocol.session import Item
+from .resume import ResumeFile
 from .source import EventSource
 from .sseclient import Event, SSEClient
 from .stream import EventStream
 
 __all__ = [
+    "BrokenBody",
     "Comment",
+    "Dispatch",
     "ErrorEvent",
     "Event",
     "EventSource",
@@ -30,11 +37,14 @@ __all__ = [
     "EventStreamParser",
     "EventTimeout",
     "EventTooLarge",
+    "Handler",
     "HeadTooLarge",
+    "Item",
     "MessageEvent",
     "OpenEvent",
     "ReadyState",
     "ReconnectPolicy",
+    "ResumeFile",
     "SSEClient",
     "StreamEnded",
     "UnexpectedContentType",

@@ -1,19 +1,17 @@
 """`async for` over a stream that a thread reads.
 
-The thread takes a batch, which is what one read has brought, when it is asked to, and is
-asked for the next when that one has been iterated over. So at most one batch waits, and a
-slow program slows the server.
+The invariant: the thread reads a batch, which is what one read brings, only when it is asked
+to, and it is asked for the next one when that has been iterated over. So at most one batch
+waits, and a slow program slows the server.
 """
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import logging
 import threading
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .runtime.wakeup import Wakeup
 
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     import asyncio  # only programs that have a loop pay for it
 
 Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
 
 EXIT_TIMEOUT = 10.0
 """Seconds that leaving an `async with` block waits for the thread at the most: looking up a
@@ -29,59 +28,27 @@ name cannot be interrupted."""
 logger = logging.getLogger(__name__)
 
 
-class AsyncIteration(abc.ABC, Generic[Item]):
-    """A stream that is taken batch by batch, and that `async for` iterates over, too."""
+class Batches(Protocol[Item_co]):
+    """A stream as its iterator sees it: what each read brings is a batch."""
 
-    def __init__(self) -> None:
-        self._wakeup = Wakeup()
-        """Ends any waiting of the thread that takes; `close()` sets it."""
-        # The one iterator there is, if any: two would take each other's wake-ups. An
-        # `async with` block keeps it, else the program does.
-        self._async_items: weakref.ref[AsyncItems[Item]] | None = None
-        self._kept: AsyncItems[Item] | None = None
+    _wakeup: Wakeup
+    """Ends any waiting of the thread that reads; `close()` sets it."""
 
-    @abc.abstractmethod
-    def _fill(self) -> bool:
-        """Wait for a batch, for `_rest()` to yield; say whether there was one, or the end."""
-
-    @abc.abstractmethod
-    def _rest(self) -> Iterator[Item]:
-        """Yield what has been taken and not been yielded."""
-
+    # Whether `_advance()` would return False at once.
     @property
-    @abc.abstractmethod
-    def _is_over(self) -> bool:
-        """Whether `_fill()` would return False at once."""
+    def _is_over(self) -> bool: ...
 
-    @abc.abstractmethod
+    # Wait for a batch, for `_rest()` to yield; say whether there was one, or the end.
+    def _advance(self) -> bool: ...
+
+    # Yield what has been read and not been yielded.
+    def _rest(self) -> Iterator[Item_co]: ...
+
     def close(self) -> None:
         """End the iteration. Never waits."""
 
-    @abc.abstractmethod
-    def _let_go(self) -> bool:
-        """Close if that may be done wherever the collector runs; say whether it was."""
-
-    def __aiter__(self) -> AsyncItems[Item]:
-        items = None
-        if self._async_items is not None:
-            items = self._async_items()
-            if items is None:  # dropped; on a session of the caller's it may not be closed yet
-                self.close()
-        if items is None:
-            items = AsyncItems(self)
-            self._async_items = weakref.ref(items)
-        return items
-
-    async def __aenter__(self) -> Self:
-        self._kept = aiter(self)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close, and wait for the thread, for at most 10 seconds."""
-        self.close()
-        items, self._kept = self._kept, None
-        if items is not None:
-            await items.wait_for_thread()
+    # Close if that may be done wherever the collector runs; say whether it was.
+    def _close_if_safe(self) -> bool: ...
 
 
 class AsyncItems(AsyncIterator[Item]):
@@ -91,7 +58,7 @@ class AsyncItems(AsyncIterator[Item]):
     one goes on. When the iterator is dropped, its stream is closed and the thread ends.
     """
 
-    def __init__(self, stream: AsyncIteration[Item]) -> None:
+    def __init__(self, stream: Batches[Item]) -> None:
         self._stream = stream
         self._taker: _Taker | None = None  # from the first `__anext__` on
         self._asked: asyncio.Future[bool] | None = None  # what the thread was asked to do
@@ -142,14 +109,14 @@ class AsyncItems(AsyncIterator[Item]):
                 self._taker.thread.join()
 
     def __del__(self) -> None:
-        if not self._stream._let_go() and self._taker is not None:
+        if not self._stream._close_if_safe() and self._taker is not None:
             self._taker.close_on_loop()
 
 
 class _Taker:
     """The thread that takes. Refers to the stream, and not to the iterator."""
 
-    def __init__(self, stream: AsyncIteration[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, stream: Batches[Any], loop: asyncio.AbstractEventLoop) -> None:
         import asyncio  # noqa: PLC0415 - there is a loop
 
         self._stream = stream
@@ -176,7 +143,7 @@ class _Taker:
         return asked
 
     def close_on_loop(self) -> None:
-        """Close the stream, which must not be done here (see `_let_go`)."""
+        """Close the stream, which must not be done here (see `_close_if_safe`)."""
         with contextlib.suppress(RuntimeError):  # the loop is closed; so is what it read
             self._loop.call_soon_threadsafe(self._stream.close)
 
@@ -184,7 +151,7 @@ class _Taker:
         result: bool | BaseException
         while (asked := self._next()) is not None:
             try:
-                result = self._stream._fill()
+                result = self._stream._advance()
             except BaseException as error:  # an auth callable's SystemExit, for one
                 result = error
             self._tell(_settle, asked, result)
@@ -207,7 +174,7 @@ class _Taker:
             self._loop.call_soon_threadsafe(call, *args)
         except RuntimeError as error:
             if not self._stream._is_over:
-                logger.error("%r: closed by %r", self._stream, error)  # noqa: TRY400
+                logger.error("%r: closed: %r", self._stream, error)  # noqa: TRY400
             self._stream.close()
 
 

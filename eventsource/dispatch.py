@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .handlers.queue import Turn
+from .handlers.queue import DispatchTask
 
 if TYPE_CHECKING:
     import asyncio as _asyncio
@@ -120,7 +120,7 @@ class _Calls:
         self._is_gone = True
         self._waiting.clear()
         for call in self._running:
-            if isinstance(call, Turn):
+            if isinstance(call, DispatchTask):
                 call.stop()
 
 

@@ -3,11 +3,11 @@
 The rules of its threads:
 
 - One reader thread per source. It alone runs the stream and, without `dispatch`, the
-  handlers. With `dispatch` it puts what has happened into a `Handover`.
+  handlers. With `dispatch` it puts what has happened into a `DispatchQueue`.
 - `_deliver()` is the one place where handlers are called, wherever that is, and by one
   thread at a time.
-- `close()` sets one flag and closes the stream. The flag is looked at before each
-  handler is chosen, so none is chosen after `close()` has returned.
+- `close()` closes the stream and the table of listeners. The table's version is compared
+  before each handler is chosen, so none is chosen after `close()` has returned.
 - No lock is held while a handler runs.
 """
 
@@ -22,16 +22,18 @@ from typing import Any, NamedTuple, Self
 import requests
 
 from .errors import EventSourceError, summary
-from .handlers.check import Handler, check_handler
-from .handlers.listeners import Listeners
-from .handlers.queue import Dispatch, Handover
+from .handlers.browser import BrowserNames
+from .handlers.listeners import NEW_LISTENER, Handler, check_handler
+from .handlers.queue import Dispatch, DispatchQueue
 from .protocol.events import Comment, ErrorEvent, MessageEvent, ReadyState
 from .protocol.parser import MAX_EVENT_SIZE
 from .protocol.policy import DEFAULT_POLICY, ReconnectPolicy, check_number, check_whole_number
-from .runtime.fork import tell_in_child
-from .runtime.joining import Joinable
+from .protocol.session import Item
+from .runtime.exit import is_ending
+from .runtime.fork import close_in_child
+from .runtime.thread import ReaderThread
 from .runtime.wakeup import Gate
-from .stream import EventStream, Item
+from .stream import EventStream
 from .urls import redact
 
 EXIT_TIMEOUT = 10.0
@@ -45,29 +47,29 @@ is in the docstring of `EventSource`."""
 logger = logging.getLogger(__name__)
 
 
-class Place(NamedTuple):
-    """Stands after what one read has brought: where a next connection would go on."""
+class ResumeMarker(NamedTuple):
+    """Stands after what one read has brought: where a next connection would resume."""
 
     last_event_id: str
     is_last: bool = False
     """Nothing comes after it: the source is closed for good."""
-    type: str = "new_listener"
-    """Which no server's event may reach, so nobody listens for it."""
+    type: str = NEW_LISTENER
+    """A type that no server's event can reach."""
 
 
-Entry = Item | Place
+Entry = Item | ResumeMarker
 """What is delivered to the handlers."""
 
 _running: set[EventSource] = set()
 """Sources with `dispatch` that have been started and not closed: their threads have no
-reference to them (see `Handover`)."""
+reference to them (see `DispatchQueue`)."""
 
 _failed: set[EventSource] = set()
 """Sources whose `dispatch` failed in another thread than that of their handlers. Kept, for
 the same reason, until that thread makes another source or has ended."""
 
 
-class EventSource(Listeners):
+class EventSource(BrowserNames):
     """Streams events from a server and calls the handlers registered for them.
 
     It connects at once, in a thread of its own, and reconnects as the browser's
@@ -95,51 +97,31 @@ class EventSource(Listeners):
     the next event. It may close and restart its source, and make others, close them
     and then join them, also if theirs do the same to this one: see `join`.
 
+    The arguments that are not listed here are those of `EventStream`, with the same meaning.
+    Time spent in handlers is not counted for `event_timeout`, and an `auth` callable runs in
+    the reader thread.
+
     Args:
-        url: an absolute URL.
         on_open: a handler of `open`, registered before the thread starts.
         on_message: likewise of `message`.
         on_error: likewise of `error`.
-        last_event_id: where to go on: sent as `Last-Event-ID`.
-        reconnect: when to reconnect; None: never. As `ReconnectPolicy()` says unless you
-            pass one, but for a method other than GET or HEAD, which is then not sent again.
-        event_timeout: seconds to wait for a message, counted from the start of
-            each attempt and from each message, before the connection is dropped
-            and made again; comments do not count. None: for ever. Time spent in
-            handlers is not counted.
-        max_event_size: the largest event, in bytes (see `EventStreamParser`); a larger
-            one closes the source for good with `EventTooLarge`. 64 MiB unless you say
-            otherwise.
         dispatch: has the handlers run elsewhere: a callable that takes a callable and
             runs it, soon and once, in the thread or loop of its choice.
             `loop.call_soon_threadsafe`, `executor.submit`, `wx.CallAfter` and
-            `GLib.idle_add` are such; `eventsource.dispatch` has those for Tk, Qt and
+            `GLib.idle_add` also work; `eventsource.dispatch` has those for Tk, Qt and
             asyncio. With that of an event loop, handlers may be coroutine functions:
             each runs as a task, and the next handler begins when it has ended. If
-            `dispatch` raises, or throws away what it was given, the source logs an
+            `dispatch` raises, or drops the callable without running it, the source logs an
             error and closes. None: handlers run in the reader thread.
         max_waiting: how many events wait for `dispatch` at the most; then the reader
-            stops reading, and TCP slows the server, until
-            there is room again. (The rest of what was read last, at
-            most 64 KiB, waits besides.) None is lost, unless the source is closed.
-            1,000 is enough for a burst not to stop the reader each time, and few
-            enough to take little memory (1 MB if they have 1 kB each) and to show
+            stops reading, and TCP slows the server, until there is room again. (The rest
+            of what was read last, at most 64 KiB, waits besides.) None is lost, unless the
+            source is closed. 1,000 is enough for a burst not to stop the reader each time,
+            and few enough to take little memory (1 MB if they have 1 kB each) and to show
             nothing that is long past.
         on_comment: called with the text of each comment line, in its place among
             the events.
-        method: the request method.
-        session: a `requests.Session` to use. Sources may share one, as long as its
-            settings are left alone and its pool has room for each. It keeps its own
-            adapters. So `restart()`, and the thread of a closed source, may wait until
-            the response's headers come or a timeout passes (an `event_timeout`, too).
         start: False: the thread is started by `start()`.
-        **request_options: what `requests.Session.request` takes: headers, params,
-            data, json, files, cookies, auth, timeout, proxies, hooks, verify,
-            cert, allow_redirects. `timeout` is 10 seconds to connect and none to
-            read unless you say otherwise. An `auth` callable runs at each
-            attempt, in the reader thread, so that it can refresh a token. A file
-            given as `data` is rewound for each attempt; an iterator or `files` can
-            be sent once.
 
     Raises:
         TypeError, ValueError: an argument cannot be used; the message names it. No
@@ -174,16 +156,14 @@ class EventSource(Listeners):
         if dispatch is not None and not callable(dispatch):
             raise TypeError(f"dispatch must be callable or None, not {dispatch!r}")
         check_whole_number("max_waiting", max_waiting, 1)
-        self._handover = (
-            None
-            if dispatch is None
-            else Handover[Entry](dispatch, max_waiting, self._deliver, self._fail)
-        )
+        if dispatch is not None:
+            self._queue = DispatchQueue[Entry](dispatch, max_waiting, self._deliver, self._fail)
+            self.on_event_loop = self._queue.loop is not None
         for failed in tuple(_failed):
             if not failed._is_kept():  # noqa: SLF001 - of its class
                 _failed.discard(failed)
-        self.on_event_loop = self._handover is not None and self._handover.loop is not None
-        self._on_comment = on_comment
+        self.on_comment = on_comment
+        """What is called with the text of each comment line, as the constructor was told."""
         self._stream = EventStream(
             url,
             last_event_id=last_event_id,
@@ -198,7 +178,7 @@ class EventSource(Listeners):
         self._last_event_id = last_event_id  # written where the handlers run
         self._failure: Exception | None = None  # what else than the stream's end closed it
         self._start_lock = threading.RLock()  # guards the next
-        self._thread: Joinable | None = None
+        self._thread: ReaderThread | None = None
         if on_comment is not None:
             check_handler("comment", on_comment, on_event_loop=self.on_event_loop)
             self._has_listened.open()
@@ -209,7 +189,7 @@ class EventSource(Listeners):
         ):
             if handler is not None:
                 self.add_listener(event_type, handler)
-        tell_in_child(self)
+        close_in_child(self, EventSource._after_fork)
         if start:
             self.start()
 
@@ -235,7 +215,7 @@ class EventSource(Listeners):
 
     @property
     def reconnection_time(self) -> float:
-        """Seconds to wait before a lost connection is made again.
+        """Seconds to wait before the client reconnects.
 
         The server's last `retry` field, if there was one, else the policy's `delay`.
         """
@@ -254,23 +234,23 @@ class EventSource(Listeners):
     def start(self) -> None:
         """Start the reader thread, if that has not been done; not once closed."""
         with self._start_lock:
-            if self._thread is not None or self._closed:
+            if self._thread is not None or self._table.is_closed:
                 return
             name = f"eventsource {redact(self.url)}"
-            if self._handover is None:
-                thread = Joinable(target=self._run, name=name, daemon=True)
+            if self._queue is None:
+                thread = ReaderThread(target=self._run, name=name, daemon=True)
             else:
-                arguments = (self._stream, self._has_listened, self._handover)
-                thread = Joinable(target=_read_ahead, args=arguments, name=name, daemon=True)
+                arguments = (self._stream, self._has_listened, self._queue)
+                thread = ReaderThread(target=_read_ahead, args=arguments, name=name, daemon=True)
             self._thread = thread
             try:
                 thread.start()
             except BaseException:  # no thread could be had; another call may try again
                 self._thread = None
                 raise
-            if self._handover is not None:
+            if self._queue is not None:
                 _running.add(self)
-                if self._closed:  # meanwhile
+                if self._table.is_closed:  # meanwhile
                     _running.discard(self)
 
     def restart(self) -> None:
@@ -290,20 +270,20 @@ class EventSource(Listeners):
         doing: connecting, waiting for the response or for bytes, waiting to reconnect,
         waiting for room.
         """
-        self._closed = True
+        self._table.close()
         self._stream.close()
         self._has_listened.open()
-        if self._handover is not None:
-            self._handover.close()
+        if self._queue is not None:
+            self._queue.close()
             _running.discard(self)
 
     def _after_fork(self) -> None:
         """In the child of a fork: be closed. The stream sees to itself."""
-        self._lock = threading.Lock()  # a thread that is not here may hold the former
+        self._table.renew_lock()  # a thread that is not here may hold the former
         self._start_lock = threading.RLock()
-        self._closed = True
-        if self._handover is not None:
-            self._handover.disown()
+        self._table.close()
+        if self._queue is not None:
+            self._queue.disown()
             _running.discard(self)
 
     def join(self, timeout: float | None = None) -> bool:
@@ -335,8 +315,8 @@ class EventSource(Listeners):
             thread = self._thread
         if thread is None:
             return True
-        handover = self._handover
-        if handover is not None and not self._closed and handover.waits_for_this_thread():
+        queue = self._queue
+        if queue is not None and not self._table.is_closed and queue.waits_for_this_thread():
             return False
         return thread.wait_for_end(timeout)
 
@@ -359,12 +339,30 @@ class EventSource(Listeners):
         self.close()
         await asyncio.to_thread(self.__exit__)
 
-    def _has_event_loop(self) -> bool:
-        return self._handover is not None and self._handover.has_loop()
+    def handlers_of(self, event: Item) -> Iterator[Handler]:
+        """Yield what is to be called with an event, each when the one before it has returned.
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        assert self._handover is not None
-        self._handover.spawn(coroutine)
+        For tests without a server: `eventsource.testing.emit` calls them. As on a stream, one
+        that has been removed meanwhile is passed over, and `last_event_id` moves afterwards.
+
+        Raises:
+            RuntimeError: the source has been started: its own events would come in between.
+        """
+        if self._thread is not None:
+            raise RuntimeError("the source has been started: make it with start=False")
+        table = self._table
+        if type(event) is Comment:
+            if self.on_comment is not None and not table.is_closed:
+                yield self.on_comment
+            return
+        pairs = table.pairs(event.type) if event.type != NEW_LISTENER else ()
+        for listener, call in pairs:
+            if table.is_closed:
+                return
+            if table.of(event.type).get(listener) is call:
+                yield call
+        if type(event) is MessageEvent:
+            self._last_event_id = event.last_event_id
 
     # --- The reader thread ---
 
@@ -374,7 +372,7 @@ class EventSource(Listeners):
         try:
             while items := stream.take():
                 self._has_listened.wait()
-                for _ in self._deliver(_with_place(items, stream)):
+                for _ in self._deliver(_with_marker(items, stream)):
                     pass  # without an event loop there is nothing to await
         except BaseException as error:  # SystemExit from a handler, for one
             self._fail(type(error).__name__, error)
@@ -384,40 +382,40 @@ class EventSource(Listeners):
             self.close()
 
     def _fail(self, reason: str, error: BaseException | None) -> None:
-        """Close the source, which cannot go on."""
-        if not self._closed:
+        """Close the source, which cannot continue."""
+        if not self._table.is_closed:
             if isinstance(error, Exception):
                 self._failure = error
             else:  # an exit, or no exception at all
-                self._failure = EventSourceError(f"closed by {reason}")
+                self._failure = EventSourceError(f"closed: {reason}")
                 self._failure.__cause__ = error
-            # At the end of the program its pools are shut down: no news, and none of its faults.
-            ending = getattr(threading, "_SHUTTING_DOWN", False)
-            level = logging.DEBUG if ending else logging.ERROR
+            # At the end of the program its pools are shut down: no news, and no fault of ours.
+            level = logging.DEBUG if is_ending() else logging.ERROR
             if self._is_kept():
                 _failed.add(self)
             try:
-                logger.log(level, "%r: closed by %s", self, reason, exc_info=error)
+                logger.log(level, "%r: closed: %s", self, reason, exc_info=error)
             finally:  # a log of the program's may raise
                 self.close()
 
     def _is_kept(self) -> bool:
         """Say whether another thread is the one that should drop the handlers."""
-        return self._handover is not None and self._handover.runs_elsewhere()
+        return self._queue is not None and self._queue.runs_elsewhere()
 
     def _deliver(self, items: Iterable[Entry]) -> Iterator[Coroutine[Any, Any, None]]:
         """Call the listeners of each item; yield what is to be awaited before going on.
 
         What stands here in one loop runs for each event: hence no calls but to handlers.
         """
-        on_comment = self._on_comment
+        on_comment = self.on_comment
+        table = self._table
+        version: object = None
         event_type = ""
-        snapshots: dict[str, tuple[tuple[Handler, Handler], ...]] | None = None
         listeners: tuple[tuple[Handler, Handler], ...] = ()
         for item in items:
-            if self._closed:
-                return
             if on_comment is not None and type(item) is Comment:
+                if table.is_closed:
+                    return
                 try:
                     result = on_comment(item.text)
                 except Exception as error:
@@ -426,49 +424,52 @@ class EventSource(Listeners):
                     if type(result) is CoroutineType:
                         yield from self._awaitable(on_comment, result)
                 continue
-            if item.type is not event_type or snapshots is not self._snapshots:
-                event_type, snapshots = item.type, self._snapshots
-                listeners = snapshots.get(event_type) or self._look_up(event_type)
-            for listener, call in listeners:
-                if self._closed:
+            if item.type is not event_type or version is not table.version:
+                event_type, version = item.type, table.version
+                listeners = table.pairs(event_type) if event_type != NEW_LISTENER else ()
+                if table.is_closed:
                     return
-                # Not if it has been removed since this event's first listener ran.
-                if snapshots is self._snapshots or self._table(event_type).get(listener) is call:
-                    try:
-                        result = call(item)
-                    except Exception as error:
-                        self._log_failure(call, error)
-                    else:
-                        if type(result) is CoroutineType:
-                            yield from self._awaitable(call, result)
+            for listener, call in listeners:
+                if version is not table.version:  # some came or went since the first one ran
+                    if table.is_closed:
+                        return
+                    if table.of(event_type).get(listener) is not call:
+                        continue
+                try:
+                    result = call(item)
+                except Exception as error:
+                    self._log_failure(call, error)
+                else:
+                    if type(result) is CoroutineType:
+                        yield from self._awaitable(call, result)
             if type(item) is MessageEvent:
                 self._last_event_id = item.last_event_id
             elif type(item) is ErrorEvent and item.retry_in is None and not listeners:
                 logger.warning("%r: closed for good: %s", self, summary(item.error))
-            elif type(item) is Place:
+            elif type(item) is ResumeMarker:
                 self._last_event_id = item.last_event_id
                 if item.is_last:
                     self.close()
 
 
-def _with_place(items: list[Item], stream: EventStream) -> list[Entry]:
+def _with_marker(items: list[Item], stream: EventStream) -> list[Entry]:
     """Add where the stream stands, if the last item does not say it."""
     last = items[-1]
     if type(last) is MessageEvent and last.last_event_id == stream.resume_id:
         return [*items]
-    return [*items, Place(stream.resume_id)]
+    return [*items, ResumeMarker(stream.resume_id)]
 
 
-def _read_ahead(stream: EventStream, has_listened: Gate, handover: Handover[Entry]) -> None:
+def _read_ahead(stream: EventStream, has_listened: Gate, queue: DispatchQueue[Entry]) -> None:
     """The reader thread of a source with `dispatch`, of which it knows nothing."""
     try:
         while items := stream.take():
             has_listened.wait()
-            handover.put(_with_place(items, stream))
-        handover.put([Place(stream.resume_id, is_last=True)])
-        handover.wait()  # until the handlers have been run, or are not to be
+            queue.put(_with_marker(items, stream))
+        queue.put([ResumeMarker(stream.resume_id, is_last=True)])
+        queue.wait()  # until the handlers have been run, or are not to be
     except BaseException as error:  # SystemExit from an auth callable, for one
-        handover.fail(type(error).__name__, error)
+        queue.fail(type(error).__name__, error)
         if not isinstance(error, Exception):
             raise
     finally:

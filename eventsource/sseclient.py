@@ -12,11 +12,10 @@ from typing import Any, Final, Self
 import requests
 
 from .errors import UnexpectedStatus
-from .http.exchange import Exchange
-from .http.options import check_last_event_id
-from .protocol.events import Comment, ErrorEvent, MessageEvent
-from .protocol.parser import EventStreamParser
-from .protocol.policy import MAX_RECONNECTION_TIME, ReconnectPolicy, check_number
+from .protocol.events import ErrorEvent
+from .protocol.parser import Block, BlockParser
+from .protocol.policy import ReconnectPolicy, check_number
+from .protocol.session import check_last_event_id
 from .stream import EventStream
 
 DEFAULT_RETRY: Final = 3000
@@ -71,12 +70,12 @@ class Event:
         Unlike the block of a stream it need not end with a blank line, and it may
         be without data: then `data` is `""`.
         """
-        parser = _BlockParser()
+        parser = BlockParser()
         events = parser.feed(raw.rstrip("\r\n").encode())
         # A data line of our own makes an event of every block; the line feed that
         # joins it to the others is taken off again.
         block = (events or parser.feed(b"\ndata:\n\n"))[0]
-        assert isinstance(block, _Block)
+        assert isinstance(block, Block)
         data = block.data if events else block.data.removesuffix("\n")
         return cls(data, block.type, block.id, block.retry)
 
@@ -147,7 +146,7 @@ class SSEClient:
         self._stream = _ClientStream(
             url,
             last_event_id=last_id or "",
-            reconnect=_policy(retry),
+            reconnect=policy_of(retry),
             session=session,
             **requests_kwargs,
         )
@@ -173,7 +172,8 @@ class SSEClient:
 
     @last_id.setter
     def last_id(self, value: str | None) -> None:
-        self._stream.go_on_from(value or "")
+        check_last_event_id("last_id", value or "")
+        self._stream.last_event_id = value or ""
 
     @property
     def retry(self) -> int:
@@ -186,7 +186,8 @@ class SSEClient:
 
     @retry.setter
     def retry(self, value: int) -> None:
-        self._stream.wait_to_reconnect(value)
+        check_number("retry", value, 0)
+        self._stream.reconnection_time = value / 1000
 
     @property
     def resp(self) -> requests.Response | None:
@@ -198,7 +199,7 @@ class SSEClient:
 
     def __next__(self) -> Event:
         for item in self._stream:
-            if isinstance(item, _Block):
+            if isinstance(item, Block):
                 return Event(item.data, item.type, item.id, item.retry)
             if isinstance(item, ErrorEvent):
                 if _is_no_content(item.error):
@@ -218,73 +219,18 @@ class SSEClient:
         self.close()
 
 
-class _Block(MessageEvent):
-    """An event that remembers what its own block said."""
-
-    id: str | None = None
-    retry: int | None = None
-
-
-class _BlockParser(EventStreamParser):
-    """A parser whose events are `_Block`s."""
-
-    _kind = _Block
-    _id: str | None = None
-    _retry: int | None = None
-
-    def _take_run(self, chunk: bytes, blank: bytes, items: list[MessageEvent | Comment]) -> int:
-        return super()._take_run(chunk, blank, items) if self._retry is None else 0
-
-    def _process_usual_lines(
-        self, lines: list[bytes], items: list[MessageEvent | Comment], *, comments: bool
-    ) -> None:
-        for line in lines:  # each as it stands in the definition, which notes id and retry
-            self._process_line(line[:-1], items, comments=comments)
-
-    def _process_field(self, name: bytes, value: bytes | bytearray, size: int) -> None:
-        super()._process_field(name, value, size)
-        if name == b"id" and 0 not in value:
-            self._id = value.decode("utf-8", "replace")
-        elif name == b"retry" and self.reconnection_time is not None and value.isdigit():
-            self._retry = round(min(self.reconnection_time, MAX_RECONNECTION_TIME) * 1000)
-
-    def _dispatch(self) -> MessageEvent | None:
-        event = super()._dispatch()
-        if isinstance(event, _Block):
-            event.id, event.retry = self._id, self._retry
-        self._id = self._retry = None
-        return event
-
-    def go_on_from(self, last_event_id: str) -> None:
-        self.last_event_id = self._last_event_id = last_event_id
-
-
 class _ClientStream(EventStream):
-    """The engine, with what `sseclient` does differently."""
+    """A stream that takes for an event stream what that package takes for one."""
 
-    _parser: _BlockParser
+    parser_class = BlockParser
 
-    def _new_parser(self, origin: str) -> EventStreamParser:
-        return _BlockParser(
-            last_event_id=self.resume_id, origin=origin, max_event_size=self._max_event_size
-        )
-
-    def _check(self, response: requests.Response, exchange: Exchange) -> None:
+    def refusal(self, response: requests.Response) -> Exception | None:
         if response.status_code >= 400 or response.status_code == NO_CONTENT:
-            exchange.read_error_body()
-            raise UnexpectedStatus(response)
-
-    def wait_to_reconnect(self, milliseconds: float) -> None:
-        self._from_server = None
-        self._policy = _policy(milliseconds)
-
-    def go_on_from(self, last_event_id: str) -> None:
-        check_last_event_id("last_id", last_event_id)
-        self.resume_id = self._last_event_id = last_event_id
-        self._parser.go_on_from(last_event_id)
+            return UnexpectedStatus(response)
+        return None
 
 
-def _policy(retry: float) -> ReconnectPolicy:
+def policy_of(retry: float) -> ReconnectPolicy:
     """The policy of `sseclient`: the same wait each time, and every error status is
     raised but may be tried again.
     """

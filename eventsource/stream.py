@@ -1,53 +1,46 @@
 """One event stream over as many connections as it takes.
 
-`EventStream` connects, reads, parses, waits, reconnects and resumes, in the
-thread of whoever iterates over it. It calls nobody: what happens is yielded.
+`EventStream` is a loop, a lock and an exchange around a `Session`, which knows all the rules:
+wait until the next attempt is due, make it, give what has arrived to the session, hand on what
+it keeps. It runs in the thread of whoever iterates, and calls nobody but `on_bytes`.
 
-The invariant: `CLOSED` is final, and `_become()` is the only place where the
-ready state is written. Everything else that another thread may touch is listed in
-the constructor under the lock that guards it.
+The invariants: only the iterating thread makes and reads exchanges; the session's phase
+changes under the lock alone. Whatever interrupts the thread, the next call finds by `_is_busy`
+that a step was not finished, and drops its connection.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import requests
 from requests.utils import parse_list_header
 
-from .async_iterator import AsyncIteration
-from .errors import (
-    EventTimeout,
-    StreamEnded,
-    UnexpectedContentType,
-    UnexpectedStatus,
-    summary,
-)
-from .http.exchange import Exchange, Transport
-from .http.options import check_last_event_id
-from .protocol.events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
+from .async_iterator import AsyncItems
+from .errors import StreamEnded, UnexpectedContentType, UnexpectedStatus, summary
+from .http.exchange import Exchange
+from .http.request import RequestTemplate
+from .protocol.events import ReadyState
 from .protocol.parser import MAX_EVENT_SIZE, EventStreamParser
 from .protocol.policy import (
-    BRIEF,
     DEFAULT_POLICY,
     ReconnectPolicy,
     check_number,
     check_whole_number,
     retry_after,
 )
-from .runtime.fork import tell_in_child
+from .protocol.session import Item, Phase, Session, check_last_event_id
+from .runtime.fork import close_in_child
+from .runtime.wakeup import Wakeup
 from .urls import origin_of, redact, without_userinfo
-
-Item = OpenEvent | MessageEvent | ErrorEvent | Comment
-"""What a stream yields; comments only if asked for."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +49,7 @@ logger = logging.getLogger(__name__)
 _random = random.SystemRandom()
 
 
-class EventStream(AsyncIteration[Item]):
+class EventStream:
     """Iterates over everything that happens on an event stream.
 
     Yields an `OpenEvent` for each connection that opens, a `MessageEvent` for each
@@ -90,6 +83,8 @@ class EventStream(AsyncIteration[Item]):
             larger one closes for good with `EventTooLarge`. 64 MiB unless you say
             otherwise.
         comments: also yield a `Comment` for each comment line.
+        on_bytes: called with what each read brought of the body, before it is parsed. What it
+            raises, the iteration raises; the next step makes a new connection.
         method: the request method.
         session: a `requests.Session` to use. Streams may share one, as long as its
             settings are left alone and its pool has room for each. It keeps its own
@@ -113,6 +108,9 @@ class EventStream(AsyncIteration[Item]):
         ...         print(event)
     """
 
+    parser_class: ClassVar[type[EventStreamParser]] = EventStreamParser
+    """What parses the body; a subclass may have another."""
+
     def __init__(
         self,
         url: str,
@@ -122,12 +120,12 @@ class EventStream(AsyncIteration[Item]):
         event_timeout: float | None = None,
         max_event_size: int = MAX_EVENT_SIZE,
         comments: bool = False,
+        on_bytes: Callable[[bytes], object] | None = None,
         method: str = "GET",
         session: requests.Session | None = None,
         **request_options: Any,
     ) -> None:
-        super().__init__()
-        self._transport = Transport(
+        self._template = RequestTemplate(
             url, method=method, session=session, silence=event_timeout, options=request_options
         )
         check_last_event_id("last_event_id", last_event_id)
@@ -138,73 +136,103 @@ class EventStream(AsyncIteration[Item]):
             if event_timeout == 0:
                 raise ValueError("event_timeout must be more than 0")
         check_whole_number("max_event_size", max_event_size, 1)
-        if reconnect is DEFAULT_POLICY and self._transport.method not in ("GET", "HEAD"):
+        if on_bytes is not None and not callable(on_bytes):
+            raise TypeError(f"on_bytes must be callable or None, not {on_bytes!r}")
+        if reconnect is DEFAULT_POLICY and self._template.method not in ("GET", "HEAD"):
             reconnect = None
-        self._policy = reconnect
-        self._event_timeout = event_timeout
-        self._max_event_size = max_event_size
-        self._comments = comments
+        self._on_bytes = on_bytes
 
-        # Guards what follows; re-entrant, because a signal handler may call close()
-        # in the thread that holds it. Held for assignments only.
+        self._wakeup = Wakeup()  # ends any waiting of the iterating thread
+        # Guards the session's phase and `_exchange`; re-entrant, because a signal handler may
+        # call close() in the thread that holds it. Held for assignments only.
         self._lock = threading.RLock()
-        self._state = ReadyState.CONNECTING
-        self._closed = False  # by close(): nothing more is yielded
-        self._restart = False  # restart() was called and has not been obeyed yet
         self._exchange: Exchange | None = None  # the one under way
-
+        self._session = Session(
+            last_event_id=last_event_id,
+            policy=reconnect,
+            event_timeout=event_timeout,
+            max_event_size=max_event_size,
+            comments=comments,
+            parser=self.parser_class,
+        )
         # Only the iterating thread writes these:
-        self._error: Exception | None = None
+        # The one asynchronous iterator there is, if any: two would take each other's wake-ups.
+        # An `async with` block keeps it, else the program does.
+        self._async_items: weakref.ref[AsyncItems[Item]] | None = None
+        self._kept_items: AsyncItems[Item] | None = None
+        self._is_busy = False  # a step has been begun and not been finished
         self._response: requests.Response | None = None
-        self.resume_id = last_event_id
-        """The last event ID that the next connection sends: of what has been parsed."""
         self._last_event_id = last_event_id  # of what has been yielded
-        self._from_server: float | None = None  # the last `retry` field, in seconds
-        self._parser = self._new_parser("")
-        self._batch: Iterator[Item] = iter(())  # parsed, not yet yielded
-        self._due = 0.0  # when to make the next attempt (monotonic clock)
-        self._failures = 0  # attempts without success in a row
-        self._opened_at: float | None = None  # None: this attempt has not opened
-        self._had_event = False  # this connection has brought one
-        self._quiet = 0.0  # seconds waited since the attempt began or a message came
-        tell_in_child(self)
+        close_in_child(self, EventStream._after_fork)
 
     # --- What there is to know ---
 
     @property
     def url(self) -> str:
         """The URL as it was given."""
-        return self._transport.url
+        return self._template.url
 
     @property
     def ready_state(self) -> ReadyState:
         """The state of the connection; `CLOSED` is final."""
-        return self._state
+        return self._session.ready_state
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has been called, after which nothing more is yielded."""
+        return self._session.phase is Phase.CLOSED
 
     @property
     def last_event_id(self) -> str:
-        """The last event ID of the event that was yielded last.
+        """The last event ID of the event that was yielded last. May be set.
 
         A program that stores it after it has dealt with the event, and starts there
-        again, loses nothing.
+        again, loses nothing. What is set is sent with the next attempt, unless an event with
+        an id comes before it.
+
+        Raises:
+            TypeError, ValueError: it cannot be sent.
         """
         return self._last_event_id
 
+    @last_event_id.setter
+    def last_event_id(self, value: str) -> None:
+        self._session.resume_from(value)
+        self._last_event_id = value
+
+    @property
+    def resume_id(self) -> str:
+        """The last event ID that the next attempt sends: of what has been parsed."""
+        return self._session.resume_id
+
     @property
     def reconnection_time(self) -> float:
-        """Seconds to wait before a lost connection is made again.
+        """Seconds to wait before the client reconnects. May be set.
 
-        The server's last `retry` field, if there was one, else the policy's `delay`.
+        The server's last `retry` field, if there was one, else the policy's `delay`. What is
+        set counts until the server says otherwise.
+
+        Raises:
+            TypeError, ValueError: it is no number of at least 0.
         """
-        return (self._policy or DEFAULT_POLICY).reconnection_time(self._from_server)
+        return self._session.reconnection_time
+
+    @reconnection_time.setter
+    def reconnection_time(self, seconds: float) -> None:
+        self._session.set_reconnection_time(seconds)
 
     @property
     def error(self) -> Exception | None:
         """What closed the stream for good; None while it lives and after `close()`."""
-        return self._error
+        return self._session.error
+
+    @property
+    def response(self) -> requests.Response | None:
+        """The response that is being read, or was read last; None before the first."""
+        return self._response
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {redact(self.url)} {self._state.name}>"
+        return f"<{type(self).__name__} {redact(self.url)} {self.ready_state.name}>"
 
     # --- What may be called from anywhere ---
 
@@ -217,8 +245,7 @@ class EventStream(AsyncIteration[Item]):
         if sys.is_finalizing():  # by `__del__`: the threads are no more
             self._renew_locks()
         with self._lock:
-            self._closed = True
-            self._become(ReadyState.CLOSED)
+            self._session.close()
             exchange = self._exchange
         if exchange is not None:
             exchange.abort()
@@ -231,10 +258,7 @@ class EventStream(AsyncIteration[Item]):
         are still yielded. Does nothing once closed.
         """
         with self._lock:
-            if not self._become(ReadyState.CONNECTING):
-                return
-            self._restart = True
-            exchange = self._exchange
+            exchange = self._exchange if self._session.restart() else None
         if exchange is not None:
             exchange.abort()
         self._wakeup.set()
@@ -245,18 +269,29 @@ class EventStream(AsyncIteration[Item]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_quiet"):  # and the constructor has not refused its arguments
-            self._let_go()
+    async def __aenter__(self) -> Self:
+        self._kept_items = aiter(self)
+        return self
 
-    def _let_go(self) -> bool:
+    async def __aexit__(self, *_: object) -> None:
+        """Close, and wait for the thread, for at most 10 seconds."""
+        self.close()
+        items, self._kept_items = self._kept_items, None
+        if items is not None:
+            await items.wait_for_thread()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_last_event_id"):  # and the constructor has not refused its arguments
+            self._close_if_safe()
+
+    def _close_if_safe(self) -> bool:
         """Close, unless on a session of the caller's; say whether that was done.
 
         For the collector: it may run in a thread that holds such a session's locks.
         """
-        if self._transport.owns_session:
+        if self._template.owns_session:
             self.close()
-        return self._transport.owns_session
+        return self._template.owns_session
 
     def _after_fork(self) -> None:
         """In the child of a fork: be closed. The connection and its thread are the parent's."""
@@ -266,26 +301,19 @@ class EventStream(AsyncIteration[Item]):
         self.close()
 
     def _renew_locks(self) -> None:
-        """There are no other threads any more: one that held a lock will not let go."""
+        """There are no other threads any more: one that held a lock will not release it."""
         self._lock = threading.RLock()
         if self._exchange is not None:
             self._exchange.renew_locks()
 
-    def _become(self, state: ReadyState) -> bool:
-        """Enter `state` unless closed; say whether the stream is in it now."""
-        with self._lock:
-            if self._state is not ReadyState.CLOSED:
-                self._state = state
-            return self._state is state
-
     # --- The iteration ---
 
     def __iter__(self) -> Iterator[Item]:
-        # A generator: a loop gets on with it in a third of the time that it takes to
-        # call `__next__`. It has no state of its own, so that another may go on.
+        # A generator: in a loop it takes a third of the time of a call of `__next__`. It
+        # has no state of its own, so that another one can continue.
         while True:
             yield from self._rest()
-            if not self._fill():
+            if not self._advance():
                 return
 
     def __next__(self) -> Item:
@@ -293,26 +321,32 @@ class EventStream(AsyncIteration[Item]):
             return item
         raise StopIteration
 
+    def __aiter__(self) -> AsyncItems[Item]:
+        items = None
+        if self._async_items is not None:
+            items = self._async_items()
+            if items is None:  # dropped; on a session of the caller's it may not be closed yet
+                self.close()
+        if items is None:
+            items = AsyncItems(self)
+            self._async_items = weakref.ref(items)
+        return items
+
     def _rest(self) -> Iterator[Item]:
-        """Yield what has been taken by `_fill()` and not been yielded."""
-        for item in self._batch:
-            if self._closed:
-                return
-            if isinstance(item, MessageEvent):
-                self._last_event_id = item.last_event_id
-            yield item
-        self._last_event_id = self.resume_id
-
-    def _fill(self) -> bool:
-        """Take for `_rest()`; say whether there was anything."""
-        batch = self.take()
-        self._batch = iter(batch)
-        return bool(batch)
-
-    @property
-    def _is_over(self) -> bool:
-        """Whether there is nothing more to take."""
-        return self._state is ReadyState.CLOSED
+        """Yield what is kept and has not been yielded."""
+        event_class = self.parser_class.event_class
+        session = self._session
+        # No call stands between taking an item and yielding it: so no signal handler runs
+        # there, whose exception would lose the item. `close()` ends this by emptying the list.
+        kept = None
+        while kept is not session.kept:  # else an iteration within this one has read on
+            kept = session.kept
+            for item in kept.rest:
+                if item.__class__ is event_class:
+                    self._last_event_id = item.last_event_id  # pyright: ignore[reportAttributeAccessIssue]
+                yield item
+        if session.phase is not Phase.CLOSED:
+            self._last_event_id = session.kept.last_event_id
 
     def take(self) -> list[Item]:
         """Wait for the next thing to happen; return all that has happened by then.
@@ -323,179 +357,144 @@ class EventStream(AsyncIteration[Item]):
         Returns:
             The items in order; none when the stream is closed.
         """
-        while self._state is not ReadyState.CLOSED:
-            try:
-                items = self._connect() if self._exchange is None else self._read(self._exchange)
-            except BaseException:  # Ctrl-C, say: the next call begins with a new connection
-                self._forget_exchange()
-                raise
-            if items:
-                return items
-        return []
+        if not self._session.has_items() and not self._advance():
+            return []
+        session = self._session
+        resume_id = session.resume_id
+        items = session.take()
+        # From here to the end there is no call, so that no signal handler loses the items.
+        if session.phase is Phase.CLOSED:
+            return []
+        self._last_event_id = resume_id
+        return items
 
     @property
-    def response(self) -> requests.Response | None:
-        """The response that is being read, or was read last; None before the first."""
-        return self._response
+    def _is_over(self) -> bool:
+        """Whether `_advance()` would return False at once."""
+        return self._session.is_over
 
-    def _connect(self) -> list[Item]:
+    def _advance(self) -> bool:
+        """Go on until there is something to yield; say whether there is: else, it is over."""
+        session = self._session
+        if self._is_busy:
+            self._abandon()
+        while not session.is_over:
+            self._is_busy = True
+            try:
+                if self._exchange is None:
+                    self._connect()
+                else:
+                    self._read(self._exchange)
+            except BaseException:  # Ctrl-C, say
+                self._abandon()
+                raise
+            self._is_busy = False
+            if session.has_items():
+                return True
+            if session.phase is not Phase.CLOSED:  # an id moves the place also without an event
+                self._last_event_id = session.kept.last_event_id
+        return False
+
+    def _connect(self) -> None:
         """Wait until an attempt is due, and make it."""
-        while not self._restart and self._state is not ReadyState.CLOSED:
-            wait = self._due - time.monotonic()
-            if wait <= 0:
-                break
+        session = self._session
+        while (wait := session.wait(time.monotonic())) > 0:
             self._wakeup.wait(wait)
-        exchange = self._transport.exchange()
+        exchange = Exchange(self._template)
         with self._lock:
-            if self._state is ReadyState.CLOSED:
-                return []
-            self._restart = False
-            self._exchange = exchange
-        self._opened_at = None
-        self._had_event = False
-        self._quiet = 0.0
-        started = time.monotonic()
+            self._exchange = exchange  # first: a signal handler may call close() before the next
+            if not session.begin():
+                self._exchange = None
+                return
         try:
-            self._limit(exchange)
-            response = exchange.open(self.resume_id)
+            response = exchange.open(session.resume_id, session.time_left(time.monotonic()))
             self._response = response
-            self._check(response, exchange)
-            exchange.limit(math.inf)
+            refusal = self.refusal(response)
+            if isinstance(refusal, UnexpectedStatus):
+                exchange.read_error_body()
         except Exception as error:  # an attempt may fail in any way: an auth callable's, too
-            return self._lost(exchange, error)
-        self._opened_at = time.monotonic()
-        self._quiet = self._opened_at - started
+            self._lost(exchange, error)
+            return
+        if refusal is not None:
+            self._lost(exchange, refusal)
+            return
         url = response.url
-        self._parser = self._new_parser(origin_of(url))
-        if not self._become(ReadyState.OPEN):
-            return []
-        logger.info("%s: open", redact(url))
-        return [
-            OpenEvent(
-                "open",
-                without_userinfo(url),
-                response.status_code,
-                MappingProxyType(response.headers),
-            )
-        ]
-
-    def _read(self, exchange: Exchange) -> list[Item]:
-        """Read and parse what has arrived; wait if nothing has."""
-        try:
-            if self._parser.error is not None:
-                return self._lost(exchange, self._parser.error)
-            if self._event_timeout is not None:
-                return self._read_in_time(exchange, self._event_timeout)
-            return self._parse(exchange.read())
-        except Exception as error:
-            return self._lost(exchange, error)
-
-    def _read_in_time(self, exchange: Exchange, limit: float) -> list[Item]:
-        if self._quiet >= limit:  # though something came each time
-            raise EventTimeout("no message in time")
-        self._limit(exchange)
-        started = time.monotonic()
-        chunk = exchange.read()
-        exchange.limit(math.inf)
-        arrived = time.monotonic()
-        self._quiet += arrived - started
-        items = self._parse(chunk)  # a message begins the count anew
-        self._quiet += time.monotonic() - arrived
-        return items
-
-    def _limit(self, exchange: Exchange) -> None:
-        if self._event_timeout is not None:
-            exchange.limit(self._event_timeout - self._quiet)
-
-    def _parse(self, chunk: bytes) -> list[Item]:
-        if not chunk:
-            raise StreamEnded("the server ended the stream")
-        parser = self._parser
-        items: list[Item] = []
-        if self._comments:
-            items += parser.feed_with_comments(chunk)
-            had_event = any(type(item) is not Comment for item in items)
-        else:
-            items += parser.feed(chunk)
-            had_event = bool(items)
-        self.resume_id = parser.last_event_id
-        if parser.reconnection_time is not None:
-            self._from_server = parser.reconnection_time
-        if had_event:
-            self._had_event = True
-            self._quiet = 0.0
-        return items
-
-    def _forget_exchange(self) -> None:
+        headers = MappingProxyType(response.headers)
         with self._lock:
-            exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.abort()
-        self._become(ReadyState.CONNECTING)
+            is_open = session.opened(
+                without_userinfo(url), origin_of(url), response.status_code, headers,
+                time.monotonic(),
+            )  # fmt: skip
+        if is_open:
+            logger.info("%s: open", redact(url))
 
-    def _lost(self, exchange: Exchange, error: Exception) -> list[Item]:
-        """The exchange is over: decide what follows, and say so."""
-        exchange.abort()
-        with self._lock:
-            self._exchange = None
-            if self._state is ReadyState.CLOSED:
-                return []
-            if self._restart:
-                self._become(ReadyState.CONNECTING)
-                self._failures = 0
-                return []
-        if isinstance(error, EventTimeout):
-            error = EventTimeout(f"no message for {self._event_timeout} seconds")
-        policy = self._policy or DEFAULT_POLICY
-        reconnection_time = policy.reconnection_time(self._from_server)
-        if self._opened_at is not None and (
-            self._had_event or time.monotonic() - self._opened_at >= BRIEF
-        ):
-            self._failures = 0
-        else:
-            self._failures += 1
-        if self._policy is None or policy.is_final(error, self._failures):
-            with self._lock:
-                if self._closed:
-                    return []
-                self._error = error
-                self._become(ReadyState.CLOSED)
-            logger.info("%s: closed for good: %s", redact(self.url), summary(error))
-            return [ErrorEvent("error", error, ReadyState.CLOSED, None)]
-        wait = policy.next_delay(
-            reconnection_time,
-            self._failures,
-            random=_random.random(),
-            retry_after=(
-                retry_after(error.response.headers, now=time.time())
-                if isinstance(error, UnexpectedStatus) and error.response is not None
-                else None
-            ),
-        )
-        self._due = time.monotonic() + wait
-        if not self._become(ReadyState.CONNECTING):
-            return []
-        logger.info("%s: retry in %.3g s: %s", redact(self.url), wait, summary(error))
-        return [ErrorEvent("error", error, ReadyState.CONNECTING, wait)]
+    def refusal(self, response: requests.Response) -> Exception | None:
+        """Return why a response does not open the stream; None: it does.
 
-    # --- What another spelling of this class may put its own in the place of ---
-
-    def _new_parser(self, origin: str) -> EventStreamParser:
-        return EventStreamParser(
-            last_event_id=self.resume_id, origin=origin, max_event_size=self._max_event_size
-        )
-
-    def _check(self, response: requests.Response, exchange: Exchange) -> None:
-        """Refuse a response that does not open the stream.
-
-        Raises:
-            UnexpectedStatus, UnexpectedContentType: it does not.
+        A subclass that accepts more may have its own.
         """
         if response.status_code != 200:
-            exchange.read_error_body()
-            raise UnexpectedStatus(response)
+            return UnexpectedStatus(response)
         # Of several fields, which requests joins with commas, the last counts (Fetch, "extract
         # a MIME type").
         types = parse_list_header(response.headers.get("Content-Type", "")) or [""]
         if types[-1].partition(";")[0].strip().lower() != "text/event-stream":
-            raise UnexpectedContentType(response)
+            return UnexpectedContentType(response)
+        return None
+
+    def _read(self, exchange: Exchange) -> None:
+        """Read and parse what has arrived; wait if nothing has."""
+        session = self._session
+        if session.parse_error is not None:
+            self._lost(exchange, session.parse_error)
+            return
+        is_limited = session.event_timeout is not None
+        try:
+            timeout = session.time_left(time.monotonic()) if is_limited else None
+            chunk = exchange.read(timeout)
+        except Exception as error:
+            self._lost(exchange, error)
+            return
+        if not chunk:
+            self._lost(exchange, StreamEnded("the server ended the stream"))
+            return
+        arrived = time.monotonic() if is_limited else 0.0
+        if self._on_bytes is not None:
+            self._on_bytes(chunk)
+        began = time.monotonic() if is_limited else 0.0
+        try:
+            session.received(chunk, arrived)
+        except Exception as error:
+            self._lost(exchange, error)
+            return
+        if is_limited:
+            session.parsed(time.monotonic() - began)
+
+    def _lost(self, exchange: Exchange, error: Exception) -> None:
+        """The exchange is over: have the session decide what follows, and log it."""
+        exchange.abort()
+        wanted = None
+        if isinstance(error, UnexpectedStatus) and error.response is not None:
+            wanted = retry_after(error.response.headers, now=time.time())
+        with self._lock:
+            self._exchange = None
+            lost = self._session.lost(
+                error, time.monotonic(), random=_random.random(), retry_after=wanted
+            )
+        if lost is None:
+            return
+        if lost.retry_in is None:
+            logger.info("%s: closed for good: %s", redact(self.url), summary(lost.error))
+        else:
+            logger.info(
+                "%s: retry in %.3g s: %s", redact(self.url), lost.retry_in, summary(lost.error)
+            )
+
+    def _abandon(self) -> None:
+        """A step was interrupted, perhaps this one, too: drop its connection."""
+        if self._exchange is not None:
+            self._exchange.leave()
+        with self._lock:
+            self._exchange = None
+            self._session.abandon()
+        self._is_busy = False

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("parser", "response", "stream", "text")
+NAMES = ("parser", "framing", "session", "response", "stream", "text")
 SECONDS = 30
 LONGEST = 4096
 """Bytes of an input."""

@@ -8,27 +8,50 @@ were cut into reads.
 from __future__ import annotations
 
 import http.client
+import importlib
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import h11
 import requests
 import urllib3
 
-from eventsource.errors import EventTooLarge, HeadTooLarge, describe
-from eventsource.http.exchange import Transport
+from eventsource.errors import (
+    BrokenBody,
+    EventTimeout,
+    EventTooLarge,
+    HeadTooLarge,
+    StreamEnded,
+    UnexpectedStatus,
+)
+from eventsource.http.body import READ_SIZE
+from eventsource.http.exchange import Exchange
 from eventsource.http.options import check_url
-from eventsource.http.response import READ_SIZE, Response
-from eventsource.protocol.events import Comment, ErrorEvent, MessageEvent, OpenEvent
-from eventsource.protocol.parser import EventStreamParser, aparse, parse
+from eventsource.http.request import RequestTemplate
+from eventsource.protocol.events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
+from eventsource.protocol.framing import ChunkedBody, SizedBody
+from eventsource.protocol.parser import BlockParser, EventStreamParser, aparse, parse
 from eventsource.protocol.policy import ReconnectPolicy, parse_retry_after
-from eventsource.sseclient import _BlockParser
+from eventsource.protocol.session import Item, Phase, Session
 from eventsource.stream import EventStream
 from eventsource.urls import origin_of, redact, redact_strictly, redact_text
 from tests.reference_parser import reference
 
 from .wire import ALL_AT_ONCE, Input, Wire, connections, cut
+
+
+def _optional(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+brotli: Final = _optional("brotli")
+zstd: Final = _optional("compression.zstd") or _optional("backports.zstd")
 
 MOST: Final = 4096
 """Bytes of an input that are used."""
@@ -52,7 +75,7 @@ def parser(data: bytes) -> None:
     stream = source.rest(MOST // 8)
     events, last_id, time, items = reference(stream, "41")
     chunks = cut(stream, sizes)
-    kind = _BlockParser if way & 1 else EventStreamParser
+    kind = BlockParser if way & 1 else EventStreamParser
     _check_own_fields(chunks, stream)
     for parts in (chunks, [stream], *_halves(stream)):
         for comments, expected in ((False, events), (True, items)):
@@ -79,7 +102,7 @@ def _check_own_fields(chunks: list[bytes], stream: bytes) -> None:
     """The drop-in's messages have the `id` and `retry` of their block, whatever the chunks."""
     stories = []
     for parts in (chunks, cut(stream, [1]), *_halves(stream)):
-        parser = _BlockParser()
+        parser = BlockParser()
         blocks = [event for part in parts for event in parser.feed(part)]
         stories.append([(block.id, block.retry) for block in blocks])  # type: ignore[attr-defined]
     check(all(story == stories[0] for story in stories), *stories)
@@ -179,19 +202,392 @@ def _check_parse(chunks: list[bytes], limit: int, expected: list[Any], *, failed
             check([_plain(event) for event in got] == expected)
 
 
+# --- The framing of a body ---
+
+LAST: Final = b"HTTP/1.1 200 OK\r\n"
+
+
+def framing(data: bytes) -> None:
+    """A body, in chunks or with a length: what `http.client` and h11 make of the same bytes."""
+    source = Input(data)
+    way, arrival = source.byte(), source.sizes()
+    length = source.byte() if way & 1 else None
+    wire = source.rest(MOST)
+    field = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
+    head = LAST + field + b"\r\n\r\n"
+    whole = _unframed(length, [wire] if wire else [])
+    for pieces in (cut(wire, arrival), cut(wire, [1]), *_halves(wire)):
+        check(_unframed(length, pieces) == whole, pieces, whole)
+    body, error = whole
+    theirs, complete = _by_http_client(Plain(Wire([head + wire])))  # type: ignore[arg-type]
+    if error is None:
+        check(complete and body == theirs, body, theirs)
+    else:
+        check(theirs.startswith(body), body, theirs, error)
+        check(length is None or not complete, error)
+    strict, strictly_complete = _by_h11(head + wire)
+    if strictly_complete:
+        check((body, error) == (strict, None), whole, strict)
+    else:
+        check(body.startswith(strict), whole, strict)
+
+
+def _unframed(length: int | None, pieces: Iterable[bytes]) -> tuple[bytes, str | None]:
+    """The body out of these reads; the text of the error, None if it is complete."""
+    body = ChunkedBody() if length is None else SizedBody(length)
+    found = b""
+    for piece in pieces:
+        if body.is_over:
+            break
+        found += body.feed(piece)
+    if not body.is_over:
+        body.end()
+    check(body.is_over)
+    check(body.error is None or isinstance(body.error, BrokenBody))
+    return found, body.error and str(body.error)
+
+
+def _by_http_client(answer: http.client.HTTPResponse) -> tuple[bytes, bool]:
+    """The body, and whether it is complete; `answer` may have read its head."""
+    found = b""
+    try:
+        if answer.headers is None:
+            answer.begin()
+        while part := answer.read1(READ_SIZE):
+            found += part
+    except (*KNOWN, MemoryError, OverflowError):  # it makes room for what is only announced
+        return found, False
+    # It does not tell the end of a body by length from the end of the connection.
+    return found, not answer.length
+
+
+def _by_h11(wire: bytes) -> tuple[bytes, bool]:
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method="GET", target="/", headers=[("Host", "h")]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(wire)
+    connection.receive_data(b"")
+    found = b""
+    try:
+        while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+            if isinstance(event, h11.Data):
+                found += event.data
+    except h11.RemoteProtocolError:
+        return found, False
+    return found, True
+
+
+# --- The life of a stream ---
+
+
+def session(data: bytes) -> None:
+    """A history: what happens to a stream, in any order."""
+    source = Input(data[:MOST])
+    life = _Life(source)
+    happenings = (
+        *(life.begin, life.open, life.receive, life.receive, life.lose, life.lose),
+        *(life.yield_some, life.wait, life.resume_from, life.set_reconnection_time),
+        *(life.restart, life.abandon, life.close),
+    )
+    for _ in range(300):
+        if not source:
+            break
+        happenings[source.byte() % len(happenings)]()
+        life.check()
+
+
+class _Life:
+    """A session, driven as a stream drives it, and beside it what must be so.
+
+    Attributes:
+        session: what is looked at.
+    """
+
+    def __init__(self, source: Input) -> None:
+        self.source = source
+        way = source.byte()
+        self.policy = None
+        if way & 1:
+            self.policy = ReconnectPolicy(
+                delay=(0, 0.5, 3.0, 500.0)[way >> 4 & 3],
+                max_delay=(0.1, 60.0)[way >> 6 & 1],
+                max_attempts=4 if way & 128 else None,
+                statuses={503},
+            )
+        self.event_timeout = 10.0 if way & 2 else None
+        self.limit = 40 if way & 4 else 2**20
+        self.comments = bool(way & 8)
+        self.session = Session(
+            last_event_id="0",
+            policy=self.policy,
+            event_timeout=self.event_timeout,
+            max_event_size=self.limit,
+            comments=self.comments,
+        )
+        self.now = 1000.0
+        self.kept: list[Any] = []  # what has not been yielded
+        self.last_id = "0"
+        self.time = self.policy.delay if self.policy else 3.0
+        self.failures = 0
+        self.is_closed = self.is_over = False
+        self.is_dropped = False  # and the reader does not know yet
+        self.under_way = False
+        self.opened_at: float | None = None
+        self.silence = 0.0
+        self.due = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """A body begins."""
+        self.body = self.since_set = b""
+        self.id_then = self.last_id
+        self.has_event = False
+        self.parser = EventStreamParser(last_event_id=self.last_id, max_event_size=self.limit)
+
+    def number(self) -> float:
+        """Return a number from 0 to 1."""
+        return self.source.byte() / 255
+
+    # What the reader does, when all that was kept has been yielded:
+
+    def begin(self) -> None:
+        """The attempt is made when it is due."""
+        self.yield_all()
+        wait = self.session.wait(self.now)
+        if self.is_over or self.under_way:
+            check(wait == 0.0, wait)
+        else:
+            check(math.isclose(wait, max(self.due - self.now, 0.0), abs_tol=1e-6), wait, self.due)
+            self.now += wait
+        begun = self.session.begin()
+        check(begun == (not self.is_over and not self.under_way))
+        if begun:
+            self.under_way, self.is_dropped, self.opened_at = True, False, None
+            self.silence = 0.0
+            self.start()
+
+    def open(self) -> None:
+        """The head of the response has come."""
+        if not self.under_way or self.opened_at is not None:
+            return
+        self.yield_all()
+        waited = self.pass_time()
+        opened = self.session.opened("http://h/", "http://h", 200, {}, self.now)
+        check(opened == (not self.is_over and not self.is_dropped))
+        if opened:
+            self.silence += waited
+            self.opened_at = self.now
+            self.start()
+            self.kept = ["open"]
+
+    def receive(self) -> None:
+        """Some of the body has come."""
+        if self.opened_at is None or not self.under_way or self.parser.error is not None:
+            return
+        self.yield_all()
+        waited = self.pass_time()
+        chunk = self.source.take(self.source.byte() % 64 + 1)
+        if not chunk:
+            return
+        feed = self.parser.feed_with_comments if self.comments else self.parser.feed
+        items = error = None
+        try:
+            items = [_plain(item) for item in feed(chunk)]
+        except EventTooLarge as raised:
+            error = raised
+        try:
+            self.session.received(chunk, self.now)
+        except EventTooLarge:
+            check(error is not None)
+            self.lose_to(self.session.parse_error)
+            return
+        check(error is None)
+        assert items is not None
+        self.body += chunk
+        self.since_set += chunk
+        self.last_id = self.parser.last_event_id
+        time = self.parser.reconnection_time
+        if time is not None:
+            self.time = min(max(time, 0.02), 3600.0)
+        if self.parser.error is None:
+            check(self.last_id == reference(self.since_set, self.id_then)[1])
+            # None: the program has set another.
+            check(time is None or _same_time(time, reference(self.body)[2]))
+        is_event = any(len(item) > 1 for item in items)
+        self.has_event |= is_event
+        self.silence = 0.0 if is_event else self.silence + waited
+        self.kept = [] if self.is_closed else list(items)
+        if self.session.parse_error is not None:
+            self.check()
+            self.yield_all()
+            self.lose_to(self.session.parse_error)
+
+    def pass_time(self) -> float:
+        """The reader waits for bytes, as long as it may."""
+        left = self.session.time_left(self.now)
+        if self.event_timeout is None:
+            check(left is None)
+            left = math.inf
+        else:
+            check(left is not None)
+            assert left is not None
+            check(math.isclose(left, self.event_timeout - self.silence, abs_tol=1e-6), left)
+        seconds = max(min(self.source.byte() / 16, left), 0.0)
+        self.now += seconds
+        return seconds
+
+    def lose(self) -> None:
+        """The exchange fails."""
+        errors = (
+            *(StreamEnded("end"), EventTimeout("silence"), requests.ConnectionError("refused")),
+            *(HeadTooLarge(2, 1), UnexpectedStatus(_answer(503)), UnexpectedStatus(_answer(204))),
+            BrokenBody("cut"),
+        )
+        self.lose_to(errors[self.source.byte() % len(errors)])
+
+    def lose_to(self, error: Exception | None) -> None:
+        """Likewise, with this error."""
+        assert error is not None
+        if not self.under_way:
+            return
+        self.yield_all()
+        retry_after = (None, None, 0.0, 7.0, 10.0**6)[self.source.byte() % 5]
+        random = self.number()
+        lost = self.session.lost(error, self.now, random=random, retry_after=retry_after)
+        was_dropped, self.under_way = self.is_dropped, False
+        self.is_dropped = False
+        if self.is_over or was_dropped:
+            check(lost is None, lost)
+            self.failures, self.due = 0, self.now
+            return
+        assert lost is not None
+        is_success = self.opened_at is not None and (
+            self.has_event or self.now - self.opened_at >= 1.0
+        )
+        self.failures = 0 if is_success else self.failures + 1
+        policy = self.policy
+        is_final = (
+            policy is None
+            or isinstance(error, HeadTooLarge | EventTooLarge)
+            or (isinstance(error, UnexpectedStatus) and error.status == 204)
+            or (policy.max_attempts is not None and self.failures >= policy.max_attempts)
+        )
+        check(type(lost.error) is type(error))
+        check((lost.retry_in is None) == is_final, lost)
+        self.kept = [type(error).__name__]
+        if lost.retry_in is None:
+            check(lost.ready_state is ReadyState.CLOSED)
+            check(self.session.error is lost.error)
+            self.is_over = True
+            return
+        assert policy is not None
+        check(lost.ready_state is ReadyState.CONNECTING)
+        first = max(self.time, 0.02)
+        grown = first * 2.0 ** (self.failures - 1) if self.failures else 0.0
+        least = max(first, min(grown, policy.max_delay), min(retry_after or 0.0, 3600.0))
+        most = least * (1 + policy.jitter) + 1e-6
+        check(least - 1e-6 <= lost.retry_in <= most, least, lost.retry_in, most)
+        self.due = self.now + lost.retry_in
+
+    def abandon(self) -> None:
+        """The reader was interrupted."""
+        self.session.abandon()
+        if self.has_event:
+            self.failures = 0
+        self.under_way = self.is_dropped = False
+
+    # What the program does, at any time:
+
+    def yield_some(self) -> None:
+        """Some of what is kept is yielded."""
+        for _, item in zip(range(self.source.byte() % 4), self.session.kept.rest, strict=False):
+            check(_told(item) == self.kept.pop(0), item)
+
+    def yield_all(self) -> None:
+        """All that is kept is yielded."""
+        check([_told(item) for item in self.session.take()] == self.kept, self.kept)
+        self.kept = []
+
+    def wait(self) -> None:
+        """Time passes."""
+        self.now += self.source.byte() * 2
+
+    def resume_from(self) -> None:
+        """The program sets the last event ID, between two blocks."""
+        if self.body and not re.sub(b"\r\n?", b"\n", self.body).endswith(b"\n\n"):
+            return  # else it would take the place of an id in the block that has begun
+        last_id = str(self.source.byte())
+        self.session.resume_from(last_id)
+        self.parser.resume_from(last_id)
+        self.last_id = self.id_then = last_id
+        self.since_set = b"\n" if self.body else b""  # a byte order mark stands at the start only
+
+    def set_reconnection_time(self) -> None:
+        """The program sets the reconnection time."""
+        self.time = self.source.byte() / 8
+        self.session.set_reconnection_time(self.time)
+        self.parser.reconnection_time = None
+
+    def restart(self) -> None:
+        """The program wants another connection."""
+        restarted = self.session.restart()
+        wanted = self.under_way and not self.is_over and not self.is_dropped
+        check(restarted == wanted)
+        self.is_dropped |= wanted
+        if not self.under_way:
+            self.due = 0.0
+
+    def close(self) -> None:
+        """The program closes the stream."""
+        if self.source.byte() % 4:  # not so often
+            return
+        self.session.close()
+        self.is_closed = self.is_over = True
+        self.kept = []
+
+    def check(self) -> None:
+        """What is always so."""
+        session = self.session
+        check(session.is_over == self.is_over)
+        check((session.phase is Phase.CLOSED) == self.is_closed)
+        is_open = self.opened_at is not None and self.under_way and not self.is_dropped
+        state = ReadyState.OPEN if is_open else ReadyState.CONNECTING
+        check(session.ready_state is (ReadyState.CLOSED if self.is_over else state))
+        check(session.has_items() == bool(self.kept), self.kept)
+        check(session.resume_id == self.last_id, session.resume_id, self.last_id)
+        check(_same_time(session.reconnection_time, self.time), self.time)
+
+
+def _told(item: Item) -> Any:
+    if isinstance(item, OpenEvent):
+        return "open"
+    return type(item.error).__name__ if isinstance(item, ErrorEvent) else _plain(item)
+
+
+def _answer(status: int) -> requests.Response:
+    answer = requests.Response()
+    answer.status_code, answer.url = status, "http://h/"
+    return answer
+
+
 # --- The response ---
 
 KNOWN: Final = (http.client.HTTPException, OSError, ValueError)
 """What `http.client` raises, and urllib3 makes its own errors of."""
+REDIRECTS: Final = (301, 302, 303, 307, 308)
+PLAIN_LENGTH: Final = re.compile(r"[0-9]{1,4300}", re.ASCII)
+"""Of as many digits as Python makes an int of."""
 
 
 class Plain(http.client.HTTPResponse):
     """`http.client`'s, that says whether its head was cut off: a failure, with ours.
 
-    And that does not count the space after a field's value to it.
+    And that does not count the space after a field's value to it; and that goes on to the answer
+    after an interim response.
     """
 
     cut_off = False
+    headers: Any
 
     def begin(self) -> None:
         """Read the head."""
@@ -200,6 +596,9 @@ class Plain(http.client.HTTPResponse):
         self.fp = head  # type: ignore[assignment]
         try:
             super().begin()
+            while 102 <= self.status <= 199:
+                self.headers = None
+                super().begin()
         finally:
             self.cut_off = head.cut_off
             if self.fp is head:  # type: ignore[comparison-overlap]
@@ -222,64 +621,122 @@ class _Head:
         self._fp.close()
 
 
+class _Answer(NamedTuple):
+    """A response as a reader of it finds it."""
+
+    head: tuple[Any, ...] | None
+    """None: there is none; `error` says why."""
+    body: bytes
+    error: type[Exception] | None
+    """None: the body is complete."""
+
+
 def response(data: bytes) -> None:
-    """A response: `http.client`'s head, body and end; errors are requests' alone."""
+    """A response: head, body and end as with `http.client` and urllib3; errors are requests'."""
     source = Input(data)
     flags = source.byte()
-    arrival, sizes = source.sizes(), source.sizes()
+    arrivals = source.sizes(), source.sizes()
     wire = source.rest(MOST)
     reset, method = bool(flags & 1), "HEAD" if flags & 2 else "GET"
-    pieces = cut(wire, arrival)
-    if not _compare_with_http_client(pieces, sizes, reset=reset, method=method):
+    ours, other = (
+        _through_exchange(cut(wire, arrival), reset=reset, method=method) for arrival in arrivals
+    )
+    plain, answer = _through_urllib3(wire, reset=reset, method=method)
+    if ours is None or other is None:  # redirected
+        check(ours is other and answer is not None and answer.status in REDIRECTS)
         return
-    ours = _through_transport(pieces, reset=reset)
-    if ours is not None and b"-" not in wire.partition(b"\r\n\r\n")[2]:
-        theirs = _through_urllib3(pieces, reset=reset)
-        check(theirs is None or ours == theirs, ours, theirs)
+    check(ours.head == other.head, ours, other)
+    if answer is not None and answer.status in REDIRECTS and "Location" in answer.headers:
+        return  # perhaps to what cannot be fetched
+    if answer is None or ours.head is None:
+        check(ours.error is not None and ours == other, ours, other)
+        check(plain.head is None or _has_odd_chunks(answer), ours, plain)
+        if ours.error is HeadTooLarge:
+            check(plain.error in (http.client.HTTPException, http.client.LineTooLong), plain)
+        return
+    check(plain.head == ours.head, ours, plain)
+    if method == "HEAD" or answer.status < 200 or answer.status in (204, 304):
+        check((ours.body, ours.error) == (b"", None), ours)  # also if it says that it is chunked
+    elif not _framing_may_differ(answer):
+        _compare_bodies(ours, other, plain, answer)
 
 
-def _compare_with_http_client(
-    pieces: list[bytes], sizes: list[int], *, reset: bool, method: str
-) -> bool:
-    """Raise if the stories differ; say whether ours is one that http.client knows."""
-    stories = []
-    for kind in (Plain, Response):
-        sock = Wire(pieces, reset=reset)
-        answer = kind(sock, method=method)
-        story: list[Any] = []
-        try:
-            answer.begin()
-        except KNOWN as error:
-            if isinstance(answer, Plain) and answer.cut_off:
-                return True
-            story.append(_failure(error))
-        else:
-            if isinstance(answer, Plain):
-                if answer.cut_off:
-                    return True
-                if 100 < answer.status < 200 and answer.status != 101:
-                    return True  # ours goes on to the answer
-            head = (answer.version, answer.status, answer.reason, _fields(answer.headers))
-            story += [head, answer.chunked, answer.length, answer.will_close]
-            try:
-                story += _body(answer, sizes)
-            except (MemoryError, OverflowError):
-                if kind is Response:
-                    raise
-                return True  # http.client makes room for what is only announced
-        finally:
-            answer.close()
-        stories.append(story)
-    theirs, ours = stories
-    if ours[0][0] is HeadTooLarge:  # which http.client has several names for
-        check(issubclass(theirs[0][0], http.client.HTTPException), ours, theirs)
-        return True
-    if ours[0][0] is http.client.UnknownTransferEncoding:  # for which http.client has no eye
-        codings = [value for name, value in theirs[0][3] if name.lower() == "transfer-encoding"]
-        check(any("chunked" in value.lower() for value in codings) and not theirs[1], theirs)
-        return False
-    check(ours == theirs, ours, theirs)
-    return True
+def _compare_bodies(ours: _Answer, other: _Answer, plain: _Answer, answer: Any) -> None:
+    coding = ", ".join(answer.headers.get_all("Content-Encoding", [])).strip().lower()
+    if not _is_coding(coding):
+        check(ours == other, ours, other)
+        if ours.error is None:
+            check((ours.body, None) == (plain.body, plain.error), ours, plain)
+        else:  # ours is stricter about chunks: see `framing`
+            check(plain.body.startswith(ours.body), ours, plain)
+            check(plain.error is not None or answer.chunked, ours, plain)
+        return
+    decoded, is_broken = _decoded(coding, plain.body)
+    for one in (ours, other):
+        check(decoded.startswith(one.body), one, decoded)
+        if one.error is None:
+            check(plain.error is None and not is_broken, one, plain)
+            check(one.body == decoded, one, decoded)
+        elif plain.error is None and is_broken is False:
+            check(answer.chunked, one, plain)
+    if is_broken and ours.error is not None and not answer.chunked:
+        check(issubclass(ours.error, requests.exceptions.ContentDecodingError), ours)
+
+
+def _is_coding(name: str) -> bool:
+    return name in ("gzip", "x-gzip", "deflate", "br", "zstd") or "," in name
+
+
+def _decoded(coding: str, data: bytes) -> tuple[bytes, bool | None]:
+    """What a body stands for, and whether something in it is wrong; None: it depends on the cuts.
+
+    So it does for zstd, which looks whether a frame has the size that it says only where it has
+    the frame whole. What stands before a flaw may be lost, as zlib has it.
+    """
+    if len(data) < (2 if coding == "deflate" else 1):
+        return b"", False
+    at_once, is_broken = _fed(coding, [data])
+    in_bytes, is_broken_in_bytes = _fed(coding, [bytes([byte]) for byte in data])
+    return (
+        max(at_once, in_bytes, key=len),
+        is_broken if is_broken == is_broken_in_bytes else None,
+    )
+
+
+def _fed(coding: str, pieces: list[bytes]) -> tuple[bytes, bool]:
+    found = b""
+    member: Any = None
+    start = b"".join(pieces)[:2]
+    try:
+        for piece in pieces:
+            rest = piece
+            while rest:
+                member = member or _member(coding, start)
+                if coding == "br":
+                    while part := member.process(rest):  # it stops at the end of its buffer
+                        found += part
+                        rest = b""
+                    break
+                found += member.decompress(rest)
+                rest = member.unused_data if member.eof and coding != "deflate" else b""
+                member = None if member.eof and coding != "deflate" else member
+    except Exception:  # each library has an error of its own
+        return found, True
+    return found, False
+
+
+def _member(coding: str, start: bytes) -> Any:
+    if coding in ("gzip", "x-gzip"):
+        return zlib.decompressobj(31)
+    if coding == "deflate":
+        is_zlib = start[0] % 16 == 8 and int.from_bytes(start) % 31 == 0
+        return zlib.decompressobj(15 if is_zlib else -15)
+    if coding == "br" and brotli is not None:
+        return brotli.Decompressor()
+    if coding == "zstd" and zstd is not None:
+        # RFC 9659, 3: a window of 8 MiB.
+        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 23})
+    raise ValueError("refused, or not installed")
 
 
 def _fields(headers: Any) -> list[tuple[str, str]]:
@@ -287,47 +744,24 @@ def _fields(headers: Any) -> list[tuple[str, str]]:
     return [(name, value) for name, value in headers.items() if name.lower()[:10] != "set-cookie"]
 
 
-def _failure(error: Exception) -> tuple[Any, ...]:
-    return type(error), error.args, getattr(error, "expected", None)
-
-
-def _body(answer: http.client.HTTPResponse, sizes: list[int]) -> list[Any]:
-    """The body up to the end or a failure, and that; and what comes to who reads on."""
-    story: list[Any] = []
-    turn = 0
-    for _ in range(3):
-        body = b""
-        end = None
-        try:
-            while part := answer.read1(min(sizes[turn % len(sizes)] or 7, READ_SIZE)):
-                check(len(part) <= READ_SIZE)
-                body += part
-                turn += 1
-        except KNOWN as error:
-            end = _failure(error)
-        story.append((body, end, answer.isclosed(), answer.closed, answer.chunk_left))
-    return story
-
-
-def _through_transport(pieces: list[bytes], *, reset: bool) -> Any:
+def _through_exchange(pieces: list[bytes], *, reset: bool, method: str) -> _Answer | None:
     """What an exchange gives; None after a redirect."""
     with connections([Wire(pieces, reset=reset), Wire([b"HTTP/1.1 200 OK\r\n\r\nx"])]) as made:
-        transport = _transport("http://host/", {})
-        exchange = transport.exchange()
+        exchange = Exchange(RequestTemplate("http://host/", method=method, options={}))
         body = b""
+        error: type[Exception] | None = None
         try:
             try:
-                answer = exchange.open()
-                head = (answer.status_code, answer.reason, _fields(answer.raw.headers))
-            except requests.RequestException as error:
-                return None if len(made) > 1 or error.response is not None else type(error)
-            end = None
+                answer = exchange.open("")
+            except requests.RequestException as failure:
+                return None if len(made) > 1 else _Answer(None, b"", type(failure))
+            head = (answer.raw.version, answer.status_code, answer.reason)
             try:
                 while part := exchange.read():
                     check(len(part) <= READ_SIZE)
                     body += part
-            except requests.RequestException as error:
-                end = type(error)
+            except requests.RequestException as failure:
+                error = type(failure)
             for _ in range(2):  # reading on neither hangs nor raises anything else
                 try:
                     exchange.read()
@@ -335,60 +769,55 @@ def _through_transport(pieces: list[bytes], *, reset: bool) -> Any:
                     pass
         finally:
             exchange.abort()
-        return None if len(made) > 1 or answer.is_redirect else (head, body, end)
+        if len(made) > 1 or answer.is_redirect:
+            return None
+        return _Answer((*head, _fields(answer.raw.headers)), body, error)
 
 
-def _through_urllib3(pieces: list[bytes], *, reset: bool) -> Any:
-    """What urllib3 gives by itself; None where ours may differ."""
+def _through_urllib3(wire: bytes, *, reset: bool, method: str) -> tuple[_Answer, Any]:
+    """What urllib3 gives by itself, undecoded; and what `http.client` made, if anything."""
     connection = urllib3.connection.HTTPConnection("host")
-    sock = Wire(pieces, reset=reset)
-    connection.sock = sock  # type: ignore[assignment]
-    connection.response_class = Plain
-    connection.request("GET", "/", preload_content=False)
-    body = b""
+    connection.sock = Wire([wire] if wire else [], reset=reset)  # type: ignore[assignment]
+    made: list[Plain] = []
+
+    def make(*args: Any, **options: Any) -> Plain:
+        made.append(Plain(*args, **options))
+        return made[0]
+
+    connection.response_class = make  # type: ignore[assignment]
+    connection.request(method, "/", preload_content=False)
     try:
         answer = connection.getresponse()
-    except Exception:  # the head has been compared
-        return None
-    original: Any = answer._original_response  # type: ignore[attr-defined]  # noqa: SLF001
-    if (
-        (100 < answer.status < 200)
-        or answer.get_redirect_location()
-        or answer.status in (301, 302, 303, 307, 308)
-        or original.cut_off
-        or _may_be_refused(original)
-    ):
-        return None
-    coding = answer.headers.get("Content-Encoding", "").lower()
-    if "," in coding or coding in ("br", "zstd"):
-        return None  # ours refuses more than one coding, and what is not installed
-    head = (answer.status, answer.reason, _fields(answer.headers))
-    end = None
-    try:
-        while part := answer.read1(READ_SIZE, decode_content=True):
-            body += part
-            if len(body) > READ_SIZE // 2:
-                return None  # more than one read: what zlib holds back, urllib3 forgets
-    except (MemoryError, OverflowError):
-        return None
-    except Exception as error:  # it is compared
-        end = type(describe(error))
-    if end is not None and "Content-Encoding" in answer.headers:
-        return None  # how much of a broken body can be decoded depends on the reads
-    original.close()
-    return head, body, end
+    except Exception as failure:  # it is compared
+        return _Answer(None, b"", type(failure)), None
+    (original,) = made
+    if original.cut_off:
+        return _Answer(None, b"", EOFError), None
+    head = (answer.version, answer.status, answer.reason, _fields(answer.headers))
+    body, complete = _by_http_client(original)
+    return _Answer(head, body, None if complete else EOFError), original
 
 
-def _may_be_refused(answer: http.client.HTTPResponse) -> bool:
-    """Whether it is in chunks that have a coding of their own, or is said to be."""
-    codings = ",".join(answer.headers.get_all("Transfer-Encoding", []))
-    return "chunked" in codings.lower() and not answer.chunked
+def _has_odd_chunks(answer: http.client.HTTPResponse | None) -> bool:
+    """Whether it is in chunks that have a coding of their own, or is said to be: ours refuses."""
+    codings = ", ".join(answer.headers.get_all("Transfer-Encoding", [])) if answer else ""
+    return "chunked" in codings.lower() and codings.strip().lower() != "chunked"
 
 
-def _transport(url: str, headers: dict[str, str]) -> Transport:
-    transport = Transport(url, options={"headers": headers})
-    transport.session.trust_env = False
-    return transport
+def _framing_may_differ(answer: http.client.HTTPResponse) -> bool:
+    """Whether `http.client` takes a field by its letter, or by the rules of int().
+
+    To it `chunked` with space around it, which a bare CR after it leaves there, is another
+    coding; `+3` and `1_0` are lengths; of two lengths the first counts. To ours any space around
+    a value is none. A length that stands there twice is one to both (RFC 9112, 6.3).
+    """
+    codings = ", ".join(answer.headers.get_all("Transfer-Encoding", [])).lower()
+    lengths = [length.strip(" \t") for length in answer.headers.get_all("Content-Length", [])]
+    return (
+        codings.strip() == "chunked" != codings
+        or len(set(lengths)) > 1
+        or not all(map(PLAIN_LENGTH.fullmatch, lengths))
+    )
 
 
 # --- From the bytes on the wire to the events ---
@@ -436,10 +865,8 @@ def _events(
             max_event_size=limit,
             comments=comments,
         )
-        source._transport.session.trust_env = False  # noqa: SLF001
         with source:
             while items := source.take():
-                source._due = 0.0  # noqa: SLF001 - nothing waits here
                 for item in items:
                     if isinstance(item, MessageEvent | Comment):
                         found.append(_plain(item))
@@ -453,8 +880,10 @@ def _events(
                         wait = item.retry_in
                         check(wait is None or 0.02 <= wait <= 3600 * 1.1, wait)
                         found.append(type(item.error).__name__)
-                if isinstance(items[-1], ErrorEvent) and len(made) == len(parts):
-                    break
+                if isinstance(items[-1], ErrorEvent):
+                    if len(made) == len(parts):
+                        break
+                    source.restart()  # so that nothing waits here
     for _, wire in made:
         _check_request(wire.sent)
     return found, hidden
@@ -483,27 +912,24 @@ def _plain_body(part: bytes, *, reset: bool) -> bytes | None:
     answer = Plain(Wire([part], reset=reset))  # type: ignore[arg-type]
     try:
         answer.begin()
-        content_type = (answer.headers.get("Content-Type") or "").partition(";")[0]
-        if (
-            answer.status != 200
-            or answer.cut_off
-            or content_type.strip().lower() != TYPE
-            or len(answer.headers.get_all("Content-Type")) > 1
-            or len(answer.headers.get_all("Content-Length", [])) > 1  # urllib3 wants one
-            or _may_be_refused(answer)
-            or b"-" in part.partition(b"\r\n\r\n")[2]
-        ):
-            return None
-        body = b""
-        try:
-            while piece := answer.read1(READ_SIZE):
-                body += piece
-        except KNOWN:
-            pass
-    except (*KNOWN, MemoryError, OverflowError):
+    except KNOWN:
         return None
-    finally:
-        answer.close()
+    content_types = answer.headers.get_all("Content-Type", [])
+    if (
+        answer.status != 200
+        or answer.cut_off
+        or len(content_types) != 1
+        or not re.fullmatch(rf"\s*{TYPE}\s*(;[^,\"]*)?", content_types[0], re.IGNORECASE)
+        or len(answer.headers.get_all("Content-Length", [])) > 1  # urllib3 wants one
+        or _framing_may_differ(answer)
+        or _has_odd_chunks(answer)
+    ):
+        return None
+    chunked = answer.chunked
+    body, _ = _by_http_client(answer)
+    if chunked:  # which ours is stricter about: see `framing`
+        wire = re.split(rb"\r?\n\r?\n", part, maxsplit=1)[1]
+        return body if _unframed(None, [wire])[0] == body else None
     return body
 
 
@@ -566,7 +992,8 @@ def _check_redirect(raw: bytes, way: int) -> None:
     again = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
     secrets = {"Authorization": f"Bearer {SECRET}", "X-Key": SECRET, "Cookie": f"a={SECRET}"}
     with connections([Wire([head]), Wire([again])]) as made:
-        exchange = _transport("http://home:81/", secrets).exchange()
+        template = RequestTemplate("http://home:81/", options={"headers": secrets})
+        exchange = Exchange(template)
         try:
             exchange.open("41")
         except requests.RequestException as error:
@@ -583,6 +1010,8 @@ def _check_redirect(raw: bytes, way: int) -> None:
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "parser": parser,
+    "framing": framing,
+    "session": session,
     "response": response,
     "stream": stream,
     "text": text,

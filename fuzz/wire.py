@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import socket
+import os
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import NewConnectionError
 
-from eventsource.http.adapter import _AbortableConnection
+from eventsource.http.sockets import Sockets
 
 MOST_RECEIVES = 5000
 """Calls of `recv` after which a reader counts as going round in circles."""
 ALL_AT_ONCE = [10**9]
 A_LINE = 0
 """As a size: up to the next line feed."""
+PLAIN_ENVIRONMENT = {"NO_PROXY": "*", "NETRC": os.devnull}
+"""No proxies and no `.netrc`."""
 
 
 class Stuck(BaseException):
@@ -32,6 +35,10 @@ class Input:
         self._data = data
         self._position = 0
 
+    def __bool__(self) -> bool:
+        """Whether anything is left."""
+        return self._position < len(self._data)
+
     def byte(self) -> int:
         """Take one byte; 0 if there is none left."""
         part = self._data[self._position : self._position + 1]
@@ -42,6 +49,12 @@ class Input:
         """Take a byte, the number of sizes, and a byte for each."""
         sizes = [self.byte() + 1 for _ in range(self.byte() % 5)]
         return [A_LINE if size > 200 else size for size in sizes] or ALL_AT_ONCE
+
+    def take(self, size: int) -> bytes:
+        """Take so many bytes; fewer if no more are left."""
+        part = self._data[self._position : self._position + size]
+        self._position += size
+        return part
 
     def rest(self, most: int) -> bytes:
         """Return what is left, cut off after `most` bytes."""
@@ -61,12 +74,17 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 class Wire:
-    """A socket that receives these pieces, and then the end, or a reset for ever."""
+    """A socket that receives these pieces, and then the end, or a reset for ever.
+
+    Attributes:
+        sent: what has been sent on it.
+    """
 
     def __init__(self, pieces: list[bytes], *, reset: bool = False) -> None:
         self._pieces = pieces[::-1]
         self._reset = reset
         self._receives = 0
+        self._timeout: float | None = None
         self.sent = b""
 
     def recv(self, size: int) -> bytes:
@@ -84,26 +102,22 @@ class Wire:
             piece = piece[:size]
         return piece
 
-    def recv_into(self, target: memoryview) -> int:
-        """As `recv`."""
-        piece = self.recv(len(target))
-        target[: len(piece)] = piece
-        return len(piece)
-
-    def makefile(self, mode: str, buffering: int = -1) -> Any:
-        """As a socket's."""
-        raw = socket.SocketIO(self, mode)  # type: ignore[arg-type]
+    def makefile(self, mode: str, buffering: int = -1) -> Any:  # noqa: ARG002 - a socket's
+        """Return a file that reads from the socket."""
+        raw = _File(self)
         return raw if buffering == 0 else io.BufferedReader(raw)
-
-    def _decref_socketios(self) -> None:
-        """For `SocketIO.close()`."""
 
     def sendall(self, data: bytes) -> None:
         """Note what is sent."""
         self.sent += bytes(data)
 
+    def gettimeout(self) -> float | None:
+        """Return what `settimeout` was given."""
+        return self._timeout
+
     def settimeout(self, timeout: float | None) -> None:
-        """Nothing waits here."""
+        """Note the timeout. Nothing waits here."""
+        self._timeout = timeout
 
     def shutdown(self, how: int) -> None:
         """Nothing to end."""
@@ -112,25 +126,43 @@ class Wire:
         """Nothing to close."""
 
 
+class _File(io.RawIOBase):
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any, /) -> int:
+        piece = self._wire.recv(len(target))
+        target[: len(piece)] = piece
+        return len(piece)
+
+
 @contextlib.contextmanager
 def connections(wires: list[Wire]) -> Iterator[list[tuple[tuple[str, int], Wire]]]:
     """Each connection of the package gets the next of these; then all are refused.
+
+    Those that want TLS are refused, too, and get none.
 
     Yields:
         The list of those that have been made: where to, and on which wire.
     """
     made: list[tuple[tuple[str, int], Wire]] = []
 
-    def new_connection(self: _AbortableConnection) -> Any:
-        if isinstance(self, HTTPSConnection) or len(made) == len(wires):
-            raise NewConnectionError(self, "refused")
+    def connect_to(_: Sockets, host: str, port: int, *_arguments: Any) -> Any:
+        if len(made) == len(wires):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
         wire = wires[len(made)]
-        made.append(((self.host, self.port), wire))
+        made.append(((host, port), wire))
         return wire
 
-    theirs = _AbortableConnection._new_conn  # noqa: SLF001 - urllib3's seam
-    _AbortableConnection._new_conn = new_connection  # type: ignore[method-assign]  # noqa: SLF001
-    try:
+    def refuse(connection: HTTPSConnection) -> None:
+        raise NewConnectionError(connection, "refused")
+
+    with (
+        mock.patch.object(Sockets, "connect_to", connect_to),
+        mock.patch.object(HTTPSConnection, "connect", refuse),
+        mock.patch.dict(os.environ, PLAIN_ENVIRONMENT),
+    ):
         yield made
-    finally:
-        _AbortableConnection._new_conn = theirs  # type: ignore[method-assign]  # noqa: SLF001

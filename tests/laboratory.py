@@ -16,7 +16,8 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
 from .support import LIMIT, port_that_refuses
@@ -234,11 +235,20 @@ class Redirected:
 
 
 class Proxy:
-    """One port of the laboratory, and its script. Connections are served one by one."""
+    """One port of the laboratory, and its script. Connections are served one by one.
 
-    def __init__(self, servers: Sequence[int], faults: Iterable[Fault | Refused]) -> None:
+    Its clock says how long an answer has lasted.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[int],
+        faults: Iterable[Fault | Refused],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._servers = servers
         self._faults = faults
+        self._clock = clock
         self.met: list[Fault | Refused] = []
         """The faults so far; after those of the script, none."""
         self.is_over = threading.Event()
@@ -267,7 +277,7 @@ class Proxy:
                 await asyncio.sleep(fault.seconds)
             self._listener = _listener(self.port)
             return
-        end = loop.time() + getattr(fault, "seconds", 0.0)
+        end = self._clock() + getattr(fault, "seconds", 0.0)
         while True:
             client, _ = await loop.sock_accept(self._listener)
             if is_over:
@@ -275,7 +285,7 @@ class Proxy:
             with client, contextlib.suppress(OSError):  # one end or the other has gone
                 client.setblocking(False)
                 await fault.meet(Link(client, self._servers, self))
-            if loop.time() >= end:
+            if self._clock() >= end:
                 return
 
 
@@ -311,9 +321,14 @@ class Laboratory:
             if failure is not None:
                 raise failure
 
-    def proxy(self, servers: Sequence[int], faults: Iterable[Fault | Refused] = ()) -> Proxy:
+    def proxy(
+        self,
+        servers: Sequence[int],
+        faults: Iterable[Fault | Refused] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Proxy:
         """A proxy before the servers with these ports, on a script."""
-        proxy = Proxy(servers, faults)
+        proxy = Proxy(servers, faults, clock)
         self._start(proxy.run())
         return proxy
 

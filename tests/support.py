@@ -180,3 +180,31 @@ def unavailable(reason):
     if os.environ.get("EVENTSOURCE_REQUIRED"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def wait_until_connecting(port):
+    """Wait until a connection to a port of `port_that_never_answers()` has been begun.
+
+    By the kernel's account, in which that port has one of its own. Linux only.
+    """
+    syn_sent, remote = "02", f":{port:04X}"
+
+    def is_connecting():
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(row[2].endswith(remote) and row[3] == syn_sent for row in rows) > 1
+
+    wait_until(is_connecting, "connecting to begin")
+
+
+def queue_of(source):
+    """The queue between a source's reader thread and `dispatch`: what waits, and who."""
+    return source._queue
+
+
+def open_sockets():
+    """The sockets of this process, each once however many descriptors it has. Linux only."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that of the listing itself
+            found.add(str(entry.readlink()))
+    return {what for what in found if what.startswith("socket:")}

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import requests
 
 import eventsource
 import eventsource.testing
@@ -108,6 +109,10 @@ def test_the_threads_are_those_of_the_table(monkeypatch):
         recorder = Recorder()
         with EventSource(url, on_message=recorder, event_timeout=LIMIT):
             recorder.next()
+        assert not any(name == "eventsource-timeout" for name in started)
+        with requests.Session() as session:
+            with EventSource(url, on_message=recorder, event_timeout=LIMIT, session=session):
+                recorder.next()
         sources, started[:] = [*started], []
         asyncio.run(iterate(server.url))
         iterations = [name for name in started if not name.startswith("sse-")]
@@ -198,7 +203,7 @@ def test_an_event_passes_through_them_in_this_order(elsewhere):
     if (
         elsewhere
     ):  # the reader may be waiting before the event is sent, and again before it is dealt with
-        reading = [whats.index(what) for what in ("ask", "read", "un-chunk")]
+        reading = [whats.index(what) for what in ("ask", "wait for bytes", "read", "un-chunk")]
         expected, passed = ([n for n in ns if n not in reading] for ns in (expected, passed))
     assert list(dict.fromkeys(passed)) == expected
 

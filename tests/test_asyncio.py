@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,9 @@ from eventsource import (
 from eventsource.testing import ScriptedServer
 
 from .on_loop import asyncio_has_nothing_to_complain_of, run, until  # noqa: F401 - a fixture
-from .support import LIMIT, QUICK, numbers, status, stream, wait_until
+from .support import LIMIT, QUICK, numbers, queue_of, status, stream, wait_until
+
+CHECKOUT = Path(__file__).parent.parent
 
 
 @contextlib.asynccontextmanager
@@ -251,7 +254,7 @@ def test_the_loop_goes_on_while_many_events_are_handled():
 
             async with source_of(server.url, on_message=handler) as source:
                 # The loop is held until all of them wait.
-                wait_until(lambda: len(source._handover._waiting) >= count)
+                wait_until(lambda: len(queue_of(source).waiting) >= count)
                 while len(found) < count:
                     await asyncio.sleep(0)
                     ticks += 1
@@ -422,7 +425,7 @@ def test_the_cancellation_of_the_tasks_that_run_the_handlers_closes_the_source(w
 
         run(main)
     (record,) = failures(caplog)
-    assert "closed by the cancellation of the task" in record.getMessage()
+    assert "closed: the task that runs its handlers was cancelled" in record.getMessage()
 
 
 def test_asyncio_run_that_ends_while_a_handler_waits_closes_the_source(caplog):
@@ -446,7 +449,7 @@ def test_asyncio_run_that_ends_while_a_handler_waits_closes_the_source(caplog):
         assert happened == ["0", "cancelled"]
         assert server.connections[0].gone.wait(LIMIT)
     (record,) = failures(caplog)
-    assert "closed by the cancellation of the task" in record.getMessage()
+    assert "closed: the task that runs its handlers was cancelled" in record.getMessage()
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=lambda e: str(type(e)))
@@ -491,7 +494,7 @@ def test_emit_runs_coroutine_handlers_on_the_loop_from_any_thread():
             here = threading.get_ident()
             assert found == [((1,), {}, here), ((), {"b": 2}, here)]
             await asyncio.sleep(0)
-            assert source._handover._tasks == set()
+            assert queue_of(source).tasks == set()
 
         run(main)
 
@@ -677,7 +680,7 @@ def test_after_close_nothing_that_waits_is_run_and_what_runs_may_finish():
                 source.on("message", first)
                 source.on("message", second)
                 source.start()
-                await until(lambda: len(source._handover._waiting) == 19 and happened)
+                await until(lambda: len(queue_of(source).waiting) == 19 and happened)
                 source.close()
                 assert await asyncio.to_thread(source.join, LIMIT)
                 gate.set()
@@ -745,7 +748,7 @@ def test_a_loop_that_was_closed_first_closes_the_source_at_the_next_event(caplog
 
         async def main():
             source = EventSource(server.url, dispatch=dispatch.asyncio(), on_message=handler)
-            await until(lambda: found and not source._handover._under_way)
+            await until(lambda: found and not queue_of(source).is_under_way)
             return source
 
         source = run(main)
@@ -758,19 +761,19 @@ def test_a_loop_that_was_closed_first_closes_the_source_at_the_next_event(caplog
         assert server.connections[0].gone.wait(LIMIT)
     (record,) = failures(caplog)
     assert record.levelno == logging.ERROR
-    assert "closed by a dispatch that raised" in record.getMessage()
+    assert "closed: `dispatch` raised" in record.getMessage()
 
 
 def test_a_loop_that_is_closed_with_a_turn_in_its_queue_closes_the_source(caplog):
     with ScriptedServer(stream(numbers(1), then="hold")) as server:
         loop = asyncio.new_event_loop()
         source = EventSource(server.url, dispatch=loop.call_soon_threadsafe, on_message=print)
-        wait_until(lambda: source._handover._waiting)
+        wait_until(lambda: queue_of(source).waiting)
         loop.close()
         assert source.join(LIMIT)
         assert source.ready_state is ReadyState.CLOSED
     records = failures(caplog)
-    assert "closed by a dispatch that" in records[0].getMessage()
+    assert "closed: `dispatch` " in records[0].getMessage()
 
 
 def test_a_loop_that_stops_for_a_while_loses_nothing():
@@ -820,24 +823,24 @@ def test_only_so_many_events_wait_for_a_slow_coroutine_and_all_arrive():
                 nonlocal most
                 started.set()
                 await gate.wait()
-                most = max(most, len(source._handover._waiting))
+                most = max(most, len(queue_of(source).waiting))
                 found.append(int(event.data))
 
             async with source_of(
                 server.url, start=False, on_message=handler, max_waiting=10
             ) as source:
                 source.start()
-                handover = source._handover
+                queue = queue_of(source)
                 # The reader looks for room again only when the handler has ended: 10 or fewer.
                 await started.wait()
-                await until(lambda: handover._reader_waits)
+                await until(lambda: queue.reader_waits)
                 before = -1
                 while before != sent:  # until the kernel's buffers are full, too
                     before = sent
                     for _ in range(50):
                         await asyncio.sleep(0.001)
-                        assert 0 < len(handover._waiting) <= 10
-                assert handover._reader_waits
+                        assert 0 < len(queue.waiting) <= 10
+                assert queue.reader_waits
                 assert sent < count
                 gate.set()
                 await until(lambda: len(found) == count)
@@ -857,7 +860,7 @@ def test_close_frees_a_reader_that_waits_for_room():
             source = EventSource(
                 server.url, dispatch=dispatch.asyncio(), on_message=handler, max_waiting=10
             )
-            await until(lambda: source._handover._reader_waits)
+            await until(lambda: queue_of(source).reader_waits)
             source.close()
             assert await asyncio.to_thread(source.join, LIMIT)
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -882,10 +885,10 @@ def test_the_events_are_of_the_kinds_that_they_are_without_a_loop():
 
 
 def test_async_with_closes_and_waits_for_the_thread_while_the_loop_goes_on():
-    going, go_on = threading.Event(), threading.Event()
+    threads, go_on = [], threading.Event()
 
     def auth(request):
-        going.set()
+        threads.append(threading.current_thread())
         assert go_on.wait(LIMIT)
         return request
 
@@ -893,11 +896,11 @@ def test_async_with_closes_and_waits_for_the_thread_while_the_loop_goes_on():
         async with EventSource(
             "http://127.0.0.1:9/", auth=auth, on_error=print, dispatch=dispatch.asyncio()
         ) as source:
-            await until(going.is_set)
+            await until(lambda: threads)
             # The thread ends only if the loop goes on while __aexit__ waits for it.
             asyncio.get_running_loop().call_later(0.01, go_on.set)
         assert source.ready_state is ReadyState.CLOSED
-        assert not source._thread.is_alive()
+        assert not threads[0].is_alive()
 
     run(main)
 
@@ -1007,9 +1010,7 @@ except SystemExit as left:
 CLOSING_ITS_LOOP = """
 import asyncio, sys
 from eventsource import EventSource, dispatch
-from eventsource.handlers import queue as handover
-
-handover.LOOK = 0.01
+from tests.support import queue_of
 
 async def wait_for_ever(event):
     await asyncio.get_running_loop().create_future()
@@ -1018,7 +1019,7 @@ async def main():
     source = EventSource(
         sys.argv[1], on_message=wait_for_ever, dispatch=dispatch.asyncio(), max_waiting=5
     )
-    while not source._handover._reader_waits:
+    while not queue_of(source).reader_waits:
         await asyncio.sleep(0.001)
     return source
 
@@ -1033,6 +1034,7 @@ def output_of(program, *arguments):
     with ScriptedServer(stream(numbers(50), then="hold")) as server:
         done = subprocess.run(
             [sys.executable, "-c", program, server.url, *arguments],
+            cwd=CHECKOUT,
             capture_output=True,
             text=True,
             timeout=LIMIT,
@@ -1045,23 +1047,27 @@ def output_of(program, *arguments):
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
 def test_a_system_exit_under_an_eager_task_factory_closes_the_source(kind):
-    assert output_of(LEAVING, kind) == "3 True closed by SystemExit\n"
+    assert output_of(LEAVING, kind) == "3 True closed: SystemExit\n"
 
 
 def test_a_loop_that_is_closed_with_a_handler_left_in_it_closes_the_source():
-    expected = "True closed by the end of the event loop that its handlers run in\n"
+    expected = "True closed: the event loop that runs its handlers has been closed\n"
     assert output_of(CLOSING_ITS_LOOP) == expected
 
 
-def test_sources_whose_pool_was_shut_down_are_not_kept():
-    from eventsource import source as module
-
+def test_sources_whose_pool_was_shut_down_are_not_kept(monkeypatch):
+    # pytest keeps the record, which refers to the source.
+    monkeypatch.setattr(logging.getLogger("eventsource.source"), "disabled", True)
+    failed = []
     with ScriptedServer(stream(numbers(1), then="hold")) as server:
         for _ in range(5):
             executor = ThreadPoolExecutor(1)
             executor.shutdown()
-            failed = EventSource(server.url, on_message=print, dispatch=executor.submit)
-            failed._thread.join(LIMIT)
-        assert failed.error is not None
+            source = EventSource(server.url, on_message=print, dispatch=executor.submit)
+            assert source.join(LIMIT)
+            assert source.error is not None
+            failed.append(weakref.ref(source))
+        del source
     EventSource("http://127.0.0.1:9/", dispatch=print, start=False)
-    assert not module._failed
+    gc.collect()
+    assert [ref() for ref in failed] == [None] * 5

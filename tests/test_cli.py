@@ -27,7 +27,7 @@ import pytest
 import trustme
 
 from eventsource import EventStream, ReconnectPolicy, __version__, cli
-from eventsource.cli import command, formats
+from eventsource.cli import formats
 from eventsource.cli.failures import Exit
 from eventsource.testing import ScriptedServer
 
@@ -134,7 +134,7 @@ def standard_output(monkeypatch, descriptor):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Reconnects at once."""
+    """Reconnects at once, also before there was a stream that could ask for it."""
     policy = functools.partial(ReconnectPolicy, delay=0.02, jitter=0.0)
     monkeypatch.setattr("eventsource.cli.following.ReconnectPolicy", policy)
 
@@ -313,18 +313,22 @@ def test_habits_from_curl_do_no_harm(run, options):
 
 
 @pytest.mark.parametrize(
-    ("given", "url"),
+    ("given", "asked_for"),
     [
-        ("example.com/stream", "http://example.com/stream"),
-        ("localhost:8000/x", "http://localhost:8000/x"),
-        (":8000/x", "http://localhost:8000/x"),
-        ("example.com/?next=https://other/", "http://example.com/?next=https://other/"),
-        ("HTTPS://example.com", "HTTPS://example.com"),
-        ("[::1]:80/x", "http://[::1]:80/x"),
+        ("example.com/stream", "GET http://example.com/stream"),
+        ("localhost:8000/x", "GET http://localhost:8000/x"),
+        (":8000/x", "GET http://localhost:8000/x"),
+        ("example.com/?next=https://other/", "GET http://example.com/?next=https://other/"),
+        ("HTTPS://example.com", "CONNECT example.com:443"),
+        ("[::1]:80/x", "GET http://[::1]:80/x"),
     ],
 )
-def test_an_address_without_a_scheme(given, url):
-    assert command._with_scheme(given) == url
+def test_an_address_without_a_scheme(run, given, asked_for):
+    """As a proxy is asked for it."""
+    with ScriptedServer(status("404 Not Found")) as proxy:
+        run("-x", proxy.url, given)
+    (request,) = proxy.requests
+    assert f"{request.method} {request.target}" == asked_for
 
 
 def test_a_redirect_is_followed(run):
@@ -461,7 +465,6 @@ def test_a_file_is_kept_if_there_is_no_stream_to_take_its_place(run, tmp_path, s
     assert path.read_bytes() == b"old"
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_file_is_made_anew_once(run, tmp_path):
     path = tmp_path / "events"
     path.write_bytes(b"old and long")
@@ -853,7 +856,6 @@ def test_an_encrypted_key_is_not_asked_for_on_the_terminal(run, tmp_path, author
         (["-X", "A B", "http://localhost/"], "method must be a token"),
         (["-d", "@/no/such/file", "http://localhost/"], "-d: /no/such/file: No such file"),
         (["-d", "@", "http://localhost/"], "-d: "),
-        (["-u", "ada", "http://localhost/"], "-u: no password after the colon"),
         (["-d", "a", "--json", "{}", "http://localhost/"], "--json takes the place of --data"),
         (["--json", "@/no/such/file", "http://localhost/"], "--json: /no/such/file: No such"),
         (["-b", "jar.txt", "http://localhost/"], "-b: not NAME=VALUE"),
@@ -878,8 +880,7 @@ def test_an_encrypted_key_is_not_asked_for_on_the_terminal(run, tmp_path, author
     ],
     ids=lambda value: " ".join(map(str, value))[:40] if isinstance(value, list) else "",
 )
-def test_wrong_use(run, monkeypatch, arguments, reason):
-    monkeypatch.setattr(command, "_has_terminal", lambda: False)
+def test_wrong_use(run, arguments, reason):
     code, said = ends(run, *arguments)
     assert code == Exit.USAGE
     assert reason in f"{said}\n"
@@ -1311,7 +1312,8 @@ def test_a_console_that_knows_no_escape_sequences_gets_none(on_terminal, monkeyp
 
 
 def test_a_terminal_shows_the_wait_for_the_next_attempt(on_terminal):
-    with ScriptedServer(stream(b"retry: 4000\n" + HI), stream(HI), status("204 No")) as server:
+    scripts = [stream(b"retry: 4000\n" + HI), stream(b"retry: 20\n" + HI), status("204 No")]
+    with ScriptedServer(*scripts) as server:
         got, done = on_terminal("-v", server.url)
     assert done.status == 0
     assert re.search("next attempt in [1-5] s", got)
@@ -1382,7 +1384,7 @@ def test_the_whole_program(monkeypatch, capfdbinary):
             monkeypatch.setattr(sys, "argv", ["eventsource", "-n1", "--format=data", server.url])
             assert cli.main() == 0
             assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
-        monkeypatch.setattr("eventsource.cli._run", _interrupt)
+        monkeypatch.setattr("importlib.util.find_spec", _interrupt)  # before there is a handler
         assert cli.main() == Exit.INTERRUPTED
     finally:
         signal.signal(signal.SIGINT, handler)
@@ -1393,15 +1395,22 @@ def _interrupt(_):
     raise KeyboardInterrupt
 
 
-def test_a_password_that_is_typed(run, monkeypatch):
-    monkeypatch.setattr(command, "_has_terminal", lambda: True)
-    monkeypatch.setattr("getpass.getpass", lambda *_, **__: "typed")
-    assert asked(run, "-u", "ada").header("Authorization") == "Basic YWRhOnR5cGVk"
-
-
-def test_a_system_without_terminals_of_unix(monkeypatch):
-    monkeypatch.delattr(os, "O_NOCTTY")
-    assert command._has_terminal() in (True, False)
+@pytest.mark.parametrize("before", ["", "del os.O_NOCTTY"], ids=["here", "as on Windows"])
+def test_without_a_terminal_no_password_is_asked_for(before):
+    """`test_cli_terminal.py` has what becomes of it with one."""
+    program = f"import os, sys; {before}\nfrom eventsource import cli; sys.exit(cli.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "-u", "ada", "http://localhost/"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+        start_new_session=True,
+    )
+    said = "eventsource: -u: no password after the colon, and no terminal to ask at"
+    assert (done.returncode, done.stdout) == (Exit.USAGE, "")
+    assert done.stderr.startswith(said)
 
 
 INSTALL = "this installs the command line: python -m pip install 'eventsource-client[cli]'"
@@ -1421,7 +1430,7 @@ def test_without_the_extra_it_says_what_installs_it(run, monkeypatch, missing):
 def test_without_the_extra_the_demo_is_there(monkeypatch):
     code = (
         "import sys; sys.modules['click'] = sys.modules['rich'] = None;"
-        "from eventsource import cli, demo; demo.main = lambda: 7;"
+        "from eventsource import cli; from eventsource.cli import demo; demo.main = lambda: 7;"
         "sys.argv = ['eventsource', 'demo']; sys.exit(cli.main())"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=LIMIT, check=False).returncode == 7

@@ -20,11 +20,11 @@ from collections import Counter
 
 import pytest
 
-from eventsource import cli
+from eventsource import EventStreamParser, cli
 from eventsource.cli.failures import Exit
 from eventsource.testing import ScriptedServer
 
-from .support import LIMIT, stream, wait_until
+from .support import LIMIT, stream, wait_until, wait_until_blocked
 from .terminal import environment
 
 KILLS = int(os.environ.get("EVENTSOURCE_KILLS", "30"))
@@ -94,10 +94,11 @@ class Nursery:
         print(json.dumps([str(out), arguments]), file=self._process.stdin, flush=True)
         self._child = int(self._process.stdout.readline())
 
-    def kill(self):
+    def kill(self, number=signal.SIGKILL):
         child, self._child = self._child, None
-        os.kill(child, signal.SIGKILL)
-        assert os.waitstatus_to_exitcode(int(self._process.stdout.readline())) == -signal.SIGKILL
+        os.kill(child, number)
+        ended = os.waitstatus_to_exitcode(int(self._process.stdout.readline()))
+        assert ended == (Exit.TERMINATED if number == signal.SIGTERM else -number)
 
     def close(self):
         if self._child is not None:  # the test has failed
@@ -134,8 +135,8 @@ class Pipe:
         self.path.unlink()
 
 
-def kill_often(nursery, tmp_path, kills, output):
-    """Kill it that often; return the numbers that have come, and how many were torn."""
+def kill_often(nursery, tmp_path, kills, number, output):
+    """Kill it that often with that signal; return the numbers that have come, and how many were torn."""
     moments = random.Random(SEED)
     place = tmp_path / "place"
     options = ["--format", "jsonl", "--resume", str(place)]
@@ -152,7 +153,7 @@ def kill_often(nursery, tmp_path, kills, output):
             wait_until(functools.partial(_has_moved, place, before), "an event")
             # Not a wait for a condition: the moment is what is tried.
             select.select([], [], [], moments.random() * LONGEST)
-            nursery.kill()
+            nursery.kill(number)
             reached = int(place.read_text())
             if output is None:
                 pipe.close()
@@ -189,11 +190,12 @@ def assert_in_order(numbers):
 
 @pytest.mark.timeout(60 + KILLS)
 @pytest.mark.parametrize("way", ["file", "pipe"])
-def test_nothing_is_lost_by_a_kill(nursery, tmp_path, way):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_lost_by_a_kill(nursery, tmp_path, number, way):
     print(f"EVENTSOURCE_SEED={SEED}")
     kills = KILLS // 2
     numbers, torn = kill_often(
-        nursery, tmp_path, kills, tmp_path / "events" if way == "file" else None
+        nursery, tmp_path, kills, number, tmp_path / "events" if way == "file" else None
     )
     assert set(numbers) == set(range(1, max(numbers) + 1)), "an event is lost"
     assert_in_order(numbers)
@@ -388,29 +390,90 @@ def test_a_place_that_there_is_no_room_for_stays_what_it_was(tmp_path):
 
 
 def test_an_event_that_is_not_printed_moves_the_place(tmp_path, capfd):
-    """One of another type, an id without an event, and the server's forgetting it."""
     place = tmp_path / "place"
     seen = []
 
     def script(connection):
         connection.start_stream()
-        for block, content in (
-            (b"id: 1\nevent: other\ndata: x\n\n", b"1\n"),
-            (b"id: 2\n\n", b"2\n"),
-            (b"id\n\n", b"\n"),
-            (b"data: not printed\n\n", b"\n"),
-        ):
-            connection.send(block)
-            wait_until(lambda content=content: place.read_bytes() == content)
-            seen.append(content)
-        connection.send(b"id: 3\nevent: wanted\ndata: x\n\n")
+        connection.send(b"id: 1\nevent: other\ndata: x\n\n")
+        wait_until(lambda: place.read_bytes() == b"1\n")
+        seen.append("1")
+        connection.send(b"id: 2\nevent: wanted\ndata: x\n\n")
         connection.hold()
 
     with ScriptedServer(script) as server:
         options = ["--resume", str(place), "--event", "wanted", "-n", "1", "--format", "data"]
         assert cli.main([*options, server.url]) == 0
-    assert len(seen) == 4
-    assert place.read_bytes() == b"3\n"
+    assert seen == ["1"]
+    assert place.read_bytes() == b"2\n"
+
+
+def test_an_id_without_an_event_moves_the_place_when_more_is_read(tmp_path, capfd):
+    """Also the empty one, by which the server says that there is none any more."""
+    place = tmp_path / "place"
+    seen = []
+
+    def script(connection):
+        connection.start_stream()
+        for block, content in ((b"id: 2\n\n", b"2\n"), (b"id\n\n", b"\n")):
+            connection.send(block)
+            while place.read_bytes() != content:
+                connection.send(b":\n")
+                connection.pause(0.005)
+            seen.append(content)
+        connection.send(b"data: x\n\n")
+        connection.hold()
+
+    with ScriptedServer(script) as server:
+        options = ["--resume", str(place), "--last-event-id", "1", "-n", "1", "--format", "data"]
+        assert cli.main([*options, server.url]) == 0
+    assert seen == [b"2\n", b"\n"]
+
+
+@pytest.mark.parametrize("how", ["by the server", "by a signal"])
+def test_an_id_without_an_event_moves_the_place_when_the_command_ends(tmp_path, capfd, how):
+    place = tmp_path / "place"
+
+    def script(connection):
+        connection.start_stream()
+        connection.send(b"id: 1\ndata: x\n\n")
+        wait_until(lambda: place.read_bytes() == b"1\n")
+        connection.send(b"id: 2\n\n")
+        if how == "by a signal":
+            wait_until_blocked(os.getpid())  # it has read that
+            os.kill(os.getpid(), signal.SIGTERM)
+            connection.hold()
+
+    with ScriptedServer(script) as server:
+        code = cli.main(["--resume", str(place), "--no-reconnect", server.url])
+    assert code == (Exit.TERMINATED if how == "by a signal" else Exit.DONE)
+    assert place.read_bytes() == b"2\n"
+
+
+def test_a_signal_that_comes_while_events_are_parsed_loses_none(tmp_path, capfd, monkeypatch):
+    """They are not printed any more, so they must not move the place."""
+    place = tmp_path / "place"
+    feed = EventStreamParser.feed
+
+    def interrupted(parser, chunk):
+        events = feed(parser, chunk)
+        if b"id: 2" in chunk:
+            signal.raise_signal(signal.SIGTERM)
+        return events
+
+    def script(connection):
+        connection.start_stream()
+        connection.send(b"id: 1\ndata: 1\n\n")
+        wait_until(lambda: place.read_bytes() == b"1\n")
+        connection.send(b"id: 2\ndata: 2\n\n")
+        connection.hold()
+
+    monkeypatch.setattr(EventStreamParser, "feed", interrupted)
+    with ScriptedServer(script) as server:
+        code = cli.main(["--resume", str(place), "--format", "data", server.url])
+    assert code == Exit.TERMINATED
+    printed = capfd.readouterr().out
+    assert (printed, place.read_bytes()) in (("1\n", b"1\n"), ("1\n2\n", b"2\n"))
 
 
 def test_the_place_is_that_of_what_was_printed_not_of_what_came(tmp_path, capfd):

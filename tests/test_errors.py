@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import http.client
+import io
 import pickle
 
 import pytest
@@ -11,7 +12,8 @@ import requests
 import urllib3
 
 from eventsource import EventTooLarge, StreamEnded, UnexpectedContentType, UnexpectedStatus
-from eventsource.errors import describe
+from eventsource.errors import BrokenBody
+from eventsource.http.failures import describe
 
 from .support import QUERY_SECRET, SECRET
 
@@ -21,7 +23,7 @@ def response(status=404, reason="Not Found", **headers):
     result.status_code = status
     result.reason = reason
     result.headers.update(headers)
-    result._content = b"body"
+    result.raw = io.BytesIO(b"body")
     return result
 
 
@@ -36,6 +38,7 @@ def response(status=404, reason="Not Found", **headers):
         ),
         (EventTooLarge(5, 4), "an event of at least 5 bytes exceeds max_event_size=4"),
         (StreamEnded("over"), "over"),
+        (BrokenBody("cut short"), "cut short"),
     ],
 )
 def test_they_say_what_happened_and_can_be_copied(error, text):
@@ -45,6 +48,11 @@ def test_they_say_what_happened_and_can_be_copied(error, text):
         assert getattr(other, "limit", 4) == 4
         if other.response is not None:
             assert other.response.content == b"body"
+
+
+def test_a_broken_body_is_of_both_kinds_that_programs_catch_for_it():
+    assert issubclass(BrokenBody, requests.ConnectionError)
+    assert issubclass(BrokenBody, requests.exceptions.ChunkedEncodingError)
 
 
 URL = f"http://user:{SECRET}@host/path?{QUERY_SECRET}"

@@ -202,12 +202,11 @@ def test_bytes_can_come_one_by_one(laboratory):
         assert received(proxy.port)[0] == CHUNKED + BODY
 
 
-def test_an_answer_lasts_as_long_as_it_should(laboratory, monkeypatch):
+def test_an_answer_lasts_as_long_as_it_should(laboratory):
     now = 1e6
-    monkeypatch.setattr(laboratory._loop, "time", lambda: now)
     with ScriptedServer(respond(CHUNKED + BODY)) as server:
         portal = dataclasses.replace(PORTAL, seconds=0.2)
-        proxy = laboratory.proxy([server.port], [portal])
+        proxy = laboratory.proxy([server.port], [portal], clock=lambda: now)
         for _ in range(3):
             assert b"hotel" in received(proxy.port)[0]
         now += 0.3

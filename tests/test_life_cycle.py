@@ -30,10 +30,10 @@ from requests.adapters import HTTPAdapter
 import eventsource
 from eventsource import EventSource, EventStream, ReadyState, ReconnectPolicy
 from eventsource.errors import EventTimeout
-from eventsource.http.exchange import Exchange
 from eventsource.protocol.parser import EventStreamParser
 from eventsource.testing import ScriptedServer
 
+from .authority import AUTHORITY, server_context
 from .support import (
     HEAD,
     LIMIT,
@@ -47,7 +47,6 @@ from .support import (
     stream,
     wait_until,
 )
-from .test_transport import AUTHORITY, server_context
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
@@ -63,14 +62,13 @@ import requests
 
 import eventsource
 from eventsource import *
-from eventsource.http import adapter as connection_module
-from eventsource.http import exchange as transport_module
 
 LIMIT = 30.0
 AT_ONCE = 4
 QUICK = ReconnectPolicy(delay=0.02, max_delay=0.05, jitter=0.0)
 faulthandler.register(signal.SIGUSR2, all_threads=True)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+leave = os._exit
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
 
@@ -80,6 +78,22 @@ def wait_until(condition):
         if time.monotonic() > deadline:
             raise AssertionError("it does not become so")
         time.sleep(0.002)
+
+def functions(frame):
+    while frame is not None:
+        yield frame.f_code.co_name
+        frame = frame.f_back
+
+def is_in(function, thread="eventsource "):
+    "A thread whose name begins so, a reader thread by default, is in a function of that name."
+    frames = sys._current_frames()
+    found = any(
+        function in functions(frames[each.ident])
+        for each in threading.enumerate()
+        if each.name.startswith(thread) and each.ident in frames
+    )
+    frames.clear()  # its own is among them: a cycle that would keep them all, and their sockets
+    return found
 
 looks = [None]
 
@@ -257,27 +271,27 @@ STATES = {
     "name-look-up": """
         asked = []
 
-        def resolver(host, port, flags=0):
+        def resolver(host, port, family=0, kind=0, protocol=0, flags=0):
             if flags:
                 raise socket.gaierror("no number")
             asked.append(host)
             threading.Event().wait()
 
-        connection_module._get_addresses = resolver
+        socket.getaddrinfo = resolver
         source = EventSource("http://some.host/", timeout=None, on_open=id)
         wait_until(lambda: asked)
     """,
     "connecting": """
         source = EventSource(unanswered, timeout=None, on_open=id)
-        wait_until(lambda: source._stream._exchange and source._stream._exchange._sockets)
+        wait_until(lambda: is_in("wait_for_write"))
     """,
     "tls-handshake": """
         source = EventSource(mute, timeout=None, on_open=id)
-        wait_until(lambda: source._stream._exchange and source._stream._exchange._sockets)
+        wait_until(lambda: is_in("do_handshake"))
     """,
     "headers": """
         source = EventSource(plain + "headers", timeout=None, on_open=id)
-        wait_until(lambda: source._stream._exchange and source._stream._exchange._sockets)
+        wait_until(lambda: is_in("getresponse"))
     """,
     "silent": """
         source = EventSource(plain + "silent", on_open=id)
@@ -330,6 +344,11 @@ STATES = {
     """,
     "event-timeout": """
         source = EventSource(plain + "silent", event_timeout=3600, on_open=id)
+        wait_until(lambda: source.ready_state == 1)
+    """,
+    "event-timeout-on-a-session": """
+        session = requests.Session()
+        source = EventSource(plain + "silent", event_timeout=3600, on_open=id, session=session)
         wait_until(lambda: source.ready_state == 1)
     """,
     "dispatch-to-a-queue": """
@@ -512,7 +531,7 @@ def in_child(check):
         except BaseException as error:
             answer = repr(error)
         os.write(sending, answer.encode())
-        os._exit(0)
+        leave(0)
     os.close(sending)
     with open(receiving) as answers:
         if not select.select([answers], [], [], LIMIT / 2)[0]:
@@ -527,16 +546,23 @@ def in_child(check):
 
 def closed(source, collect=True):
     "What a child finds."
-    assert source.ready_state is ReadyState.CLOSED, source.ready_state
-    source.restart()
-    source.close()
-    if isinstance(source, EventSource):
-        source.start()
-        assert source.join() is True
-    elif isinstance(source, EventStream):
+    if isinstance(source, SSEClient):
         assert list(source) == []
+        source.close()
+        assert list(source) == []
+    else:
+        assert source.ready_state is ReadyState.CLOSED, source.ready_state
+        source.restart()
+        source.close()
+        if isinstance(source, EventSource):
+            source.start()
+            assert source.join() is True
+            source.on("late", id)
+            source.remove_listener("late", id)
+        else:
+            assert list(source) == []
+        assert source.ready_state is ReadyState.CLOSED
     assert threading.active_count() == 1, threading.enumerate()
-    assert source.ready_state is ReadyState.CLOSED
     deadline = time.monotonic() + LIMIT / 3
     while left := connections():
         assert time.monotonic() < deadline, left
@@ -570,6 +596,7 @@ PARENTS = {
         "back-off",
         "no-listener",
         "event-timeout",
+        "event-timeout-on-a-session",
         "dispatch-to-a-queue",
         "dispatch-to-a-pool",
         "dispatch-to-a-loop-that-is-kept",
@@ -624,16 +651,15 @@ PARENTS = {
         wait_until(lambda: received)
     """,
     "busy-client-in-a-thread": """
+        from types import SimpleNamespace
+
         received = []
-        client = SSEClient(plain + "busy")
-        source = client._stream
-        kept = EventSource
+        source = SSEClient(plain + "busy")
 
         def read():
-            for event in client:
-                received.append(argparse.Namespace(last_event_id=event.id))
+            for event in source:
+                received.append(SimpleNamespace(last_event_id=event.id))
 
-        import argparse
         threading.Thread(target=read, daemon=True).start()
         wait_until(lambda: received)
     """,
@@ -646,9 +672,10 @@ for _ in range(3):
     assert answer == "'closed'", answer
 if "received" in globals() and source.url.endswith("busy"):
     counts_on(received)
-assert source.ready_state is not ReadyState.CLOSED
+if not isinstance(source, SSEClient):
+    assert source.ready_state is not ReadyState.CLOSED
 source.close()
-os._exit(0)
+leave(0)
 """
 
 
@@ -739,7 +766,7 @@ def test_the_server_sees_the_parent_close_though_the_child_lives(
         if how == "close":
             source.close()
             assert source.join(LIMIT)
-        os._exit(0)
+        leave(0)
     """.replace("SESSION", session)
     child = int(nursery.output_of(program, url=server.url + "silent", how=how, authority=authority))
     try:
@@ -755,19 +782,26 @@ def test_no_lock_that_another_thread_holds_at_the_fork_stops_the_child(nursery, 
     But for the one that a fork waits for.
     """
     program = """
-        def locks(thing, path, seen):
+        def locks(thing, seen):
+            "Yield the locks that can be reached, each with whose it is."
             if isinstance(thing, (threading.Thread, eventsource.runtime.wakeup.Wakeup)):
                 return  # whose locks are there to be waited for
             if id(thing) in seen:
                 return
-            if not hasattr(thing, "__dict__"):
-                return
             seen[id(thing)] = thing
-            for name, value in list(vars(thing).items()):
+            if isinstance(thing, (list, tuple, set)):
+                values = [*thing]
+            elif isinstance(thing, dict):
+                values = [*thing.values()]
+            elif type(thing).__module__.startswith("eventsource."):
+                values = [*getattr(thing, "__dict__", {}).values()]
+            else:
+                return
+            for value in values:
                 if isinstance(value, (type(threading.Lock()), type(threading.RLock()))):
-                    yield f"{path}.{name}", value
-                elif type(value).__module__.startswith("eventsource."):
-                    yield from locks(value, f"{path}.{name}", seen)
+                    yield type(thing).__name__, value
+                else:
+                    yield from locks(value, seen)
 
         def hold(lock, held, done):
             with lock:
@@ -790,25 +824,21 @@ def test_no_lock_that_another_thread_holds_at_the_fork_stops_the_child(nursery, 
             if path == "silent":
                 wait_until(lambda: not calls.empty())
             elif path == "unanswered":
-                wait_until(lambda: source._stream._exchange and source._stream._exchange._sockets)
-            seen = {}
-            found = [
-                *locks(source, "source", seen),
-                *locks(stream, "stream", seen),
-            ]
-            for name, lock in found:
+                wait_until(lambda: is_in("wait_for_write"))
+            found = [*locks([source, stream], {})]
+            for owner, lock in found:
                 held, done = threading.Event(), threading.Event()
                 threading.Thread(target=hold, args=(lock, held, done), daemon=True).start()
                 held.wait()
                 answer = in_child(child)
                 done.set()
-                assert answer == "('closed', 'closed')", (path, name, answer)
+                assert answer == "('closed', 'closed')", (path, owner, answer)
             source.close(), stream.close()
-        print(*[name for name, _ in found])
-        os._exit(0)
+        print(*[owner for owner, _ in found])
+        leave(0)
     """
-    names = nursery.output_of(fork_program(program, **places)).split()
-    assert {"source._start_lock", "stream._exchange._sockets._lock"} <= {*names}
+    owners = nursery.output_of(fork_program(program, **places)).split()
+    assert {"EventSource", "EventStream", "Sockets"} <= {*owners}
 
 
 def test_a_fork_in_the_middle_of_connecting_does_not_stop_the_child(nursery, places):
@@ -831,7 +861,7 @@ def test_a_fork_in_the_middle_of_connecting_does_not_stop_the_child(nursery, pla
         done.set()
         wait_until(lambda: source.ready_state == 1)
         source.close()
-        os._exit(0)
+        leave(0)
     """
     nursery.output_of(fork_program(program, **places))
 
@@ -852,7 +882,7 @@ def test_new_sources_work_in_the_child(nursery, plain, tls, authority):
             wait_until(lambda: received)
             print(in_child(child), in_child(child))
             counts_on(received)
-            os._exit(0)
+            leave(0)
         """
         answer = "(True, ['open', 'message', 'message'])"
         out = nursery.output_of(fork_program(program, url=server.url + "busy", authority=authority))
@@ -904,7 +934,7 @@ def test_a_handler_that_forks_is_the_last_in_the_child(nursery, request, authori
 
         def next_handler(event):
             if os.getpid() != home:
-                os._exit(9)
+                leave(9)
             received.append(event)
 
         source = EventSource(url, verify=authority, start=False)
@@ -916,7 +946,7 @@ def test_a_handler_that_forks_is_the_last_in_the_child(nursery, request, authori
         for pid in forked:
             print(os.waitpid(pid, 0)[1])
         counts_on(received)
-        os._exit(0)
+        leave(0)
     """
     server = request.getfixturevalue(scheme)
     out = nursery.output_of(fork_program(program, url=server.url + "busy", authority=authority))
@@ -940,7 +970,7 @@ def test_an_auth_callable_that_forks_makes_no_connection_in_the_child(nursery, p
         source.start()
         counts_on(received)
         assert os.waitpid(children[0], 0)[1] == 0
-        os._exit(0)
+        leave(0)
     """
     nursery.output_of(fork_program(program, url=plain.url + "busy"))
     assert len(plain.connections) == 1
@@ -955,17 +985,17 @@ def fork(*_):
 
 signal.signal(signal.SIGUSR1, fork)
 events = EventStream(url, timeout=None, **options)
-is_ready = lambda: events._exchange and events._exchange._sockets
+is_ready = lambda: is_in(function, "MainThread")
 if phase == "look-up":
     asked = []
 
-    def resolver(host, port, flags=0):
+    def resolver(host, port, family=0, kind=0, protocol=0, flags=0):
         if flags:
             raise socket.gaierror("no number")
         asked.append(host)
         threading.Event().wait()
 
-    connection_module._get_addresses = resolver
+    socket.getaddrinfo = resolver
     is_ready = lambda: asked
 elif phase == "body":
     next(events)
@@ -986,32 +1016,34 @@ threading.Thread(target=interrupt, daemon=True).start()
 left = list(events)
 if children == [0]:
     os.write(sending, b"ended")
-    os._exit(0)
+    leave(0)
 print(left, os.read(receiving, 9).decode())
 """
 
 
 @pytest.mark.parametrize(
-    ("phase", "place", "options"),
+    ("phase", "place", "function"),
     [
-        ("look-up", "http://some.host/", {}),
-        ("connecting", "unanswered", {}),
-        ("handshake", "mute", {}),
-        ("headers", "headers", {}),
-        ("body", "silent", {}),
-        ("body", "tls-silent", {}),
+        ("look-up", "http://some.host/", None),
+        ("connecting", "unanswered", "wait_for_write"),
+        ("handshake", "mute", "do_handshake"),
+        ("headers", "headers", "getresponse"),
+        ("body", "silent", "__iter__"),
+        ("body", "tls-silent", "__iter__"),
     ],
-    ids=lambda value: str(value),
 )
 def test_a_signal_handler_that_forks_ends_the_iteration_in_the_child(
-    nursery, places, phase, place, options
+    nursery, places, phase, place, function
 ):
+    options = {}
     if place.startswith("tls-"):
         url = places["tls"] + place.removeprefix("tls-")
         options = {"verify": places["authority"]}
     else:
         url = places.get(place) or (place if "://" in place else places["plain"] + place)
-    program = with_names(FORK_IN_A_SIGNAL_HANDLER, url=url, phase=phase, options=options)
+    program = with_names(
+        FORK_IN_A_SIGNAL_HANDLER, url=url, phase=phase, options=options, function=function
+    )
     assert nursery.output_of(program) == "[] ended\n"
 
 
@@ -1030,7 +1062,7 @@ def test_a_loop_in_which_the_program_forks_ends_in_the_child(nursery, plain):
                 if last == 300:
                     break
         else:
-            os._exit(7 if last == here else 8)
+            leave(7 if last == here else 8)
         for pid in children:
             print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     """
@@ -1056,7 +1088,7 @@ def test_100_forks_at_random_moments_do_not_disturb_a_busy_stream(nursery, plain
             assert answer == "['closed', 'closed']", answer
         for events in received.values():
             counts_on(events)
-        os._exit(0)
+        leave(0)
     """
     nursery.output_of(
         fork_program(
@@ -1099,7 +1131,7 @@ def test_forks_while_another_thread_makes_and_closes_sources(nursery, plain, tls
             answer = in_child(child)
             assert answer == "1", answer
         assert all(thread.is_alive() for thread in threads)
-        os._exit(0)
+        leave(0)
     """
     nursery.output_of(
         fork_program(program, urls=[plain.url + "one", tls.url + "one"], authority=authority)
@@ -1262,15 +1294,8 @@ def test_no_thread_of_ours_imports_anything(nursery, plain):
 # --- Ctrl-C ---
 
 INTERRUPTING = """
-def functions(frame):
-    while frame is not None:
-        yield frame.f_code.co_name
-        frame = frame.f_back
-
-main = threading.main_thread().ident
-
 def in_main(function):
-    return function in functions(sys._current_frames()[main])
+    return is_in(function, "MainThread")
 
 def interrupt(is_ready, number=signal.SIGINT):
     def send():
@@ -1354,13 +1379,14 @@ def test_ctrl_c_once_or_twice_while_a_with_block_is_left(nursery, plain):
 
 ITERATIONS = {
     "look-up": ("http://some.host/", "asked"),
-    "connecting": ("unanswered", "in_main('wait_for_write') or in_main('poll_wait_for_socket')"),
+    "connecting": ("unanswered", "in_main('wait_for_write')"),
     "handshake": ("mute", "in_main('do_handshake')"),
-    "headers": ("headers", "in_main('receive')"),
-    "body": ("silent", "in_main('receive') and events.ready_state == 1"),
-    "body-tls": ("tls-silent", "in_main('receive') and events.ready_state == 1"),
-    "back-off": ("refusing", "in_main('_connect') and in_main('wait')"),
+    "headers": ("headers", "in_main('getresponse')"),
+    "body": ("silent", "in_main('__iter__') and events.ready_state == 1"),
+    "body-tls": ("tls-silent", "in_main('__iter__') and events.ready_state == 1"),
+    "back-off": ("refusing", "in_main('__iter__')"),
 }
+"""Where, and how the phase is known; besides, the main thread is in a system call."""
 RAISED = {"ctrl-c": "KeyboardInterrupt", "another-signal": "Stop"}
 
 
@@ -1387,13 +1413,13 @@ def test_what_a_signal_handler_raises_ends_an_iteration_that_can_be_gone_on_with
         asked = []
         if "some.host" in url:
 
-            def resolver(host, port, flags=0):
+            def resolver(host, port, family=0, kind=0, protocol=0, flags=0):
                 if flags:
                     raise socket.gaierror("no number")
                 asked.append(host)
                 threading.Event().wait()
 
-            connection_module._get_addresses = resolver
+            socket.getaddrinfo = resolver
         signal.signal(signal.SIGUSR1, stop)
         number = signal.SIGINT if what == "ctrl-c" else signal.SIGUSR1
         events = EventStream(
@@ -1429,7 +1455,7 @@ def test_an_exception_of_a_signal_handlers_is_taken_for_that_of_the_attempt(nurs
     """Nothing tells it from one that the network has caused: a `TimeoutError`, say."""
     program = """
         signal.signal(signal.SIGUSR1, lambda *_: 1 / 0)
-        interrupt(lambda: in_main("receive"), signal.SIGUSR1)
+        interrupt(lambda: in_main("getresponse"), signal.SIGUSR1)
         for event in EventStream(url):
             print(event.error, event.retry_in is not None)
             break
@@ -1440,7 +1466,7 @@ def test_an_exception_of_a_signal_handlers_is_taken_for_that_of_the_attempt(nurs
 
 def test_ctrl_c_in_a_clients_constructor_and_its_next(nursery, places):
     program = """
-        interrupt(lambda: in_main("receive"))
+        interrupt(lambda: in_main("getresponse"))
         try:
             SSEClient(plain + "headers")
         except KeyboardInterrupt:
@@ -1448,11 +1474,10 @@ def test_ctrl_c_in_a_clients_constructor_and_its_next(nursery, places):
             print("constructor", len(connections()))
         client = SSEClient(plain + "busy")
         assert int(next(client).id) == 0
-        client._stream.restart()
-        last = None
+        client.close()
         client = SSEClient(plain + "one")
         print(next(client).id)
-        interrupt(lambda: in_main("receive"))
+        interrupt(lambda: in_main("__next__"))
         try:
             next(client)
         except KeyboardInterrupt:
@@ -1596,22 +1621,38 @@ def test_what_is_no_exception_of_a_programs_closes_the_source_and_is_logged(kind
         assert type(source.error.__cause__) is kind
         assert server.connections[0].gone.wait(LIMIT)
     assert later.events == []
-    assert f"closed by {kind.__name__}" in caplog.text
+    assert f"closed: {kind.__name__}" in caplog.text
 
 
 @pytest.mark.parametrize("kind", [MemoryError, RecursionError])
-@pytest.mark.parametrize("where", ["feed", "read", "open"])
-def test_a_reader_that_runs_out_of_memory_or_stack_reconnects_and_loses_nothing(
-    kind, where, monkeypatch
-):
-    owner = EventStreamParser if where == "feed" else Exchange
-    original = getattr(owner, where)
-    left = [1, 1, 0]  # the third call fails
+@pytest.mark.parametrize("where", ["connecting", "reading", "parsing"])
+def test_a_reader_that_runs_out_of_memory_or_stack_reconnects_and_loses_nothing(kind, where):
+    calls = itertools.count(1)
 
-    def sometimes(*args):
-        if left and left.pop(0) == 0:
+    def fail_at_the_third_call(place):
+        if place == where and next(calls) == 3:
             raise kind
-        return original(*args)
+
+    def authorize(request):
+        fail_at_the_third_call("connecting")
+        return request
+
+    def wrap_reads(response, **_):
+        read1 = response.raw.read1
+
+        def read(*args, **kwargs):
+            fail_at_the_third_call("reading")
+            return read1(*args, **kwargs)
+
+        response.raw.read1 = read
+
+    class Parser(EventStreamParser):
+        def feed(self, chunk):
+            fail_at_the_third_call("parsing")
+            return super().feed(chunk)
+
+    class Stream(EventStream):
+        parser_class = Parser
 
     def script(connection):
         request = connection.start_stream()
@@ -1621,14 +1662,24 @@ def test_a_reader_that_runs_out_of_memory_or_stack_reconnects_and_loses_nothing(
         if first + 10 >= 40:
             connection.hold()
 
-    monkeypatch.setattr(owner, where, sometimes)
-    received, lost = Recorder(), Recorder()
+    received, lost = [], []
     with (
+        requests.Session() as session,  # on one of ours nobody sees the reads
         ScriptedServer(script) as server,
-        EventSource(server.url, on_message=received, on_error=lost, reconnect=QUICK),
+        Stream(
+            server.url,
+            session=session if where == "reading" else None,
+            hooks={"response": wrap_reads},
+            auth=authorize,
+            reconnect=QUICK,
+        ) as events,
     ):
-        assert [int(received.next().data) for _ in range(40)] == [*range(40)]
-    assert [event.retry_in is None for event in lost.events if type(event.error) is kind] == [False]
+        for event in events:
+            (lost if event.type == "error" else received).append(event)
+            if getattr(event, "last_event_id", "") == "39":
+                break
+    assert [int(event.data) for event in received if event.type == "message"] == [*range(40)]
+    assert [event.retry_in is None for event in lost if type(event.error) is kind] == [False]
 
 
 def test_with_little_memory_a_large_event_is_a_lost_connection(nursery):
@@ -1694,10 +1745,16 @@ def test_without_threads_attempts_fail_until_there_are_some_again(thread, monkey
 
     monkeypatch.setattr(threading.Thread, "start", start)
     opened, lost = Recorder(), Recorder()
-    with ScriptedServer(stream(numbers(1))) as server:
+    with ScriptedServer(stream(numbers(1))) as server, requests.Session() as session:
         url = server.url.replace("127.0.0.1", "localhost")
         with EventSource(
-            url, on_open=opened, on_error=lost, reconnect=QUICK, event_timeout=60
+            url,
+            on_open=opened,
+            on_error=lost,
+            reconnect=QUICK,
+            event_timeout=60,
+            # On a session of ours, a limit needs no thread.
+            session=session if thread == "eventsource-timeout" else None,
         ) as source:
             for _ in range(3):
                 opened.next()

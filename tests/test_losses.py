@@ -31,7 +31,6 @@ import requests
 import trustme
 
 from eventsource import ErrorEvent, EventSource, EventStream, ReconnectPolicy
-from eventsource.protocol import policy as reconnect
 from eventsource.testing import ScriptedServer
 
 from .support import CHUNKED, HEAD, LIMIT, port_that_refuses, respond, status, stream, wait_until
@@ -52,7 +51,15 @@ EVENT = b"id: 1\ndata: x\n\n"
 
 # --- In a process of its own: the ways to lose connections ---
 
-POLICY = ReconnectPolicy(delay=0.0, factor=1.0, jitter=0.0, statuses={200, 503})
+
+class AtOnce(ReconnectPolicy):
+    """Does not wait, not even the 20 milliseconds that are the least."""
+
+    def next_delay(self, *_args, **_options):
+        return 0.0
+
+
+POLICY = AtOnce(statuses={200, 503})
 
 
 def by_iterating(url, is_enough, **options):
@@ -208,7 +215,6 @@ def held(bytes_in_use, way, url, losses, **options):
 
 def main():
     way, url, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    reconnect.MIN_RECONNECTION_TIME = 0.0
     bytes_in_use = start_counting()
     numbers = (FEW, FEW, FEW + LOSSES)  # twice, for the first makes what is made once
     print(json.dumps([held(bytes_in_use, way, url, n, **options) for n in numbers]))

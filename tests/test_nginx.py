@@ -34,7 +34,6 @@ from eventsource import (
     StreamEnded,
     UnexpectedStatus,
 )
-from eventsource.http import adapter as connection_module
 from eventsource.testing import ScriptedServer
 
 from .real_servers import numbered
@@ -48,6 +47,7 @@ from .support import (
     SECRET,
     Recorder,
     errors,
+    open_sockets,
     opens,
     port_that_never_answers,
     port_that_refuses,
@@ -56,6 +56,7 @@ from .support import (
     stream,
     unavailable,
     wait_until,
+    wait_until_connecting,
 )
 from .test_real_servers import listening, numbers_to, take
 
@@ -841,12 +842,8 @@ def test_a_response_with_large_header_fields_opens(tmp_path):
 @pytest.fixture
 def everywhere_is_here(monkeypatch):
     """All names are this machine's."""
-    original = connection_module._get_addresses
-    monkeypatch.setattr(
-        connection_module,
-        "_get_addresses",
-        lambda host, port, flags=0: original("127.0.0.1", port, flags),
-    )
+    original = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *args: original("127.0.0.1", *args))
 
 
 def asked(proxy):
@@ -1123,14 +1120,6 @@ def test_the_certificate_of_a_proxy_is_verified(origin, scheme, certificates, tl
 # --- Closing, in all phases, over all ways ---
 
 
-def open_sockets():
-    found = set()
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # that of the listing itself
-            found.add(str(Path(f"/proc/self/fd/{number}").readlink()))
-    return {what for what in found if what.startswith("socket:")}
-
-
 @pytest.fixture
 def nothing_left_open():
     """No socket that was not there before, when all servers of the test have ended.
@@ -1250,7 +1239,7 @@ def test_close_ends_connecting_to_a_proxy(scheme, nothing_left_open):
             timeout=None,
             proxies={"all": http(port)},
         )
-        wait_until(lambda: source._stream._exchange and source._stream._exchange._sockets)
+        wait_until_connecting(port)
         source.close()
         assert source.join(LIMIT)
 

@@ -28,6 +28,8 @@ def run(pytester):
 def test_the_fixture_is_a_server_that_the_marker_configures_and_that_is_closed(run):
     result = run(
         """
+        import ssl
+
         import pytest
         from eventsource import EventSource
         from eventsource.testing import Recorder, SSEServer
@@ -69,11 +71,12 @@ def test_the_fixture_is_a_server_that_the_marker_configures_and_that_is_closed(r
         def test_wrong_option(sse_server):
             pass
 
-        def test_fails_in_the_server(sse_server):
-            def fail(*_):
+        class Broken(ssl.SSLContext):
+            def wrap_socket(self, *_, **options):
                 raise ZeroDivisionError("in the server's thread")
 
-            sse_server._answer = fail
+        @pytest.mark.sse_server(tls=Broken(ssl.PROTOCOL_TLS_SERVER))
+        def test_fails_in_the_server(sse_server):
             import requests
             with pytest.raises(requests.ConnectionError):
                 requests.get(sse_server.url, timeout=30)

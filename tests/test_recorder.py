@@ -111,12 +111,21 @@ def test_a_recorder_registers_for_the_usual_types_and_those_it_is_given(source):
     assert [event.type for event in recorder.events] == ["greet", "message", "open"]
 
 
-def test_a_recorder_hears_what_waits_for_the_first_handler_with_all_its_types(source):
-    opened = []
-    source.on("new_listener", lambda *_: opened.append(source._has_listened.is_open))
-    Recorder(source, "greet")
-    assert opened == [False] * 4
-    assert source._has_listened.is_open
+class Watched(EventSource):
+    """Says whether what waits for the first listener is let through."""
+
+    @property
+    def lets_through(self):
+        return self._has_listened.is_open
+
+
+def test_a_recorder_hears_what_waits_for_the_first_handler_with_all_its_types():
+    with Watched("http://unused.example/", start=False) as source:
+        let_through = []
+        source.on("new_listener", lambda *_: let_through.append(source.lets_through))
+        Recorder(source, "greet")
+        assert let_through == [False] * 4
+        assert source.lets_through
 
 
 def test_what_a_recorder_cannot_listen_to_is_refused(source):
@@ -192,11 +201,16 @@ def test_a_wait_looks_at_what_is_there_although_its_time_is_up():
 
 
 def test_a_wait_goes_on_when_the_event_comes():
-    recorder = Recorder()
+    recorder, looked = Recorder(), threading.Event()
+
+    def is_b(event):
+        looked.set()
+        return event.type == "b"
+
     with ThreadPoolExecutor(1) as executor:
-        waiting = executor.submit(recorder.wait_for, "b", LIMIT)
-        wait_until(lambda: recorder._changed._waiters)
+        waiting = executor.submit(recorder.wait_for, is_b, LIMIT)
         recorder(an_event("a"))
+        assert looked.wait(LIMIT)  # and there was no more
         recorder(an_event("b"))
         assert waiting.result(LIMIT) == an_event("b")
 
@@ -263,7 +277,13 @@ def test_emit_calls_the_handlers_here_and_now_in_order(source):
     assert emit(source, "greet")
     assert [number for number, *_ in calls] == [1, 2, 1]
     assert emit(source, "other") is False
-    assert emit(source, "new_listener") is False  # no server reaches that
+
+
+def test_emit_does_not_reach_the_listeners_of_new_listener_as_no_server_does(source):
+    calls = []
+    source.on("new_listener", lambda *args: calls.append(args))
+    assert emit(source, "new_listener") is False
+    assert calls == []
 
 
 def test_emit_makes_the_event_that_a_stream_would(source):

@@ -11,21 +11,24 @@ import pickle
 import re
 import socket
 import ssl
+import tempfile
 import threading
 import traceback
 import warnings
+from pathlib import Path
 
 import pytest
 import requests
 import trustme
 import urllib3
-from requests.auth import HTTPDigestAuth, _basic_auth_str
+from requests.auth import HTTPDigestAuth
 
 from eventsource import ErrorEvent, EventSource, EventStream, ReconnectPolicy, SSEClient
 from eventsource.testing import ScriptedServer
 from eventsource.urls import redact_text
 
 from .conftest import pytest_runtest_makereport, secrets_in
+from .http.exchanges import basic
 from .support import (
     CHUNKED,
     HEAD,
@@ -112,9 +115,9 @@ def assert_bare(request, *more):
     [
         SECRET,
         f"Basic {base64.b64encode(f'user:{SECRET}'.encode()).decode()}",
-        _basic_auth_str("u", SECRET),
-        _basic_auth_str("us", SECRET),
-        _basic_auth_str(SECRET, "p"),
+        basic("u", SECRET),
+        basic("us", SECRET),
+        basic(SECRET, "p"),
         f"http://u:{SECRET}@host/",
     ],
 )
@@ -146,7 +149,7 @@ class Holder:
         (("%s", SECRET), {}),
         (("%(a).3s", {"a": SECRET}), {}),
         (("%.2r", Holder()), {}),
-        (("%s", requests.auth._basic_auth_str("u", SECRET)), {}),
+        (("%s", basic("u", SECRET)), {}),
         (("a query", {"query": QUERY_SECRET}), {}),
         (("x",), {"exc_info": raised(SECRET)}),
         (("x",), {"exc_info": raised("y", raised(SECRET))}),
@@ -297,7 +300,7 @@ def test_netrc_credentials_go_to_their_host_only(netrc, session):
     ):
         opened(home.url, session)
         for request in home.requests:
-            assert request.header("Authorization") == _basic_auth_str("user", SECRET)
+            assert request.header("Authorization") == basic("user", SECRET)
         for request in away.requests:
             assert_bare(request)
 
@@ -309,7 +312,7 @@ def test_netrc_credentials_sent_over_tls_are_not_sent_in_the_clear(netrc, sessio
     ):
         opened(home.url, session, verify=files["verify"])
         for request in home.requests:
-            assert request.header("Authorization") == _basic_auth_str("user", SECRET)
+            assert request.header("Authorization") == basic("user", SECRET)
         for request in away.requests:
             assert_bare(request)
 
@@ -550,7 +553,7 @@ def with_password(proxy, user="user"):
 def assert_only_the_proxy_was_told(proxy, *origins):
     assert proxy.requests
     for request in proxy.requests:
-        assert request.header("Proxy-Authorization") == _basic_auth_str("user", SECRET)
+        assert request.header("Proxy-Authorization") == basic("user", SECRET)
     for origin in origins:
         assert origin.requests
         for request in origin.requests:
@@ -624,7 +627,7 @@ def test_a_redirect_from_a_host_without_proxy_to_one_with_a_proxy(session, monke
 
 
 def assert_bare_by_proxy(request):
-    assert request.header("Proxy-Authorization") == _basic_auth_str("user", SECRET)
+    assert request.header("Proxy-Authorization") == basic("user", SECRET)
     others = [(n, v) for n, v in request.headers if n.lower() != "proxy-authorization"]
     assert not secrets_in(repr(others))
     assert sorted(name for name, _ in others) == sorted(OWN)
@@ -872,13 +875,10 @@ on_session("query", lambda s: setattr(s, "params", {"key": f"{QUERY_SECRET}\ud80
 
 
 @failure
-def netrc_not_in_latin_1(_stack, _session, monkeypatch):
-    monkeypatch.setattr(
-        requests.utils, "get_netrc_auth", lambda url: ("user", f"{SECRET}日"), raising=True
-    )
-    monkeypatch.setattr(
-        "eventsource.http.exchange.get_netrc_auth", lambda url: ("user", f"{SECRET}日")
-    )
+def netrc_not_in_latin_1(stack, _session, monkeypatch):
+    path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "netrc"
+    path.write_text(f"machine 127.0.0.1 login user password {SECRET}日\n", encoding="utf-8")
+    monkeypatch.setenv("NETRC", str(path))
     return "http://127.0.0.1:1/", {}
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -112,10 +115,11 @@ def test_handlers_run_in_the_reader_thread(server):
         server.url,
         on_open=lambda _: threads(threading.current_thread()),
         on_message=lambda _: threads(threading.current_thread()),
-    ) as source:
-        assert threads.next() is threads.next() is source._thread
-    assert source._thread is not threading.current_thread()
-    assert source._thread.daemon
+    ):
+        reader = threads.next()
+        assert threads.next() is threads.next() is reader
+    assert reader.name == f"eventsource {server.url}"
+    assert reader.daemon
 
 
 def test_a_handler_that_raises_is_logged_and_stops_nobody(server, caplog):
@@ -198,37 +202,42 @@ def test_a_handler_added_by_a_handler_hears_the_next_event(server):
         assert received.next().data == "b"
 
 
-class CountsLookUps(EventSource):
-    look_ups = ()
+def test_each_change_of_the_listeners_is_in_force_for_the_next_event_of_the_same_read():
+    blocks = b"".join(b"data: %d\n\n" % number for number in range(60))
+    heard = []
 
-    def _look_up(self, event_type):
-        self.look_ups += (event_type,)
-        return super()._look_up(event_type)
+    def other(event):
+        heard.append((event.data, "other"))
 
+    def removed(event):
+        heard.append((event.data, "removed"))
 
-def test_the_listeners_of_a_type_are_looked_up_again_only_after_a_change():
-    """Each way to add or remove one, between hundreds of events in one read."""
-    changes = {
-        "100": lambda source: source.on("other", print),
-        "200": lambda source: source.once("message", repr),  # removes itself at 201
-        "300": lambda source: source.remove_listener("other", print),
-        "400": lambda source: setattr(source, "onmessage", repr),
-        "500": lambda source: source.remove_all_listeners("other"),
-    }
-    received = Recorder()
-    blocks = b"".join(b"data: %d\n\n" % number for number in range(600))
+    def first(event):
+        heard.append((event.data, "first"))
+        if event.data == "10":
+            source.once("message", other)  # which removes itself at 11
+        elif event.data == "20":
+            source.remove_listener("message", removed)
+        elif event.data == "30":
+            source.onmessage = other
+        elif event.data == "40":
+            source.onmessage = None
+        elif event.data == "50":
+            source.remove_all_listeners("message")
 
-    def handler(event):
-        if event.data in changes:
-            changes[event.data](source)
-        received(event)
-
-    with ScriptedServer(stream(blocks, then="hold")) as server:
-        with CountsLookUps(server.url, start=False, on_message=handler) as source:
+    with ScriptedServer(stream(blocks, b"id: end\n\n", then="hold")) as server:
+        with EventSource(server.url, start=False, on_message=first) as source:
+            source.on("message", removed)
             source.start()
-            assert [received.next().data for _ in range(600)] == [str(n) for n in range(600)]
-    look_ups = [name for name in source.look_ups if name == "message"]
-    assert len(look_ups) == 1 + len(changes) + 1  # the one more for `once`
+            wait_until(lambda: source.last_event_id == "end")
+    expected = []
+    for number in range(51):
+        expected.append((str(number), "first"))
+        if number < 20:
+            expected.append((str(number), "removed"))
+        if number == 11 or 31 <= number < 40:
+            expected.append((str(number), "other"))
+    assert heard == expected
 
 
 def test_a_server_that_names_ever_new_types_fills_no_table():
@@ -237,8 +246,33 @@ def test_a_server_that_names_ever_new_types_fills_no_table():
     with ScriptedServer(stream(blocks + b"data: last\n\n", then="hold")) as server:
         with EventSource(server.url, on_message=received) as source:
             assert received.next().data == "last"
-            assert list(source._snapshots) == ["message"]
             assert source.event_names() == {"message"}
+
+
+def test_between_two_events_of_a_read_nothing_but_the_handlers_is_called():
+    """What is called for each event costs more than all else that is done for it."""
+    count = 2000
+    calls = []
+    blocks = b"".join(b"data: %d\n\n" % number for number in range(count))
+    done = threading.Event()
+
+    def profile(frame, what, _):
+        if what == "call":
+            calls.append(frame.f_code.co_name)
+
+    def handler(event):
+        if event.data == "0":
+            sys.setprofile(profile)  # of the reader thread
+        elif event.data == str(count - 1):
+            sys.setprofile(None)
+            done.set()
+
+    with ScriptedServer(stream(blocks, then="hold")) as server:
+        with EventSource(server.url, on_message=handler):
+            assert done.wait(LIMIT)
+    assert calls.count("handler") == count - 1
+    in_a_row = sum(pair == ("handler", "handler") for pair in itertools.pairwise(calls))
+    assert in_a_row > 0.9 * count  # the others begin a read
 
 
 def test_removing_what_is_not_there_is_no_error(server):
@@ -428,9 +462,6 @@ def test_what_somebody_hears_is_no_warning(caplog):
 
 
 def test_without_logging_set_up_warnings_appear_on_stderr():
-    import subprocess
-    import sys
-
     program = (
         "from eventsource import EventSource\n"
         "source = EventSource('ftp://u:secret@host/', on_message=print)\n"
@@ -463,8 +494,8 @@ def test_an_exit_raised_in_a_handler_closes_the_source_and_is_logged(server, kin
     assert source.join(LIMIT)
     assert source.ready_state is ReadyState.CLOSED
     assert server.connections[0].gone.wait(LIMIT)
-    assert f"closed by {kind.__name__}" in caplog.text
-    assert str(source.error) == f"closed by {kind.__name__}"
+    assert f"closed: {kind.__name__}" in caplog.text
+    assert str(source.error) == f"closed: {kind.__name__}"
     assert type(source.error.__cause__) is kind
 
 
@@ -529,11 +560,13 @@ def test_a_start_that_fails_can_be_tried_again(server, monkeypatch):
 
 
 def test_with_closes_and_joins(server):
-    received = Recorder()
-    with EventSource(server.url, on_message=received) as source:
-        received.next()
+    threads = Recorder()
+    with EventSource(
+        server.url, on_message=lambda _: threads(threading.current_thread())
+    ) as source:
+        reader = threads.next()
     assert source.ready_state is ReadyState.CLOSED
-    assert not source._thread.is_alive()
+    assert not reader.is_alive()
 
 
 def test_join_gives_up_after_its_timeout(server):

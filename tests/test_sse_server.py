@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import socket
 import ssl
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -712,9 +714,18 @@ def test_tls_with_a_context_of_ones_own(tls_server):
 
 
 def test_close_does_not_wait_for_a_handshake():
-    with SSEServer(tls=True) as server:
+    shaking = threading.Event()
+
+    class Socket(ssl.SSLSocket):
+        def do_handshake(self, block=False):
+            shaking.set()
+            super().do_handshake(block)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = Socket
+    with SSEServer(tls=context) as server:
         client = socket.create_connection(("127.0.0.1", server.port))
-        wait_until(lambda: server._server.connections)
+        assert shaking.wait(LIMIT)
     client.close()
 
 
@@ -756,18 +767,24 @@ def test_after_close_all_but_looking_is_refused():
 
 
 def test_close_ends_the_waiting_of_others():
-    raised = []
+    raised, looked = [], threading.Event()
+
+    class Server(SSEServer):
+        @property
+        def requests(self):
+            looked.set()  # with the lock, which only waiting releases
+            return super().requests
 
     def wait():
         try:
-            server.wait_for_connection(3600)
+            server.wait_for_request(timeout=3600)
         except RuntimeError as error:
             raised.append(error)
 
-    with SSEServer() as server:
-        thread = threading.Thread(target=wait)
+    with Server() as server:
+        thread = threading.Thread(target=wait, daemon=True)
         thread.start()
-        wait_until(lambda: server._site.changed._waiters)
+        assert looked.wait(LIMIT)
     thread.join(LIMIT)
     assert not thread.is_alive()
     assert len(raised) == 1
@@ -786,13 +803,14 @@ def test_close_breaks_off_what_is_connected_also_if_it_does_not_read():
     idle.sock.close()
 
 
-def test_what_goes_wrong_in_a_thread_is_raised_by_close(monkeypatch):
-    def fail(*_):
+class Broken(ssl.SSLContext):
+    def wrap_socket(self, *_, **options):
         raise ZeroDivisionError("in the thread")
 
+
+def test_what_goes_wrong_in_a_thread_is_raised_by_close():
     with pytest.raises(ZeroDivisionError, match="in the thread"):
-        with SSEServer() as server:
-            monkeypatch.setattr(server, "_answer", fail)
+        with SSEServer(tls=Broken(ssl.PROTOCOL_TLS_SERVER)) as server:
             with Client(server) as client:
                 assert client.read_rest() == b""
     server.close()
@@ -843,24 +861,27 @@ def test_of_many_requests_an_error_lists_the_last_twenty(server):
     assert str(caught.value).endswith(f"requests so far: 3 others, {expected}")
 
 
-def test_the_documented_default_of_waits_is_ten_seconds(server, monkeypatch):
-    waited = []
-    monkeypatch.setattr(
-        server._site, "wait_for", lambda condition, timeout, *_: waited.append(timeout)
-    )
-    server._site.note(None, "")
-    monkeypatch.setattr(type(server), "requests", property(lambda _: [None]))
-    server.wait_for_connection()
-    server.wait_for_disconnect()
-    server.wait_for_request()
-    assert waited == [10.0, 10.0, 10.0]
+@pytest.mark.parametrize(
+    "wait",
+    [SSEServer.wait_for_connection, SSEServer.wait_for_disconnect, SSEServer.wait_for_request],
+)
+def test_the_documented_default_of_waits_is_ten_seconds(wait):
+    assert inspect.signature(wait).parameters["timeout"].default == 10.0
 
 
 def test_many_clients_in_a_row_leave_no_threads(server):
+    def threads():
+        """Also those that have ended, if anything refers to them."""
+        gc.collect()
+        found = [each for each in gc.get_objects() if isinstance(each, threading.Thread)]
+        return [each for each in found if each.name == "sse-script" and each not in before]
+
+    before = weakref.WeakSet()
+    before.update(threads())
     for _ in range(50):
         with Client(server, "/nowhere") as client:
             client.read_rest()
-    wait_until(lambda: not any(t.is_alive() for t in server._server._threads))
+    wait_until(lambda: not any(each.is_alive() for each in threads()))
     with Client(server) as client:
         client.read_head()  # may come before the thread that answers it is listed
-        wait_until(lambda: len(server._server._threads) == 1)  # those of the past are let go of
+        wait_until(lambda: len(threads()) == 1)  # those of the past are let go of

@@ -114,8 +114,9 @@ def test_without_descriptors_close_says_so(monkeypatch):
         server.close()
     server = ScriptedServer(status("200 OK"))
     monkeypatch.setattr(socket.socket, "accept", refuse)
+    [accepting] = [each for each in threading.enumerate() if each.name == "sse-server"]
     with socket.create_connection(("127.0.0.1", server.port)):
-        server._accepting.join(LIMIT)
+        accepting.join(LIMIT)
     with pytest.raises(OSError, match="Too many open files"):
         server.close()
 
@@ -232,20 +233,20 @@ def test_close_finds_a_handshake_that_has_just_begun():
     """`close()` looks at the socket after it was wrapped, and before the script has it."""
     looked = threading.Event()
 
-    class Threads(list):
-        def __iter__(self):  # close() is past the sockets
-            looked.set()
-            return super().__iter__()
+    class Server(ScriptedServer):
+        @property
+        def connections(self):
+            yield from super().connections
+            looked.set()  # close() is past the sockets
 
     class Context(ssl.SSLContext):
         def wrap_socket(self, *args, **options):
             wrapped = super().wrap_socket(*args, **options)
-            server._threads = Threads([threading.current_thread()])
             closing.start()
             assert looked.wait(LIMIT)
             return wrapped
 
-    server = ScriptedServer(print, ssl_context=Context(ssl.PROTOCOL_TLS_SERVER))
+    server = Server(print, ssl_context=Context(ssl.PROTOCOL_TLS_SERVER))
     closing = threading.Thread(target=server.close)
     with socket.create_connection(("127.0.0.1", server.port), LIMIT) as client:
         assert client.recv(1) == b""

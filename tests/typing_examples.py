@@ -14,17 +14,22 @@ from typing import Any, assert_type
 import requests
 
 from eventsource import (
+    BrokenBody,
     Comment,
+    Dispatch,
     ErrorEvent,
     Event,
     EventSource,
     EventStream,
     EventStreamParser,
     EventTooLarge,
+    Handler,
+    Item,
     MessageEvent,
     OpenEvent,
     ReadyState,
     ReconnectPolicy,
+    ResumeFile,
     SSEClient,
     UnexpectedStatus,
     aparse,
@@ -65,6 +70,7 @@ def handlers() -> None:
     es.on("open", print)
     es.once("price", price)
     es.add_listener("price", price)
+    es.add_listeners(["price", "volume"], price)
     es.listens_to("price")(price)
     es.remove_listener("price", price)
     es.remove_all_listeners()
@@ -85,6 +91,10 @@ def handlers() -> None:
     with EventSource("https://example.com/", start=False, reconnect=None) as source:
         source.start()
         assert_type(source, EventSource)
+
+
+def arguments(handler: Handler, dispatch: Dispatch) -> None:
+    EventSource("https://example.com/", on_message=handler, dispatch=dispatch)
 
 
 def elsewhere(root: tkinter.Misc, executor: Executor) -> None:
@@ -118,6 +128,9 @@ def failed(event: ErrorEvent) -> None:
         assert_type(event.error.status, int)
     if isinstance(event.error, EventTooLarge):
         assert_type(event.error.limit, int)
+    if isinstance(event.error, BrokenBody):
+        broken: requests.ConnectionError | requests.exceptions.ChunkedEncodingError = event.error
+        print(broken)
 
 
 def iterate(session: requests.Session) -> str | None:
@@ -135,6 +148,28 @@ def iterate(session: requests.Session) -> str | None:
                 case _:
                     print(event.type)
     return None
+
+
+def resume(file: ResumeFile) -> None:
+    received = bytearray()
+    with EventStream(
+        "https://example.com/", last_event_id=file.load(), on_bytes=received.extend
+    ) as stream:
+        for item in stream:
+            assert_type(item, Item)
+            file.save(stream.last_event_id)
+        assert_type(stream.take(), list[Item])
+        assert_type(stream.resume_id, str)
+        assert_type(stream.closed, bool)
+        stream.last_event_id = "7"
+        stream.reconnection_time = 0.5
+
+
+class AnyType(EventStream):
+    parser_class = EventStreamParser
+
+    def refusal(self, response: requests.Response) -> Exception | None:
+        return None if response.ok else UnexpectedStatus(response)
 
 
 def sans_io(chunks: Iterable[bytes]) -> Iterator[MessageEvent]:

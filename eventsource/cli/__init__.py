@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     if arguments == ["demo"]:
-        from eventsource import demo  # noqa: PLC0415 - it takes time to import, and so does the other
+        from . import demo  # noqa: PLC0415 - it takes time to import, and so does the other
 
         return demo.main()
     if arguments == ["--version"]:

@@ -101,7 +101,7 @@ Exit status:
 @click.option("-e", "--referer", metavar="URL", help="The header field Referer.")
 @click.option("-u", "--user", metavar="USER:PASSWORD", help="Without a password, it is asked for.")
 @click.option(
-    "--cacert", type=click.Path(exists=True), metavar="FILE", help="Authorities to trust."
+    "--cacert", type=click.Path(exists=True), metavar="FILE", help="CA certificates to trust (PEM)."
 )
 @click.option("--cert", type=FILE, metavar="FILE", help="A client certificate (PEM).")
 @click.option("--key", type=FILE, metavar="FILE", help="Its key, if that is in another file.")

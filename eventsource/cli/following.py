@@ -7,8 +7,8 @@ import contextlib
 import re
 import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import requests
@@ -18,14 +18,14 @@ from urllib3.util import SKIP_HEADER
 from eventsource.errors import UnexpectedContentType, UnexpectedStatus
 from eventsource.protocol.events import Comment, ErrorEvent, MessageEvent, OpenEvent
 from eventsource.protocol.policy import ReconnectPolicy
-from eventsource.stream import EventStream, Item
+from eventsource.resume import ResumeFile
+from eventsource.stream import EventStream
 from eventsource.urls import redact
 
 from .ending import Ending
 from .failures import Exit, Stop, exit_for, reason, say
 from .formats import FORMATS
 from .output import STANDARD_OUTPUT, Output, descriptor
-from .place import Place
 from .screen import Screen, Status, terminal
 
 HIDDEN: Final = re.compile(
@@ -73,16 +73,19 @@ def follow(settings: Settings) -> None:
         Stop: always, with that reason.
         KeyboardInterrupt: Ctrl-C, before it has begun.
     """
-    place = Place(settings.resume) if settings.resume is not None else None
-    last_event_id = place.read() if place else None
-    if last_event_id is None:
-        last_event_id = settings.last_event_id
+    place = None if settings.resume is None else _Place(settings.resume)
+    last_event_id = settings.last_event_id if place is None or place.is_empty() else place.load()
+
+    def take_bytes(chunk: bytes) -> None:
+        printer.take_bytes(chunk)  # which is there before anything is read
+
     try:
-        tap = _Tap(
+        stream = EventStream(
             settings.url,
             last_event_id=last_event_id,
             reconnect=ReconnectPolicy(statuses=settings.statuses),
             comments=settings.verbose,
+            on_bytes=take_bytes,
             **settings.options,
         )
     except (TypeError, ValueError) as error:  # an argument, which the message names
@@ -91,13 +94,13 @@ def follow(settings: Settings) -> None:
         if settings.options.get("verify") is False:  # which was asked for, by name
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", InsecureRequestWarning)
-        stack.enter_context(tap)
-        ending = stack.enter_context(Ending(tap.close))
+        stack.enter_context(stream)
+        ending = stack.enter_context(Ending(stream.close))
         number = stack.enter_context(
             descriptor(settings.output, mend=place is not None and settings.format == "jsonl")
         )
         if place:
-            place.write(last_event_id)  # before anything is printed that could not be noted
+            place.save(last_event_id)  # before anything is printed that could not be noted
         output = Output(number, settings.output or STANDARD_OUTPUT, ending)
         stack.enter_context(ending.at_signals())
         stack.enter_context(output.watched())
@@ -107,7 +110,8 @@ def follow(settings: Settings) -> None:
         screen = _screen(settings, output, ending, status)
         if screen:
             stack.enter_context(screen)
-        _Printer(settings, tap, ending, output, place, screen, status).run()
+        printer = _Printer(settings, stream, ending, output, place, screen, status)
+        printer.run()
 
 
 def _screen(settings: Settings, output: Output, ending: Ending, status: Status) -> Screen | None:
@@ -122,20 +126,36 @@ def _screen(settings: Settings, output: Output, ending: Ending, status: Status) 
     return Screen(console, output, ending, status if wanted else None)
 
 
-class _Tap(EventStream):
-    """A stream whose bytes can be had as they come."""
+class _Place(ResumeFile):
+    """The file of `--resume`, whose failures end the command."""
 
-    on_bytes: Callable[[bytes], None]
-    """Called with what has been read, before it is parsed."""
-    on_nothing: Callable[[], None]
-    """Called when what has been read was parsed, and there was nothing to yield in it."""
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._shown = path
 
-    def _parse(self, chunk: bytes) -> list[Item]:
-        self.on_bytes(chunk)
-        items = super()._parse(chunk)
-        if not items:
-            self.on_nothing()
-        return items
+    def is_empty(self) -> bool:
+        """Whether it says nothing; a line with nothing in it says that there is no ID."""
+        try:
+            return Path(self._shown).stat().st_size == 0
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def load(self) -> str:
+        try:
+            return super().load()
+        except (ValueError, OSError) as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> Stop:
+        return Stop(Exit.USAGE, f"{self._shown}: {getattr(error, 'strerror', None) or error}")
+
+    def save(self, last_event_id: str) -> None:
+        try:
+            super().save(last_event_id)
+        except OSError as error:
+            raise Stop(Exit.NO_OUTPUT, f"{self._shown}: {error.strerror}") from None
 
 
 class _Printer:
@@ -144,10 +164,10 @@ class _Printer:
     def __init__(
         self,
         settings: Settings,
-        stream: _Tap,
+        stream: EventStream,
         ending: Ending,
         output: Output,
-        place: Place | None,
+        place: _Place | None,
         screen: Screen | None,
         status: Status,
     ) -> None:
@@ -163,8 +183,7 @@ class _Printer:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # raw on a screen
         self._unwritten: list[bytes] = []  # of what one read has brought
         self._has_opened = False
-        stream.on_bytes = self._take_bytes
-        stream.on_nothing = self._keep_place
+        self._is_all_written = True  # of what has been taken from the stream
 
     def run(self) -> None:
         """Go on until there is a reason to end.
@@ -172,25 +191,36 @@ class _Printer:
         Raises:
             Stop: always, with that reason.
         """
+        try:
+            self._run()
+        finally:
+            self._keep_place()
+
+    def _run(self) -> None:
         self._note(f"* connecting to {redact(self._settings.url)}")
         while items := self._stream.take():
+            self._is_all_written = False
             for item in items:
                 if isinstance(item, MessageEvent):
                     self._print(item)
                 else:
                     self._flush()
+                    self._is_all_written = item is items[-1]
                     self._tell(item)
             self._flush()
+            self._is_all_written = True
             self._keep_place()
         self._ending.check()
         raise Stop(Exit.FAILED, "the stream was closed")
 
     def _keep_place(self) -> None:
-        # When all before it has been written. An id moves the place also without an event.
-        if self._place:
-            self._place.write(self._stream.resume_id)
+        # An id moves the place also without an event.
+        if self._place and self._is_all_written:
+            self._place.save(self._stream.last_event_id)
 
-    def _take_bytes(self, chunk: bytes) -> None:
+    def take_bytes(self, chunk: bytes) -> None:
+        """Take what a read has brought; what the reads before it brought has been written."""
+        self._keep_place()
         self._status.received += len(chunk)
         if self._format is not None:
             return
@@ -207,7 +237,7 @@ class _Printer:
             self._write(event)
         if self._place:
             self._flush()
-            self._place.write(event.last_event_id)
+            self._place.save(event.last_event_id)
         if self._status.events == self._settings.count:
             self._flush()
             raise Stop(Exit.DONE)

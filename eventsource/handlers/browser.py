@@ -5,14 +5,20 @@ For those who come from JavaScript: each name says in a line what it stands for.
 
 from __future__ import annotations
 
-import abc
-from typing import Any, ClassVar
-
-from pyee.base import EventEmitter
+from typing import Any, ClassVar, Protocol
 
 from eventsource.protocol.events import ReadyState
 
-from .check import Handler, check_handler
+from .listeners import Emitter, Handler, check_handler
+
+
+class _ListenerSlot:
+    """A listener whose handler can be exchanged, in its place in the order."""
+
+    handler: Handler
+
+    def __call__(self, event: Any) -> object:
+        return self.handler(event)
 
 
 class _HandlerAttribute:
@@ -24,37 +30,34 @@ class _HandlerAttribute:
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+        self._type = name.removeprefix("on")
+        self._slot = f"_{name}_slot"
 
     def __get__(self, emitter: BrowserNames | None, owner: type) -> Handler | None:
-        place = emitter.attribute_places.get(self._name) if emitter is not None else None
-        return place.handler if place is not None else None
+        slot = getattr(emitter, self._slot, None)
+        return slot.handler if slot is not None else None
 
     def __set__(self, emitter: BrowserNames, handler: Handler | None) -> None:
-        event_type = self._name.removeprefix("on")
-        place = emitter.attribute_places.get(self._name)
+        slot = getattr(emitter, self._slot, None)
         if handler is None:
-            if place is not None:
-                del emitter.attribute_places[self._name]
-                emitter.remove_listener(event_type, place)
+            if slot is not None:
+                setattr(emitter, self._slot, None)
+                emitter.remove_listener(self._type, slot)
             return
-        check_handler(event_type, handler, on_event_loop=emitter.on_event_loop)
-        if place is None:
-            place = emitter.attribute_places[self._name] = _Place()
-        place.handler = handler
-        emitter.add_listener(event_type, place)
+        check_handler(self._type, handler, on_event_loop=emitter.on_event_loop)
+        if slot is None:
+            slot = _ListenerSlot()
+            setattr(emitter, self._slot, slot)
+        slot.handler = handler
+        emitter.add_listener(self._type, slot)
 
 
-class _Place:
-    """A listener whose handler can be exchanged."""
-
-    handler: Handler
-
-    def __call__(self, event: Any) -> object:
-        return self.handler(event)
+class _HasReadyState(Protocol):
+    @property
+    def ready_state(self) -> ReadyState: ...
 
 
-class BrowserNames(EventEmitter, abc.ABC):
+class BrowserNames(Emitter):
     """An emitter that also answers to the browser's names."""
 
     CONNECTING: ClassVar[ReadyState] = ReadyState.CONNECTING
@@ -68,19 +71,8 @@ class BrowserNames(EventEmitter, abc.ABC):
     onerror = _HandlerAttribute()
     """The handler of `error`, or None."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.attribute_places: dict[str, _Place] = {}  # of onopen and its like, where set
-        self.on_event_loop = False
-        """Whether an event loop runs the handlers; if so, they may be coroutine functions."""
-
     @property
-    @abc.abstractmethod
-    def ready_state(self) -> ReadyState:
-        """The state of the connection."""
-
-    @property
-    def readyState(self) -> ReadyState:  # noqa: N802
+    def readyState(self: _HasReadyState) -> ReadyState:  # noqa: N802
         """`ready_state`."""
         return self.ready_state
 

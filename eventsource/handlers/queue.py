@@ -1,6 +1,6 @@
-"""From the reader thread to where the handlers run: in order, bounded, turn by turn.
+"""From the reader thread to where the handlers run: in order, bounded, in short turns.
 
-The reader puts what it has parsed into a queue and gives `dispatch` a `Turn`, which takes
+The reader puts what it has parsed into a queue and gives `dispatch` a `DispatchTask`, which takes
 from the queue where it is run. The invariant: at most one turn is under way, that is, has
 been given to `dispatch` and is not over. So the handlers run one after another even on a
 pool of threads, and no event loop's own queue holds more than this one callable.
@@ -34,13 +34,13 @@ Deliver = Callable[[Iterable[Entry]], Iterator[Coroutine[Any, Any, None]]]
 """Calls the handlers of each entry; yields what is to be awaited before going on."""
 
 Fail = Callable[[str, BaseException | None], None]
-"""Closes the source, which can go on no more: by what, and what was raised."""
+"""Closes the source, which cannot continue: why, and what was raised."""
 
-LOOK = 1.0
+LOOP_CHECK_SECONDS = 1.0
 """Seconds after which a reader that waits for an event loop looks whether that was closed, with
 handlers left in it that nobody cancelled: nothing tells."""
 
-TURN = 0.005
+TURN_SECONDS = 0.005
 """Seconds after which a turn gives way to whatever else its thread has to do.
 
 A third of the 16.7 ms that a window has if it draws itself 60 times a second.
@@ -78,17 +78,17 @@ def was_cancelled_below(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
 
 
-class Turn:
+class DispatchTask:
     """What `dispatch` is given: one turn of the handlers.
 
-    Only the first call does anything. One that is thrown away without a call tells the
-    source, which otherwise would wait for it for ever: a cancelled future's, say, or that
-    of a loop or window that is no more.
+    Only the first call does anything. If it is dropped without a call, it tells the source,
+    which would otherwise wait for it for ever. That happens when a future is cancelled, or
+    when a loop or a window has ended.
     """
 
-    def __init__(self, handover: Handover[Any]) -> None:
-        self._to_run = [handover]  # a list, for pop() is atomic
-        self._running: Handover[Any] | None = None  # while it is run
+    def __init__(self, queue: DispatchQueue[Any]) -> None:
+        self._to_run = [queue]  # a list, for pop() is atomic
+        self._running: DispatchQueue[Any] | None = None  # while it is run
         self._caller: int | None = threading.get_ident()  # while it calls `dispatch`
         self.to_be_continued = False
         """It was run before `dispatch` returned, and something still waits."""
@@ -96,17 +96,17 @@ class Turn:
     def __call__(self) -> None:
         """Take the turn."""
         try:
-            handover = self._to_run.pop()
+            queue = self._to_run.pop()
         except IndexError:
             return
-        self._running = handover
-        handover.take_turn(self)
+        self._running = queue
+        queue.take_turn(self)
         self._running = None
 
     def stop(self) -> None:
         """The window or loop that it runs in is no more: run no further handler."""
         if self._running is not None:
-            self._running.fail("the end of what its handlers run in", None)
+            self._running.fail("the window or loop that ran its handlers has ended", None)
 
     def over(self, more: bool) -> bool:
         """Say whether the next turn is the runner's to ask for, if there is `more`."""
@@ -127,10 +127,10 @@ class Turn:
 
     def __del__(self) -> None:
         if self._to_run and not sys.is_finalizing():
-            self._to_run[0].fail("a dispatch that threw away what it was given", None)
+            self._to_run[0].fail("`dispatch` dropped the callable without running it", None)
 
 
-class Handover(Generic[Entry]):
+class DispatchQueue(Generic[Entry]):
     """A queue from the reader thread to the handlers, and the turns that empty it.
 
     Holds the source's methods weakly: the last reference to the handlers, and to the
@@ -154,11 +154,11 @@ class Handover(Generic[Entry]):
         self._limit = limit
         self._deliver = weakref.WeakMethod(deliver)
         self._fail = weakref.WeakMethod(fail)
-        self._waiting: deque[Entry] = deque()
+        self.waiting: deque[Entry] = deque()
         self._closed = False  # by close(); set once, never unset
         self._lock = threading.Lock()  # guards the next; never taken by close()
-        self._under_way = False  # a turn has been given to `dispatch` and is not over
-        self._reader_waits = False  # written by the reader, for the end of a turn
+        self.is_under_way = False  # a turn has been given to `dispatch` and is not over
+        self.reader_waits = False  # written by the reader, for the end of a turn
         self._go_on = Wakeup()  # set by the end of a turn, if so, and by close()
         self._maker = threading.get_ident()
         watch_for_exit()
@@ -166,38 +166,38 @@ class Handover(Generic[Entry]):
         self._runner: int | None = None
         self._home: int | None = None
         # The tasks that run and the coroutines to become some: a loop keeps no reference.
-        self._tasks: set[asyncio.Task[None] | concurrent.futures.Future[None]] = set()
+        self.tasks: set[asyncio.Task[None] | concurrent.futures.Future[None]] = set()
 
     # --- The reader's side ---
 
     def put(self, entries: Sequence[Entry]) -> None:
         """Add to the queue, in order; wait for room. Closed: do nothing."""
         start = 0
-        if self._under_way:
+        if self.is_under_way:
             self._look_at_loop()
         while start < len(entries) and not self._closed:
-            room = self._limit - len(self._waiting)
+            room = self._limit - len(self.waiting)
             if room > 0:
-                self._waiting.extend(entries[start : start + room])
+                self.waiting.extend(entries[start : start + room])
                 start += room
                 with self._lock:
-                    begin, self._under_way = not self._under_way, True
+                    begin, self.is_under_way = not self.is_under_way, True
                 if begin:
                     self._next_turn()
             else:
-                self.wait(lambda: len(self._waiting) < self._limit)
+                self.wait(lambda: len(self.waiting) < self._limit)
 
     def wait(self, condition: Callable[[], bool] = lambda: False) -> None:
         """Wait until a turn's end finds the condition true, or until `close()`."""
-        self._reader_waits = True
+        self.reader_waits = True
         while not self._closed and not condition():
-            self._go_on.wait(None if self.loop is None else LOOK)
+            self._go_on.wait(None if self.loop is None else LOOP_CHECK_SECONDS)
             self._look_at_loop()
-        self._reader_waits = False
+        self.reader_waits = False
 
     def _look_at_loop(self) -> None:
         if self.loop is not None and self.loop.is_closed():
-            self.fail("the end of the event loop that its handlers run in", None)
+            self.fail("the event loop that runs its handlers has been closed", None)
 
     def close(self) -> None:
         """Run nothing more, and let the reader go. Never waits."""
@@ -210,7 +210,7 @@ class Handover(Generic[Entry]):
         self.close()
 
     def fail(self, reason: str, error: BaseException | None) -> None:
-        """Close the source: its handlers can be run no more."""
+        """Close the source: its handlers can no longer be run."""
         fail = self._fail()
         if fail is not None and not self._closed:
             fail(reason, error)
@@ -247,32 +247,32 @@ class Handover(Generic[Entry]):
 
         assert self.loop is not None
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        self._tasks.add(future)
-        future.add_done_callback(self._tasks.discard)
+        self.tasks.add(future)
+        future.add_done_callback(self.tasks.discard)
 
     # --- Where the handlers run ---
 
     def _next_turn(self) -> None:
         to_be_continued = True
         while to_be_continued:
-            turn = Turn(self)
+            turn = DispatchTask(self)
             try:
                 if not before_exit(self._dispatch, turn):
                     turn.refused()
             except Exception as error:
                 turn.refused()
-                self.fail("a dispatch that raised", error)
+                self.fail("`dispatch` raised", error)
             turn.given()
             to_be_continued = turn.to_be_continued and not self._closed
 
-    def take_turn(self, turn: Turn) -> None:
+    def take_turn(self, turn: DispatchTask) -> None:
         """Run the handlers of what waits, for a while."""
         if self.loop is not None:
             import asyncio  # noqa: PLC0415 - there is a loop
 
             # Not by create_task(): a task factory may run it at once, and raise what it raises.
             task = asyncio.Task(self._deliver_awaiting(), loop=self.loop, name="eventsource")
-            self._tasks.add(task)
+            self.tasks.add(task)
             task.add_done_callback(functools.partial(self._task_done, turn))
             return
         self._runner = threading.get_ident()
@@ -297,27 +297,27 @@ class Handover(Generic[Entry]):
             for coroutine in deliver(self._entries()):
                 await self.loop.create_task(coroutine, name="eventsource handler")
 
-    def _task_done(self, turn: Turn, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _task_done(self, turn: DispatchTask, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
         if task.cancelled():
-            self.fail("the cancellation of the task that runs its handlers", None)
+            self.fail("the task that runs its handlers was cancelled", None)
         elif (error := task.exception()) is not None:
             self.fail(type(error).__name__, error)
         self._turn_over(turn)
 
     def _entries(self) -> Iterator[Entry]:
         """What waits, until the turn is over."""
-        end = time.monotonic() + TURN
-        while self._waiting and not self._closed:
-            yield self._waiting.popleft()
+        end = time.monotonic() + TURN_SECONDS
+        while self.waiting and not self._closed:
+            yield self.waiting.popleft()
             if time.monotonic() >= end:
                 return
 
-    def _turn_over(self, turn: Turn) -> None:
+    def _turn_over(self, turn: DispatchTask) -> None:
         with self._lock:
             # With the lock: what the reader adds from here on, it has a turn for.
-            self._under_way = more = bool(self._waiting) and not self._closed
-        if self._reader_waits:
+            self.is_under_way = more = bool(self.waiting) and not self._closed
+        if self.reader_waits:
             self._go_on.set()
         if turn.over(more):
             self._next_turn()

@@ -1,24 +1,27 @@
-"""Connections that can be aborted from another thread in every phase.
+"""All that depends on how requests, urllib3 and http.client are made inside, and why.
 
-A session from `new_session()` makes connections that put a duplicate of each socket
-into the `Sockets` of the exchange under way, before they connect it. `shutdown()` on
-the duplicate ends connecting, the TLS handshake, the wait for the headers and the
-body alike, whichever object owns the socket at that moment. The duplicate, and not
-the socket itself, because its number cannot be given to another socket while it is
-here; and because TLS replaces the socket object half-way.
+`new_session()` makes sessions whose connections put their sockets into the `Sockets` of the
+exchange under way, which can be shut down in every phase. http.client, through urllib3's
+pools, brings the head of a response (and the bodies that hooks, redirects and digest
+authentication read); `take_over()` then takes the body away from it. Each use of what is no
+documented interface has its reason beside it; `tests/http/test_upstream.py` fails by its
+name when upstream changes. `check_upstream()` refuses to begin where a change would be silent.
 """
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
+import functools
+import http
+import http.client
+import io
+import netrc  # noqa: F401 - else requests would, in a thread, and a fork keep it locked
 import os
+import re
 import socket
 import ssl
-import struct
-import sys
-import threading
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 import requests
 import urllib3
@@ -31,275 +34,155 @@ from urllib3.exceptions import (
     NewConnectionError,
     SSLError,
 )
-from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
-from urllib3.util.wait import wait_for_read, wait_for_write
 
-from eventsource.errors import Aborted
-from eventsource.runtime.fork import no_fork
-from eventsource.runtime.wakeup import Wakeup
+from eventsource.errors import HeadTooLarge
 
-from .cookies import CookieJar
-from .response import Response
+from .cookies import CookieJar, drop_bad_cookies
+from .failures import NoSocksSupport, TunnelRefused
+from .sockets import Sockets, current_sockets
 
-_LONGEST: Final = (2**31 - 1) / 1000
-"""Seconds, the most that `poll` can wait: it counts milliseconds in a C int."""
+MAX_HEAD_SIZE: Final = 256 * 1024
+"""Bytes of a response's status line and header fields, interim responses (1xx) included:
+as much as browsers take. A line may have a fourth of it, which is http.client's limit."""
+MAX_FIELDS: Final = 100
+"""Header fields of a response: http.client's limit."""
+BLOCK_SIZE: Final = 64 * 1024
+"""Bytes of a request's body that are sent at once: each such step has a limit of time."""
 
-KEEP_ALIVE: Final = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *(
-        (socket.IPPROTO_TCP, getattr(socket, option), value)
-        for option, value in (
-            # Probe after half a minute of silence, every ten seconds; six unanswered
-            # probes end the connection, so a dead peer is noticed after a minute and a
-            # half. That is also often enough for routers that forget idle connections.
-            ("TCP_KEEPIDLE", 30),
-            ("TCP_KEEPALIVE", 30),  # as macOS calls it
-            ("TCP_KEEPINTVL", 10),
-            ("TCP_KEEPCNT", 6),
-            # There are no probes while a request waits to be acknowledged: the same
-            # minute and a half, in milliseconds, instead of Linux's quarter of an hour.
-            ("TCP_USER_TIMEOUT", 90_000),
-        )
-        if hasattr(socket, option)
-    ),
-]
-"""The options of each socket: level, option, value."""
+_SPACE_AFTER: Final = re.compile(rb"(?<=[^ \t])[ \t]++(?=\r?\n\Z)")
+"""The space after a value, which is no part of it (RFC 9112, 5). http.client leaves it there."""
 
 
-def set_keep_alive(sock: socket.socket) -> None:
-    """Have a dead peer noticed, as far as the system knows how."""
-    for option in KEEP_ALIVE:
-        with contextlib.suppress(OSError):  # no TCP, or an option that is only declared
-            sock.setsockopt(*option)
+# --- The head ---
 
 
-RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-"""`struct linger`: on, zero seconds."""
+class _Wire(io.RawIOBase):
+    """The bytes below http.client: each wait is bounded by the deadline of the exchange."""
+
+    _file: Any = None
+
+    def __init__(self, sock: Any, sockets: Sockets) -> None:
+        self._sock = sock
+        self._sockets = sockets
+        self._file = sock.makefile("rb", buffering=0)  # keeps the socket open until close()
+        self.is_dry = False
+        """Whether to say that nothing has arrived."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any, /) -> int | None:
+        if self.is_dry:
+            return None
+        timeout = self._sock.gettimeout()
+        limited = self._sockets.bounded(timeout)
+        if limited == timeout:
+            return self._file.readinto(target)  # type: ignore[no-any-return]
+        self._sock.settimeout(limited)
+        try:
+            return self._file.readinto(target)  # type: ignore[no-any-return]
+        finally:
+            self._sock.settimeout(timeout)
+
+    def fileno(self) -> int:
+        return self._file.fileno()  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        if self._file is not None:  # else an exception has interrupted the constructor
+            self._file.close()
+        super().close()
 
 
-class Turns:
-    """Whose turn it is among the addresses of a host: those after the one that failed last.
+class _HeadReader:
+    """The file under a response while its fields are read, also those of a proxy's answer.
 
-    One that does not answer may take all the time that an attempt has. It would take that
-    of each, if each began with it, and an address that answers would never be tried.
+    http.client takes the end of the connection for the end of the fields, and does not
+    limit the head as a whole.
     """
 
-    def __init__(self) -> None:
-        self.failed: object = None  # by the thread that connects
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self._file = file
+        self._size = 0
+        self.status_line = b""
 
-    def in_turn(self, found: list[Any]) -> list[Any]:
-        """Return what `look_up()` has found, in the order to try it."""
-        for index, (*_, address) in enumerate(found, 1):
-            if address == self.failed:
-                return found[index:] + found[:index]
-        return found
+    def readline(self, limit: int) -> bytes:
+        line = self._file.readline(limit)
+        self._size += len(line)
+        for size, most in ((len(line), limit - 1), (self._size, MAX_HEAD_SIZE)):
+            if size > most:
+                raise HeadTooLarge(size, most)
+        if not line.endswith(b"\n"):
+            raise http.client.RemoteDisconnected("the connection ended within the response's head")
+        self.status_line = self.status_line or line
+        return _SPACE_AFTER.sub(b"", line)
+
+    def flush(self) -> None:
+        """Do nothing; http.client asks for it when it closes a proxy's answer."""
+
+    def close(self) -> None:
+        self._file.close()
 
 
-class Sockets:
-    """The sockets of one exchange, in all their phases, from the look-up of the name.
+class _Response(http.client.HTTPResponse):
+    """http.client's response, sure of its head.
 
-    Any thread may call `shut_down` and `release`, a signal handler too.
-
-    Args:
-        turns: what the exchanges of one source have in common.
+    `response_class` is http.client's place for such a class, and `begin`, `fp` and `headers`
+    are attributes of its own that have no underscore and no documentation. http.client
+    takes an interim response (RFC 9110, 15.2) other than 100 for the answer, which would
+    be refused for good as a wrong status.
     """
 
-    def __init__(self, turns: Turns | None = None) -> None:
-        self.turns = turns or Turns()
-        # Guards what follows. Re-entrant because a signal handler may call
-        # shut_down() in the thread that holds it; held for system calls that never
-        # wait (dup, shutdown, close), so that no duplicate is closed while used.
-        self._lock = threading.RLock()
-        self._shut_down = False
-        # With each the number of what it is a duplicate of:
-        self._duplicates: list[tuple[socket.socket, int]] = []
-        self._looking_up: Wakeup | None = None  # what look_up() waits on
+    def __init__(self, connection: _Connection, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()  # which has read nothing
+        self.sock = sock
+        self.wire = _Wire(sock, current_sockets.get() or Sockets())
+        self.file = io.BufferedReader(self.wire, BLOCK_SIZE)
+        self.head = _HeadReader(self.file)
+        self.fp = self.head  # type: ignore[assignment]
+        connection.response = self
 
-    def __bool__(self) -> bool:
-        """Whether there is a socket to shut down."""
-        return bool(self._duplicates)
-
-    def shut_down(self) -> None:
-        """End whatever is waiting on a socket, now and from now on. Never waits."""
-        with self._lock:
-            self._shut_down = True
-            if self._looking_up is not None:
-                self._looking_up.set()
-            for sock, _ in self._duplicates:
-                # Not connected any more; or closed, by a signal handler meanwhile.
-                with contextlib.suppress(OSError, ValueError):
-                    if wait_for_read(sock, timeout=0):
-                        # Unread bytes: reset when closed, which the system does by
-                        # itself only if nobody reads them after shutdown(). A server
-                        # that waits for our window to open would notice a mere FIN
-                        # after a minute.
-                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                    sock.shutdown(socket.SHUT_RDWR)
-
-    def release(self) -> None:
-        """Close the duplicates: the exchange is over, and its connections are being closed."""
-        # Not with `no_fork()`: close() must not wait. A child that is forked meanwhile may
-        # keep a copy of a socket that has been shut down.
-        with self._lock:
-            while self._duplicates:
-                with contextlib.suppress(IndexError):  # a signal handler was here meanwhile
-                    self._duplicates.pop()[0].close()
-
-    def __del__(self) -> None:
-        for duplicate, _ in self._duplicates:  # of a stream dropped on a session of the caller's
-            duplicate.close()
-
-    def renew_lock(self) -> None:
-        """There are no other threads any more: one that held the lock will not let go."""
-        self._lock = threading.RLock()
-
-    def disown(self) -> None:
-        """In the child of a fork: let go of the parent's sockets and leave them as they are.
-
-        Their numbers stay taken, by what says that the stream has ended: objects of
-        the parent's threads are left that may yet close them.
-        """
-        self.renew_lock()
-        self._shut_down = True
-        if self._looking_up is not None:  # a signal handler forked, in the thread that waits
-            self._looking_up.set()
-        while self._duplicates:
-            duplicate, number = self._duplicates.pop()
-            with duplicate, contextlib.suppress(OSError):  # the number is free, it is
-                if os.path.sameopenfile(duplicate.fileno(), number):
-                    _put_null(number)
-
-    def settle(self) -> None:
-        """The response has come, on the connection made last: forget the others.
-
-        Others there are of addresses that refused, of redirects, and after an
-        authentication that took two connections.
-        """
-        with self._lock:
-            while len(self._duplicates) > 1:
-                self._duplicates.pop(0)[0].close()
-
-    def new_socket(self, family: int, kind: int, protocol: int) -> socket.socket:
-        """Return a new socket, of which a duplicate is taken."""
-        with no_fork():  # else a child would have a socket that nobody knows of
-            sock = socket.socket(family, kind, protocol)
-            try:
-                self._duplicates.append((sock.dup(), sock.fileno()))
-            except BaseException:  # no descriptor is left, or Ctrl-C
-                sock.close()
-                raise
-        return sock
-
-    def connect(self, sock: socket.socket, address: Any, timeout: float | None) -> None:
-        """Connect a `new_socket()`; leave it with this timeout.
-
-        It begins under the lock, for a socket that has not begun to connect cannot be shut
-        down, and nothing would end what began after that.
-
-        Raises:
-            Aborted: `shut_down()` has been called.
-            OSError: it cannot be connected; TimeoutError: not in time.
-        """
-        sock.setblocking(False)
-        is_under_way = False
-        with self._lock:
-            if not self._shut_down:
-                try:
-                    sock.connect(address)
-                except BlockingIOError:
-                    is_under_way = True
-            if self._shut_down:  # also by a signal handler, meanwhile
-                raise Aborted("aborted")
-        if is_under_way:
-            if not wait_for_write(sock, None if timeout is None else min(timeout, _LONGEST)):
-                raise TimeoutError("timed out")
-            if self._shut_down:
-                raise Aborted("aborted")
-            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if error:
-                raise OSError(error, os.strerror(error))
-        sock.settimeout(timeout)
-
-    def adopt(self, number: int) -> None:
-        """Take a duplicate of a socket that a session of the caller's has connected.
-
-        Raises:
-            OSError: the number is that of no socket.
-        """
-        theirs = socket.socket(fileno=number)
+    def begin(self) -> None:
+        """Read the head of the answer, past interim responses."""
         try:
-            duplicate = theirs.dup()
+            super().begin()
+            while 100 < self.status < 200 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
+                self.headers = None  # type: ignore[assignment]  # else begin() does nothing
+                super().begin()
+            # Else urllib3 would log what it makes of malformed fields: a warning with the
+            # URL, its query, and the fields that follow, cookies too.
+            self.headers.defects.clear()
+            self.headers.set_payload("")
+            drop_bad_cookies(self.headers)
+        except http.client.HTTPException as error:
+            if type(error) is http.client.HTTPException:  # its only complaint without a name
+                raise HeadTooLarge(MAX_FIELDS + 1, MAX_FIELDS, "fields") from None
+            raise
         finally:
-            theirs.detach()
-        set_keep_alive(duplicate)
-        with self._lock:
-            self._duplicates.append((duplicate, number))
-
-    def look_up(self, host: str, port: int, timeout: float | None) -> list[Any]:
-        """Return the addresses of `host`, as `socket.getaddrinfo` does.
-
-        Unlike that, `shut_down()` ends it, and `timeout` seconds. As nothing can
-        interrupt the resolver, it runs in a thread of its own, which is left to
-        itself when its answer is no longer wanted.
-        """
-        with contextlib.suppress(socket.gaierror):
-            return _get_addresses(host, port, socket.AI_NUMERICHOST)
-        found: list[Any] = []
-        failures: list[Exception] = []
-        wakeup = Wakeup()
-
-        def ask() -> None:
-            try:
-                found.extend(_get_addresses(host, port))
-            except Exception as error:  # whatever it is, it is for the one who asked
-                failures.append(error)
-            wakeup.set()
-
-        with self._lock:
-            if self._shut_down:
-                raise Aborted("aborted")
-            self._looking_up = wakeup
-        threading.Thread(target=ask, name=f"eventsource-dns {host}", daemon=True).start()
-        try:
-            if not wakeup.wait(timeout):
-                raise TimeoutError(f"looking up {host} timed out")
-        finally:
-            self._looking_up = None
-        if self._shut_down:
-            raise Aborted("aborted")
-        if failures:
-            raise failures[0]
-        return found
+            if self.fp is not None:  # else begin() has closed it
+                self.fp = self.file  # type: ignore[assignment]
 
 
-def _put_null(number: int) -> None:
-    """Make the file descriptor `number` one of the null device."""
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        os.dup2(null, number, inheritable=False)
-    finally:
-        os.close(null)
+# --- Connections ---
 
 
-def _get_addresses(host: str, port: int, flags: int = 0) -> list[Any]:
-    return socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM, 0, flags)
-
-
-current_sockets: contextvars.ContextVar[Sockets | None] = contextvars.ContextVar(
-    "eventsource_sockets", default=None
-)
-"""Where connections that the running thread makes belong. A context variable, because
-requests and urllib3 have no way to hand an object down to a connection."""
-
-
-class _AbortableConnection(HTTPConnection):
+class _Connection(HTTPConnection):
     """A connection whose socket is in `Sockets` before it connects.
 
-    `_new_conn` is urllib3's seam for this; the errors are those that its own raises.
+    `_new_conn` is where urllib3 makes a socket, and there is no other place to make another;
+    the errors are those that its own raises.
     """
 
-    response_class = Response
+    def __init__(self, host: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(host, *args, **kwargs)
+        self.name = host.strip("[]")  # with the final dot that `host` is without
+        self.response: _Response | None = None
+        """The last response; http.client makes one for a proxy's answer, too."""
+
+    def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> _Response:  # type: ignore[override]
+        """Make a response; http.client looks here for a class."""
+        return _Response(self, sock, *args, **kwargs)
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"  # as it stands in the texts of errors
@@ -309,7 +192,9 @@ class _AbortableConnection(HTTPConnection):
         if sockets is None:
             return super()._new_conn()
         try:
-            return self._connect(sockets, self._dns_host.strip("[]"))
+            return sockets.connect_to(
+                self.name, self.port, self.timeout, [*(self.socket_options or [])]
+            )
         except UnicodeError as error:  # from the resolver: no such name can be
             raise LocationParseError(self.host) from error
         except socket.gaierror as error:
@@ -321,40 +206,42 @@ class _AbortableConnection(HTTPConnection):
         except OSError as error:
             raise NewConnectionError(self, f"Failed to connect: {error}") from error
 
-    def _connect(self, sockets: Sockets, host: str) -> socket.socket:
-        failure = OSError("the name has no address")
-        found = sockets.look_up(host, self.port, self.timeout)
-        for family, kind, protocol, _, address in sockets.turns.in_turn(found):
-            sock = None
-            try:
-                sock = sockets.new_socket(family, kind, protocol)
-                for option in self.socket_options or []:
-                    sock.setsockopt(*option)
-                set_keep_alive(sock)
-                sockets.connect(sock, address, self.timeout)
-            except OSError as error:
-                failure = error
-                sockets.turns.failed = address
-                if sock is not None:
-                    sock.close()
-                if isinstance(error, Aborted):
-                    break
-            except BaseException:  # Ctrl-C, say
-                if sock is not None:
-                    sock.close()
-                raise
-            else:
-                return sock
-        raise failure
+    def send(self, data: Any) -> None:
+        """Send a piece of the request, none of whose steps takes longer than there is time."""
+        sockets = current_sockets.get()
+        if sockets is None or not isinstance(data, bytes):
+            super().send(data)
+            return
+        for start in range(0, len(data), BLOCK_SIZE):
+            if self.sock is None:
+                super().send(data[start : start + BLOCK_SIZE])  # which connects first
+                continue
+            timeout = self.sock.gettimeout()
+            self.sock.settimeout(sockets.bounded(timeout))
+            super().send(data[start : start + BLOCK_SIZE])
+            self.sock.settimeout(timeout)
 
 
-class _AbortableHTTPSConnection(_AbortableConnection, HTTPSConnection):
+class _TLSConnection(_Connection, HTTPSConnection):  # pyright: ignore[reportIncompatibleVariableOverride]
     def connect(self) -> None:
         plain_to_proxy = self.proxy is None or self.proxy.scheme != "https"
         if self.ssl_context is None and plain_to_proxy and not self._has_particulars():
             self.ssl_context = _shared_context(self.cert_reqs, self.ca_certs, self.ca_cert_dir)
             self.ca_certs = self.ca_cert_dir = None  # else they would be loaded again
-        super().connect()
+        self.response = None
+        try:
+            super().connect()
+        except OSError:
+            if self.response is None:
+                raise
+            # http.client puts the status into English. It may also quote what the proxy says.
+            status = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", self.response.head.status_line)
+            if status is None or status[1] == b"200":
+                raise
+            refused = TunnelRefused(int(status[1]))
+        else:
+            return
+        raise refused
 
     def _has_particulars(self) -> bool:
         return any(
@@ -406,14 +293,17 @@ class _HTTPPool(urllib3.HTTPConnectionPool):
         return f"{self.host}:{self.port}"
 
     # urllib3's own classes do not match its protocol for pyright either.
-    ConnectionCls = _AbortableConnection  # pyright: ignore[reportAssignmentType]
+    ConnectionCls = _Connection  # pyright: ignore[reportAssignmentType]
 
 
 class _HTTPSPool(urllib3.HTTPSConnectionPool):
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
-    ConnectionCls = _AbortableHTTPSConnection  # pyright: ignore[reportAssignmentType]
+    ConnectionCls = _TLSConnection  # pyright: ignore[reportAssignmentType]
+
+
+# --- Sessions ---
 
 
 class _Adapter(HTTPAdapter):
@@ -422,10 +312,13 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):  # whose connections are PySocks'
+        if not proxy.lower().startswith("socks"):
+            manager = super().proxy_manager_for(proxy, **kwargs)
             manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-        return manager
+            return manager
+        with contextlib.suppress(requests.exceptions.InvalidSchema):
+            return super().proxy_manager_for(proxy, **kwargs)  # whose connections are PySocks'
+        raise NoSocksSupport("a SOCKS proxy needs PySocks: pip install 'requests[socks]'")
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002
         # requests goes by the URL, and would not verify a proxy that carries plain HTTP in TLS.
@@ -435,7 +328,7 @@ class _Adapter(HTTPAdapter):
             raise requests.exceptions.SSLError(error) from error
 
     def close(self) -> None:
-        # requests only lets go of the pools, and their connections stay open for as
+        # requests only drops the pools, and their connections stay open for as
         # long as a response remembers its pool.
         for manager in (self.poolmanager, *self.proxy_manager.values()):
             for key in manager.pools.keys():  # noqa: SIM118 - it refuses to be iterated over
@@ -445,11 +338,88 @@ class _Adapter(HTTPAdapter):
         super().close()
 
 
-def new_session() -> requests.Session:
-    """A session whose exchanges can be aborted in every phase."""
+def new_session(cookies: CookieJar) -> requests.Session:
+    """Return a session whose exchanges can be aborted in every phase."""
     session = requests.Session()
-    session.cookies = CookieJar()
+    session.cookies = cookies
     adapter = _Adapter()
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
+
+
+class Connected(NamedTuple):
+    """What is left of a response whose body has been taken over."""
+
+    sock: Any
+    received: bytes
+    """What has been received after the head."""
+    field: Callable[[str], str | None]
+    """Returns the value of a header field."""
+
+
+def take_over(response: requests.Response) -> Connected | None:
+    """Take the body of a response away from http.client, which must not be asked for it again.
+
+    The connection is to be closed afterwards, and not used for another request.
+
+    Returns:
+        None if that cannot be done: the connection is not one of ours, as on a session of the
+        caller's, through SOCKS or where a hook replaced the response; or the body has been
+        begun to be read.
+    """
+    raw = response.raw
+    connection = getattr(raw, "connection", None)
+    if not isinstance(connection, _Connection) or raw.tell():
+        return None
+    below = connection.response
+    if below is None or below.fp is not below.file or below.file.closed:
+        return None
+    below.wire.is_dry = True  # peek() then returns what the buffer has, and does not wait
+    received = below.file.peek()
+    return Connected(below.sock, received, below.getheader)
+
+
+def set_content(response: requests.Response, body: bytes) -> None:
+    """Make `body` the `content` of a response, whose own is not read."""
+    raw, response.raw = response.raw, io.BytesIO(body)
+    _ = response.content  # requests reads it once and keeps it
+    response.raw = raw  # which has the cookies
+
+
+# --- What would fail in silence ---
+
+KNOWN_TO_WORK: Final = "urllib3 2.8"
+SEAMS: Final[Mapping[str, tuple[Any, str]]] = {
+    "a socket is made by _new_conn": (HTTPConnection.connect, "_new_conn"),
+    "a socket for TLS is made by _new_conn": (HTTPSConnection.connect, "_new_conn"),
+    "a connection is made by ConnectionCls": (
+        urllib3.HTTPConnectionPool._new_conn,  # noqa: SLF001
+        "ConnectionCls",
+    ),
+    "a pool is made by pool_classes_by_scheme": (
+        urllib3.PoolManager._new_pool,  # noqa: SLF001
+        "pool_classes_by_scheme",
+    ),
+    "a response is made by response_class": (
+        http.client.HTTPConnection.getresponse,
+        "response_class",
+    ),
+}
+"""Functions of upstream's, each with a name that it must look up. If it did not, everything
+would work, but for `close()`, which would no longer be prompt, and for the bounds."""
+
+
+@functools.cache
+def check_upstream() -> None:
+    """Refuse a urllib3 or http.client that no longer comes by our classes.
+
+    Raises:
+        ImportError: it is made in another way; the text says which version is known to work.
+    """
+    for what, (function, name) in SEAMS.items():
+        if name not in function.__code__.co_names:
+            raise ImportError(
+                f"this version of urllib3 or of Python is made in another way: {what} no longer."
+                f" {KNOWN_TO_WORK} is known to work"
+            )

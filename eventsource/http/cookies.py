@@ -1,8 +1,7 @@
-"""Cookies that no server can do harm with: how many, how large, and which are none."""
+"""Cookies that no server can do harm with: how many, how large, and which are malformed."""
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import re
 from typing import Any, Final
@@ -14,7 +13,7 @@ MAX_COOKIES: Final = 100
 MAX_COOKIE_SIZE: Final = 4096
 """Characters of a `Set-Cookie` field: what RFC 6265, 6.1, asks of a client at the least."""
 _BAD_AGE: Final = re.compile(r";\s*max-age\s*(?:;|$|=[^;]*[0-9]{16})", re.IGNORECASE)
-"""What none can be: missing, or of more digits than time has."""
+"""A value that cannot be an age: missing, or of more digits than time has."""
 
 
 def drop_bad_cookies(headers: http.client.HTTPMessage) -> None:
@@ -31,34 +30,36 @@ def drop_bad_cookies(headers: http.client.HTTPMessage) -> None:
 
 
 class CookieJar(RequestsCookieJar):
-    """A jar that no server can fill: the oldest go."""
+    """A jar that no server can fill: the oldest cookies go."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._by_age: dict[tuple[str, str, str], None] = {}
+        self._by_age: dict[tuple[str, str, str], Any] = {}
 
     def set_cookie(self, cookie: Any, *args: Any, **kwargs: Any) -> None:
         """Put a cookie into the jar."""
         super().set_cookie(cookie, *args, **kwargs)
-        place = (cookie.domain, cookie.path, cookie.name)
-        self._by_age.pop(place, None)
-        self._by_age[place] = None
+        key = (cookie.domain, cookie.path, cookie.name)
+        self._by_age.pop(key, None)
+        self._by_age[key] = cookie
         if len(self._by_age) > MAX_COOKIES:
-            with contextlib.suppress(KeyError):  # all have been cleared
-                self.clear(*next(iter(self._by_age)))
+            del self._by_age[next(iter(self._by_age))]
+            self._fill()
 
     def clear(
         self, domain: str | None = None, path: str | None = None, name: str | None = None
     ) -> None:
         """Take a cookie out of the jar, or all of a path, of a domain, of everybody."""
-        if domain is None or path is None or name is None:
-            super().clear(domain, path)
-            return
-        self._by_age.pop((domain, path, name), None)
         super().clear(domain, path, name)
-        # Else the tables stay, empty, one for each path that a server makes up.
-        tables: dict[str, dict[str, Any]] = self._cookies  # type: ignore[attr-defined]
-        if not tables[domain][path]:
-            del tables[domain][path]
-        if not tables[domain]:
-            del tables[domain]
+        given = [part for part in (domain, path, name) if part is not None]
+        for key in [*self._by_age]:
+            if [*key[: len(given)]] == given:
+                del self._by_age[key]
+        self._fill()
+
+    def _fill(self) -> None:
+        # From nothing: the tables in which a jar has its cookies stay when they are empty,
+        # one for each path and host that a server makes up.
+        super().clear()
+        for cookie in self._by_age.values():
+            super().set_cookie(cookie)

@@ -194,15 +194,6 @@ def at_most(timeout: Any, seconds: float) -> tuple[float, float]:
     return connect, read
 
 
-def check_last_event_id(name: str, value: object) -> None:
-    """Refuse what cannot be sent as a last event ID, naming the argument `name`."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {value!r}")
-    for index, character in enumerate(value):
-        if character in "\0\r\n" or "\ud800" <= character <= "\udfff":
-            raise ValueError(f"{name} must not hold {character!r} (index {index}): {value!r}")
-
-
 class ReplayableBody:
     """The request's body, brought back to its beginning for each attempt.
 

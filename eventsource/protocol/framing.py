@@ -98,7 +98,8 @@ class ChunkedBody(CloseDelimitedBody):
     def __init__(self) -> None:
         super().__init__()
         self._missing = 0  # bytes of a chunk's data that have not come
-        self._frame = b"\r\n"  # the frame so far; as if a chunk had ended before the first one
+        # The frame so far; as if a chunk had ended before the first one.
+        self._frame = bytearray(b"\r\n")
         self._width = 0  # of a frame: most often that of the one before
 
     def feed(self, data: bytes) -> bytes:
@@ -112,8 +113,12 @@ class ChunkedBody(CloseDelimitedBody):
             self._missing = 0
             chunks.append(data[:position])
         elif self._frame:
-            data = self._frame + data
-            self._frame = b""
+            if len(self._frame) > MAX_FRAME and b"\n" not in data:
+                self._frame += data  # a long extension in small pieces: not to be copied with each
+                self._limit_frame()
+                return b""
+            data = bytes(self._frame) + data
+            self._frame.clear()
         limit = len(data)
         width = self._width
         known = KNOWN_FRAMES.get
@@ -131,7 +136,7 @@ class ChunkedBody(CloseDelimitedBody):
             stop = start + size
             if stop > limit:
                 if size == _INCOMPLETE:
-                    self._frame = data[position:]
+                    self._frame += data[position:]
                     break
                 start = min(start, limit)  # a frame at the end may be shorter than `width`
                 if start < limit:
@@ -154,9 +159,8 @@ class ChunkedBody(CloseDelimitedBody):
         if data[start : start + 2] != b"\r\n"[: len(data) - start]:
             self._fail("a chunk is longer than its size")
         elif not end:
-            self._frame = data[start:]
-            if len(self._frame) >= MAX_CHUNK_LINE:
-                self._fail(f"the line with a chunk's size has over {MAX_CHUNK_LINE} bytes")
+            self._frame += data[start:]
+            self._limit_frame()
         elif (match := _SIZE.fullmatch(data, start + 2, end)) is None:
             self._fail("the size of a chunk is no hexadecimal number")
         else:
@@ -164,6 +168,10 @@ class ChunkedBody(CloseDelimitedBody):
             self.is_over = not size
             return end - start, size
         return 0, 0
+
+    def _limit_frame(self) -> None:
+        if len(self._frame) >= MAX_CHUNK_LINE:
+            self._fail(f"the line with a chunk's size has over {MAX_CHUNK_LINE} bytes")
 
     def end(self) -> None:
         """The connection has ended: has there been a last chunk?"""
@@ -215,7 +223,7 @@ def body_of(method: str, status: int, field: Callable[[str], str | None]) -> Bod
         return ChunkedBody()
     if "chunked" in re.split(r"[, ]+", codings):
         raise BrokenBody("the response has an unknown transfer coding")
-    length = (field("Content-Length") or "").strip()
-    if length.isascii() and length.isdigit():
+    lengths = {part.strip() for part in (field("Content-Length") or "").split(",")}
+    if len(lengths) == 1 and re.fullmatch("[0-9]{1,18}", length := lengths.pop()):
         return SizedBody(int(length))
     return CloseDelimitedBody()

@@ -20,6 +20,7 @@ from typing import Final, cast
 from eventsource.errors import EventTooLarge
 
 from .events import Comment, MessageEvent
+from .policy import MAX_RECONNECTION_TIME
 
 MAX_EVENT_SIZE: Final = 64 * 2**20
 """Default of `max_event_size` in bytes: large enough for payloads that are known
@@ -53,6 +54,7 @@ class EventStreamParser:
             whatever that is.
 
     Attributes:
+        event_class (type[MessageEvent]): what the events are made as.
         last_event_id (str): the last event ID. It moves when a block ends, also when
             that block is no event.
         reconnection_time (float | None): the last valid `retry` field, in seconds, as
@@ -69,7 +71,7 @@ class EventStreamParser:
         '7'
     """
 
-    _kind: type[MessageEvent] = MessageEvent  # what the events are made as
+    event_class: type[MessageEvent] = MessageEvent
 
     def __init__(
         self,
@@ -113,6 +115,12 @@ class EventStreamParser:
     def feed_with_comments(self, chunk: bytes) -> list[MessageEvent | Comment]:
         """Like `feed`, with a `Comment` for each comment line in its place."""
         return self._feed(chunk, comments=True)
+
+    def resume_from(self, last_event_id: str) -> None:
+        """Let that be the last event ID from here on; a block that has begun keeps its own."""
+        if self._last_event_id == self.last_event_id:
+            self._last_event_id = last_event_id
+        self.last_event_id = last_event_id
 
     def _feed(self, chunk: bytes, *, comments: bool) -> list[MessageEvent | Comment]:
         if self.error is not None:
@@ -188,7 +196,12 @@ class EventStreamParser:
         joined = b"".join(values)
         if _LINE_FEED in joined or _CARRIAGE_RETURN in joined:
             return 0
-        new, kind, last_id, origin = tuple.__new__, self._kind, self.last_event_id, self._origin
+        new, kind, last_id, origin = (
+            tuple.__new__,
+            self.event_class,
+            self.last_event_id,
+            self._origin,
+        )
         items += [
             new(kind, ("message", value.decode("utf-8", "replace"), last_id, origin))
             for value in values
@@ -203,7 +216,7 @@ class EventStreamParser:
         Those in the spelling that servers use take a third of the time here.
         """
         size = 0  # of what counts here, beside self._size
-        data, event_type, new, kind = self._data, self._event_type, tuple.__new__, self._kind
+        data, event_type, new, kind = self._data, self._event_type, tuple.__new__, self.event_class
         for line in lines:
             first = line[0]
             if first == _LINE_FEED:
@@ -298,7 +311,7 @@ class EventStreamParser:
             return None
         name = event_type.decode("utf-8", "replace") if event_type else "message"
         text = _text(self._take_data())
-        return tuple.__new__(self._kind, (name, text, self.last_event_id, self._origin))
+        return tuple.__new__(self.event_class, (name, text, self.last_event_id, self._origin))
 
     def _take_data(self) -> bytes | bytearray:
         """Return the values of the block's `data` lines as one, and keep none.
@@ -335,6 +348,49 @@ def _text(value: bytes | bytearray) -> str:
     if isinstance(value, bytearray):
         value.clear()
     return "".join(pieces)
+
+
+class Block(MessageEvent):
+    """An event that remembers what its own block said.
+
+    Attributes:
+        id (str | None): the block's `id`; None: it has none.
+        retry (int | None): its `retry`, in milliseconds and within bounds; None: it has none.
+    """
+
+    id: str | None = None
+    retry: int | None = None
+
+
+class BlockParser(EventStreamParser):
+    """A parser whose events are `Block`s."""
+
+    event_class = Block
+    _id: str | None = None
+    _retry: int | None = None
+
+    def _take_run(self, chunk: bytes, blank: bytes, items: list[MessageEvent | Comment]) -> int:
+        return super()._take_run(chunk, blank, items) if self._retry is None else 0
+
+    def _process_usual_lines(
+        self, lines: list[bytes], items: list[MessageEvent | Comment], *, comments: bool
+    ) -> None:
+        for line in lines:  # each as it stands in the definition, which notes id and retry
+            self._process_line(line[:-1], items, comments=comments)
+
+    def _process_field(self, name: bytes, value: bytes | bytearray, size: int) -> None:
+        super()._process_field(name, value, size)
+        if name == b"id" and _NUL not in value:
+            self._id = value.decode("utf-8", "replace")
+        elif name == b"retry" and self.reconnection_time is not None and value.isdigit():
+            self._retry = round(min(self.reconnection_time, MAX_RECONNECTION_TIME) * 1000)
+
+    def _dispatch(self) -> MessageEvent | None:
+        event = super()._dispatch()
+        if isinstance(event, Block):
+            event.id, event.retry = self._id, self._retry
+        self._id = self._retry = None
+        return event
 
 
 def parse(

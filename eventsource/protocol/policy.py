@@ -32,7 +32,7 @@ attempt: so a server that opens and closes is asked once a second at the most.""
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
-    """When a lost connection is made again, and when no more.
+    """When the client reconnects, and when it gives up.
 
     Args:
         delay: the reconnection time in seconds, until the server sets another
@@ -169,7 +169,7 @@ def parse_retry_after(value: str, *, now: float) -> float | None:
 
 
 def check_number(name: str, value: object, least: float, most: float = math.inf) -> None:
-    """Refuse what is no finite number from `least` to `most`, naming the argument."""
+    """Refuse a value that is not a finite number from `least` to `most`, naming the argument."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, not {value!r}")
     try:
@@ -182,7 +182,7 @@ def check_number(name: str, value: object, least: float, most: float = math.inf)
 
 
 def check_whole_number(name: str, value: object, least: int) -> None:
-    """Refuse what is no int of at least `least`, naming the argument."""
+    """Refuse a value that is not an int of at least `least`, naming the argument."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {value!r}")
     if value < least:

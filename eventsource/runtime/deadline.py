@@ -1,4 +1,4 @@
-"""A moment that moves often, and a thread that is seldom told."""
+"""A movable deadline; its watcher wakes only when the deadline moves earlier."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ LATENESS: Final = 0.01
 
 
 class Deadline:
-    """When what must be over by then is to be ended. At first, never.
+    """Calls a method once, in a thread of its own, when a moment has passed. At first, never.
 
-    Does not keep alive what it ends.
+    It does not keep the method's object alive.
 
-    Threads: `set` is for one at a time; `cancel` for any, and for signal handlers.
+    Threads: `set` is for one thread at a time, `cancel` for any and for signal handlers.
 
     Args:
-        passed: a method that is called once, in a thread of the deadline's, when it has
-            passed.
+        passed: the method.
     """
 
     def __init__(self, passed: Callable[[], object]) -> None:
@@ -39,10 +38,10 @@ class Deadline:
         self._next_look = math.inf  # when it looks at the moment again
 
     def set(self, seconds: float) -> None:
-        """Let it be `seconds` from now; `math.inf`: never."""
+        """Move it to `seconds` from now; `math.inf`: never."""
         self.moment = time.monotonic() + seconds
         if self._is_watched:
-            # A deadline mostly moves on, and the watcher finds out about that when it looks.
+            # It mostly moves later; the watcher sees that when it wakes for the old moment.
             if self.moment < self._next_look - LATENESS:
                 self._wakeup.set()
         elif seconds != math.inf:
@@ -50,7 +49,7 @@ class Deadline:
             threading.Thread(target=self._watch, name="eventsource-timeout", daemon=True).start()
 
     def cancel(self) -> None:
-        """Let it be never, for good. Never waits."""
+        """End the watch for good. Never waits."""
         self._is_cancelled = True
         self._wakeup.set()
 

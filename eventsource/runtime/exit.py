@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -17,14 +18,19 @@ from .wakeup import Wakeup
 
 T = TypeVar("T")
 
-PATIENCE: Final = 1.0
+EXIT_SECONDS: Final = 1.0
 """Seconds that an exit waits at the most. To post an event takes microseconds, but a `dispatch`
 may wait for ever, for room in a queue, say."""
 
-# Each writes one of these and then looks at the other, so one of the two finds out.
+# Each side sets its own flag before it reads the other's, so at least one of them sees both.
 _under_way: set[object] = set()
 _is_over = False
 _out = Wakeup()  # set when one is out, if it is over
+
+
+def is_ending() -> bool:
+    """Say whether the program is ending: its pools of threads may be shut down already."""
+    return getattr(threading, "_SHUTTING_DOWN", False)  # set before them, and nothing public is
 
 
 @functools.cache
@@ -61,7 +67,7 @@ def before_exit(call: Callable[[T], object], argument: T) -> bool:
 def _end() -> None:
     global _is_over  # noqa: PLW0603 - there is one end
     _is_over = True
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + EXIT_SECONDS
     while _under_way and (left := deadline - time.monotonic()) > 0:
         _out.wait(left)
 

@@ -12,27 +12,25 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Final, Protocol
+from typing import Any, Final, TypeVar
 
-
-class _Inherited(Protocol):
-    def _after_fork(self) -> None:
-        """Make new locks; let go of the parent's things without touching them.
-
-        Not counting on any other object's locks, which may be made anew later.
-        """
-
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 _lock: Final = threading.RLock()  # re-entrant for a signal handler that forks, or closes
-_inherited: weakref.WeakSet[_Inherited] = weakref.WeakSet()
+_inherited: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
 
-def tell_in_child(inherited: _Inherited) -> None:
-    """Have `_after_fork()` of an object called in the child of each fork while it lives."""
-    _inherited.add(inherited)
+def close_in_child(inherited: T, close: Callable[[T], None]) -> None:
+    """Have `close(inherited)` called in the child of each fork while the object lives.
+
+    It must make new locks, drop the parent's things without touching them, and not count on
+    the locks of any other object, which may be made anew later.
+    """
+    _inherited[inherited] = close
 
 
 def no_fork() -> AbstractContextManager[object]:
@@ -47,9 +45,9 @@ def no_fork() -> AbstractContextManager[object]:
 
 def _tell() -> None:
     _lock.release()
-    for inherited in list(_inherited):
+    for inherited, close in list(_inherited.items()):
         try:
-            inherited._after_fork()  # noqa: SLF001 - it is for here
+            close(inherited)
         except Exception:  # the others are to be told all the same
             logger.exception("%r: after a fork", inherited)
 

@@ -27,6 +27,7 @@ class Server(Protocol):
     @property
     def requests(self) -> list[Request]:
         """All requests so far."""
+        ...
 
     def note(self, request: Request) -> None:
         """Add a request."""

@@ -88,8 +88,6 @@ async def aemit(
 
 
 def _event(source: EventSource, event: str | Event, data: str, event_id: str | None) -> Event:
-    if source._thread is not None:  # noqa: SLF001
-        raise RuntimeError("the source has been started: make it with start=False")
     if isinstance(event, Event):
         if data or event_id is not None:
             raise TypeError(f"data and id are those of the event, {event!r}")
@@ -105,15 +103,5 @@ def _event(source: EventSource, event: str | Event, data: str, event_id: str | N
 
 def _call(source: EventSource, event: Event) -> Iterator[tuple[Any, Any]]:
     """Call the handlers one after another; yield each, and what it returned."""
-    if type(event) is Comment:
-        on_comment = source._on_comment  # noqa: SLF001 - as `source._deliver` does
-        if on_comment is not None and not source._closed:  # noqa: SLF001
-            yield on_comment, on_comment(event.text)
-        return
-    for listener, call in source._look_up(event.type):  # noqa: SLF001
-        if source._closed:  # noqa: SLF001
-            return
-        if source._table(event.type).get(listener) is call:  # noqa: SLF001
-            yield listener, call(event)
-    if type(event) is MessageEvent:
-        source._last_event_id = event.last_event_id  # noqa: SLF001
+    for call in source.handlers_of(event):
+        yield call, call(event.text if type(event) is Comment else event)

@@ -77,7 +77,7 @@ class Recorder:
             if not isinstance(source, EventSource):
                 raise TypeError(f"source must be an EventSource, not {source!r}")
             # What waits for a source's first handler must not come between two of these.
-            source._listen(("open", "message", "error", *types), self)  # noqa: SLF001
+            source.add_listeners(("open", "message", "error", *types), self)
 
     def __call__(self, event: Any) -> None:
         """Record an event."""

@@ -189,7 +189,7 @@ def without_data(client: Client) -> Verdict:
     return no() if wrong else yes()
 
 
-@row("half an event is no event")
+@row("a truncated event is discarded")
 def half_event(client: Client) -> Verdict:
     """The stream ends after `data: half`. That is not delivered, nor is it part of the first
     event of the next connection.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import select
 import socket
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from eventsource.testing.scripted import Connection, Request
 from tests.support import LIMIT
@@ -43,7 +43,7 @@ class Relay:
             if tunnel:
                 connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
             else:
-                path = target._replace(scheme="", netloc="").geturl()
+                path = urlunsplit(("", "", *target[2:]))
                 upstream.sendall(without_proxy_fields(request, path))
             carry(connection.sock, upstream)
 

@@ -22,12 +22,12 @@ import weakref
 
 from eventsource import EventSource, ReadyState, dispatch
 from eventsource.testing import ScriptedServer
-from tests.support import LIMIT, QUICK, stream, wait_until
+from tests.support import LIMIT, QUICK, queue_of, stream, wait_until
 
 from .toolkits import loop_until, open_window
 
 CLOSED_BY_DISPATCH = re.compile(
-    r"closed by (a dispatch that (raised|threw away what)|the end of what its handlers run in)"
+    r"closed: (`dispatch` (raised|dropped the callable)|the window or loop that ran its handlers)"
 )
 FLOOD = 100_000
 CLOSINGS = 40
@@ -153,14 +153,14 @@ def events_before_the_main_loop_wait_for_it(toolkit):
     with ScriptedServer(stream(numbered(0, 3), then="hold")) as server:
         unseen = EventSource(server.url, on_message=seen.append, dispatch=window.dispatch())
         wait_until(lambda: unseen.ready_state is ReadyState.OPEN, "the connection")
-        wait_until(lambda: unseen._handover._waiting, "something to wait for the main loop")
+        wait_until(lambda: queue_of(unseen).waiting, "something to wait for the main loop")
         assert unseen.join(0.0) is False
         unseen.close()
         assert unseen.join(LIMIT)
         assert seen == []
 
         source = EventSource(server.url, on_message=seen.append, dispatch=window.dispatch())
-        wait_until(lambda: source._handover._waiting, "something to wait for the main loop")
+        wait_until(lambda: queue_of(source).waiting, "something to wait for the main loop")
         assert seen == []
         loop_until(window, lambda: len(seen) == 3, "3 events")
         assert numbers(seen) == [0, 1, 2]
@@ -202,7 +202,7 @@ def closing_after_the_main_loop_does_not_hang(toolkit):
             server.url, on_message=seen.append, dispatch=window.dispatch(), max_waiting=5
         )
         loop_until(window, lambda: seen, "an event")
-        wait_until(lambda: len(source._handover._waiting) == 5, "the reader to wait for room")
+        wait_until(lambda: len(queue_of(source).waiting) == 5, "the reader to wait for room")
         count = len(seen)
         source.close()
         assert source.join(LIMIT)
@@ -309,7 +309,7 @@ def a_window_that_stands_still_stops_the_server(toolkit):
         source = EventSource(
             server.url, on_message=handler, dispatch=window.dispatch(), max_waiting=10
         )
-        wait_until(lambda: len(source._handover._waiting) == 10, "ten to wait")
+        wait_until(lambda: len(queue_of(source).waiting) == 10, "ten to wait")
         before = [-1] * 20
 
         def stands_still():
@@ -318,7 +318,7 @@ def a_window_that_stands_still_stops_the_server(toolkit):
 
         wait_until(stands_still, "the server to be blocked")
         assert sent < count
-        assert len(source._handover._waiting) == 10
+        assert len(queue_of(source).waiting) == 10
         assert seen == []
         loop_until(window, lambda: len(seen) == count, "all events")
         assert seen == list(range(count))
@@ -341,7 +341,7 @@ def a_handler_that_destroys_the_window_is_the_last(toolkit):
         source = EventSource(server.url, dispatch=window.dispatch(), start=False)
         source.on("message", handler)
         source.start()
-        wait_until(lambda: len(source._handover._waiting) >= 50, "all to wait")
+        wait_until(lambda: len(queue_of(source).waiting) >= 50, "all to wait")
         window.loop()
         expect_closed_by_dispatch(source)
         assert seen == ["0"]
@@ -351,7 +351,7 @@ def a_window_destroyed_while_no_main_loop_runs_closes_the_source(toolkit):
     window = open_window(toolkit)
     with ScriptedServer(stream(numbered(0, 3), then="hold")) as server:
         source = EventSource(server.url, on_message=print, dispatch=window.dispatch())
-        wait_until(lambda: source._handover._waiting, "something to wait")
+        wait_until(lambda: queue_of(source).waiting, "something to wait")
         window.destroy()
         expect_closed_by_dispatch(source)
 
@@ -638,6 +638,7 @@ def a_destroyed_receiver_closes_the_source(toolkit):
 def threads_that_have_ended_leave_nothing(toolkit):
     window = open_window(toolkit)
     core = window.core
+    threads = []
     for _ in range(20):
         receiver, thread = core.QObject(), core.QThread()
         receiver.moveToThread(thread)
@@ -645,8 +646,11 @@ def threads_that_have_ended_leave_nothing(toolkit):
         dispatch.qt(receiver)
         thread.quit()
         assert thread.wait(int(LIMIT * 1000))
+        threads.append(weakref.ref(thread))
+    del receiver, thread
     dispatch.qt(window.receiver)
-    assert len(dispatch._qt_bridges) == 1
+    gc.collect()
+    assert [thread() for thread in threads] == [None] * 20
     window.destroy()
 
 

@@ -1,0 +1,167 @@
+"""The body of a response, decompressed: all that has arrived, in one call.
+
+On a connection of ours the body is read here: from the socket, out of its framing, out of
+its coding. Any other body is read by urllib3, out of its framing, and decompressed here.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import ssl
+import time
+from typing import Any, Final, Protocol
+
+from urllib3.util import wait_for_read
+
+from eventsource.errors import EventTimeout
+from eventsource.protocol.framing import Body
+
+from .decoding import Decoder
+
+READ_SIZE: Final = 64 * 1024
+"""Bytes taken from the socket at once at the most. Some hundred events: what a read
+costs apart from its bytes is then shared by enough of them."""
+
+
+class BodyReader(Protocol):
+    """Reads a body. For one thread.
+
+    `read` returns what has arrived, and waits if nothing has, for `timeout` seconds at the
+    most if that can be had. It returns no bytes at the end of the body. It raises
+    `EventTimeout` when that time has passed, and whatever else is wrong with the body.
+    """
+
+    def read(self, timeout: float | None = None) -> bytes:
+        """See above."""
+        ...
+
+
+class SocketBody:
+    """The body on a connection of ours.
+
+    Args:
+        sock: the socket; its timeout is the longest wait for bytes.
+        received: what has been received and is part of the body.
+        framing: the body's framing.
+        decoder: undoes its coding; None: it has none.
+    """
+
+    def __init__(self, sock: Any, received: bytes, framing: Body, decoder: Decoder | None) -> None:
+        self._sock = sock
+        self._received = received
+        self._framing = framing
+        self._decoder = decoder
+        self._read_timeout: float | None = sock.gettimeout()
+        self._timeout = self._read_timeout  # as the socket has it
+        self._failure: Exception | None = None  # comes when what came before it has been read
+
+    def read(self, timeout: float | None = None) -> bytes:
+        """See `BodyReader`."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        framing, decoder = self._framing, self._decoder
+        while True:
+            if decoder is not None and decoder.holds_more:
+                data = decoder.decode(b"", READ_SIZE)
+            elif framing.is_over:
+                if framing.error is not None:
+                    raise framing.error
+                return b""
+            elif received := self._receive(deadline):
+                data = framing.feed(received)
+                if decoder is not None:
+                    data = decoder.decode(data, READ_SIZE)
+            else:
+                framing.end()
+                continue
+            if data:
+                return data
+
+    def _receive(self, deadline: float) -> bytes:
+        """Return what has arrived, at most 64 KiB (and what came with the head); wait for it."""
+        data, self._received = self._received, b""
+        if data:
+            return data
+        if self._failure is not None:
+            raise self._failure
+        sock = self._sock
+        timeout, is_limited = self._read_timeout, False
+        if deadline != math.inf:
+            left = max(deadline - time.monotonic(), 0.0001)  # 0: would not wait at all
+            if timeout is None or left < timeout:
+                timeout, is_limited = left, True
+        if timeout != self._timeout:
+            self._set_timeout(timeout)
+        try:
+            data = sock.recv(READ_SIZE)
+            if data and isinstance(sock, ssl.SSLSocket):
+                data = self._with_more_records(sock, data)
+        except TimeoutError as error:
+            if is_limited and error.errno != errno.ETIMEDOUT:
+                raise EventTimeout("no message in time") from None
+            raise
+        return data
+
+    def _with_more_records(self, sock: ssl.SSLSocket, record: bytes) -> bytes:
+        # A TLS socket returns one record a call, and servers write one per event.
+        # Part of a record must not be waited for: hence without a timeout.
+        if not sock.pending() and not wait_for_read(sock, timeout=0):
+            return record
+        records = [record]
+        room = READ_SIZE - len(record)
+        self._set_timeout(0.0)
+        try:
+            while room > 0 and (record := sock.recv(room)):
+                records.append(record)
+                room -= len(record)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass  # no more whole records
+        except OSError as error:
+            self._failure = error
+        return b"".join(records)
+
+    def _set_timeout(self, timeout: float | None) -> None:
+        self._sock.settimeout(timeout)
+        self._timeout = timeout
+
+
+class RawBody:
+    """A body that urllib3 takes out of its framing, as of a session of the caller's.
+
+    Its reads cannot be limited.
+
+    Args:
+        raw: the response below that of requests.
+        decoder: undoes the body's coding; None: it has none.
+    """
+
+    def __init__(self, raw: Any, decoder: Decoder | None) -> None:
+        self._raw = raw
+        # If a hook has read part of the body, urllib3 has begun to decompress it.
+        self._has_begun = bool(raw.tell()) if hasattr(raw, "tell") else False
+        self._decoder = None if self._has_begun else decoder
+
+    def read(self, timeout: float | None = None) -> bytes:  # noqa: ARG002
+        """See `BodyReader`."""
+        decoder = self._decoder
+        while True:
+            if decoder is not None and decoder.holds_more:
+                data = decoder.decode(b"", READ_SIZE)
+            else:
+                data = self._raw.read1(READ_SIZE, decode_content=self._has_begun)
+                if not data:
+                    return b""
+                if decoder is not None:
+                    data = decoder.decode(data, READ_SIZE)
+            if data:
+                return data
+
+
+def read_into(read: bytearray, body: BodyReader, size: int, seconds: float) -> None:
+    """Add the beginning of a body to `read`: what comes of it within these bounds."""
+    deadline = time.monotonic() + seconds
+    while len(read) < size and (left := deadline - time.monotonic()) > 0:
+        data = body.read(left)
+        if not data:
+            return
+        read += data[: size - len(read)]

@@ -1,0 +1,128 @@
+"""Failures from below as requests' exceptions, whose texts give no secrets away.
+
+Nothing here is decided by the English of another library, only by the types of errors and
+by what they hold.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import ssl
+from collections.abc import Iterator
+from typing import Final
+
+import requests
+import urllib3
+
+from eventsource.errors import BrokenBody, HeadTooLarge, phrase_of
+from eventsource.urls import redact_text
+
+
+class TunnelRefused(OSError):
+    """A proxy refused to make a tunnel. Its own reason may quote what it was sent."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"Tunnel connection failed: {status} {phrase_of(status)}".rstrip())
+
+
+class NoSocksSupport(requests.exceptions.InvalidSchema):
+    """There is a SOCKS proxy, and PySocks is not installed."""
+
+
+def describe(error: BaseException) -> BaseException:
+    """Return `error` as a requests exception whose text gives no secrets away.
+
+    urllib3's errors become requests' (requests itself does that for some); texts
+    that quote the URL, with its query and credentials, are put without.
+    Exceptions from elsewhere, such as the caller's `auth`, stay as they are, but for a
+    `UnicodeError`, which holds what was to be encoded.
+    """
+    for cause in _chain(error):  # ours is an OSError, which libraries below pack into their own
+        if isinstance(cause, HeadTooLarge):
+            return HeadTooLarge(cause.size, cause.limit, cause.unit)  # and no traceback
+    if isinstance(error, UnicodeError):
+        return ValueError(str(error))
+    if isinstance(error, _READ_TIMEOUTS) and any(
+        isinstance(cause, TimeoutError) and cause.errno == errno.ETIMEDOUT
+        for cause in _chain(error)
+    ):  # TCP's own
+        return requests.ConnectionError(_PEER_IS_GONE)
+    if (
+        type(error).__module__ == requests.exceptions.__name__
+        and isinstance(error, requests.RequestException)
+        and not isinstance(error, requests.JSONDecodeError)
+    ):
+        reason = error.args[0] if error.args else error
+        is_of_the_answer = isinstance(reason, urllib3.exceptions.InvalidHeader)
+        if type(error) in _TEXTS and not is_of_the_answer:
+            text = _TEXTS[type(error)]  # and not its own, which quotes a token or a URL
+            return type(error)(text, request=error.request, response=error.response)
+        text = _plain_text(reason) if isinstance(reason, Exception) else redact_text(str(error))
+        return type(error)(text, request=error.request, response=error.response)
+    if isinstance(error, urllib3.exceptions.HTTPError):
+        return _KINDS.get(type(error), requests.ConnectionError)(_plain_text(error))
+    return error
+
+
+def describe_of_socket(error: BaseException) -> BaseException:
+    """Return what `describe` does, for an error from reading a body: it may be a socket's own."""
+    if not isinstance(error, OSError) or isinstance(error, requests.RequestException):
+        return describe(error)
+    if isinstance(error, TimeoutError):
+        if error.errno == errno.ETIMEDOUT:  # TCP's own
+            return requests.ConnectionError(_PEER_IS_GONE)
+        return requests.ReadTimeout("Read timed out")
+    if isinstance(error, ssl.SSLError):
+        return requests.exceptions.SSLError(error.strerror or str(error))
+    return BrokenBody(f"Connection broken: {error.strerror or error}")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and those in whose handling it was raised."""
+    while error is not None:
+        yield error
+        error = error.__context__
+
+
+_PEER_IS_GONE: Final = "the peer is gone: the connection has timed out"
+_READ_TIMEOUTS: Final = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError)
+_KINDS: Final[dict[type, type[requests.RequestException]]] = {
+    urllib3.exceptions.ReadTimeoutError: requests.ReadTimeout,
+    urllib3.exceptions.SSLError: requests.exceptions.SSLError,
+    urllib3.exceptions.DecodeError: requests.exceptions.ContentDecodingError,
+    urllib3.exceptions.ProtocolError: requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.IncompleteRead: requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.InvalidChunkLength: requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.LocationParseError: requests.exceptions.InvalidURL,
+}
+
+
+_NOT_HTTP: Final = (http.client.BadStatusLine, http.client.UnknownProtocol)
+
+_TEXTS: Final[dict[type, str]] = {
+    requests.exceptions.InvalidHeader: "a header field cannot be sent",
+    requests.exceptions.InvalidSchema: "the URL's scheme cannot be fetched",
+    requests.exceptions.InvalidURL: "a URL cannot be parsed",
+}
+
+
+def _plain_text(error: BaseException) -> str:
+    # MaxRetryError quotes the URL's path and query; what it wraps does not.
+    while isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
+        error = error.reason
+    if isinstance(error, urllib3.exceptions.LocationParseError):
+        return "a URL cannot be parsed"  # it may be a proxy's, with a password
+    if any(isinstance(arg, http.client.RemoteDisconnected) for arg in error.args):
+        return "the server closed the connection without an answer"
+    if any(isinstance(arg, _NOT_HTTP) for arg in error.args):
+        return "the answer is not HTTP"  # an echo of what was sent, perhaps
+    if isinstance(error, urllib3.exceptions.DecodeError) and len(error.args) > 1:
+        return f"the body cannot be decompressed: {error.args[1]}"  # args[0] quotes the server
+    if len(error.args) == 2 and isinstance(error.args[0], str):  # urllib3's: a text and the cause
+        text, cause = error.args[0].rstrip("."), error.args[1]
+        if isinstance(cause, OSError) and cause.strerror:
+            return redact_text(f"{text.partition(':')[0]}: {cause.strerror}")
+        if isinstance(cause, Exception):
+            return redact_text(text if str(cause) in text else f"{text}: {cause}")
+    return redact_text(str(error))

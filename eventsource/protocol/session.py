@@ -1,0 +1,376 @@
+"""The life of a stream as a state machine: all that can happen, and what follows from it.
+
+Sans-I/O: no sockets, threads, clocks or randomness. Moments are seconds on a monotonic clock
+and are passed in, random numbers likewise. What happens to a stream is a method here; what
+follows is returned, or can be asked for: whether there is something to yield, how long to
+wait, from where to resume.
+
+The invariants:
+
+- Everything that changes the phase goes through `_enter()`, and `_NEXT` is all that it does.
+  `CLOSED` is final.
+- One loss of a connection is one `ErrorEvent`, and none if `restart()` or `close()` caused it.
+- What has been parsed and what it moves the last event ID to are kept by one assignment. An
+  exception that a signal handler raises comes before that, and then nothing has happened; or
+  after it, and then the next call continues.
+
+Threads: `received` and the reading of what is kept are for the thread that iterates, and need
+no lock. All else is for whoever holds the lock of the one who owns the session. `close` may
+come in the middle of `received`, `restart` too.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from eventsource.errors import EventTimeout
+
+from .events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
+from .parser import MAX_EVENT_SIZE, EventStreamParser
+from .policy import (
+    BRIEF,
+    DEFAULT_POLICY,
+    ReconnectPolicy,
+    check_number,
+)
+
+Item = OpenEvent | MessageEvent | ErrorEvent | Comment
+"""What a stream yields; comments only if asked for."""
+
+
+class Phase(enum.Enum):
+    """Where a stream is in its life."""
+
+    WAITING = enum.auto()
+    """There is no connection. The next attempt is made when it is due."""
+    CONNECTING = enum.auto()
+    """An attempt is under way."""
+    OPEN = enum.auto()
+    """The stream is being read."""
+    DROPPED = enum.auto()
+    """`restart()` has ended the connection or the attempt; the reader does not know yet."""
+    FAILED = enum.auto()
+    """A failure has closed the stream for good. What is kept may still be yielded."""
+    CLOSED = enum.auto()
+    """`close()` has been called. Nothing more is yielded."""
+
+
+class _What(enum.Enum):
+    BEGIN = enum.auto()
+    OPENED = enum.auto()
+    LOST = enum.auto()
+    FAILED = enum.auto()
+    RESTART = enum.auto()
+    ABANDON = enum.auto()
+    CLOSE = enum.auto()
+
+
+_UNDER_WAY: Final = (Phase.CONNECTING, Phase.OPEN, Phase.DROPPED)
+_NEXT: Final[dict[_What, dict[Phase, Phase]]] = {
+    _What.BEGIN: {Phase.WAITING: Phase.CONNECTING},
+    _What.OPENED: {Phase.CONNECTING: Phase.OPEN},
+    _What.LOST: dict.fromkeys(_UNDER_WAY, Phase.WAITING),
+    _What.FAILED: {Phase.CONNECTING: Phase.FAILED, Phase.OPEN: Phase.FAILED},
+    _What.RESTART: {Phase.CONNECTING: Phase.DROPPED, Phase.OPEN: Phase.DROPPED},
+    _What.ABANDON: dict.fromkeys(_UNDER_WAY, Phase.WAITING),
+    _What.CLOSE: dict.fromkeys(Phase, Phase.CLOSED),
+}
+"""What happens, and from which phase it leads to which. From any other it changes nothing."""
+
+_READY_STATES: Final = {
+    Phase.WAITING: ReadyState.CONNECTING,
+    Phase.CONNECTING: ReadyState.CONNECTING,
+    Phase.OPEN: ReadyState.OPEN,
+    Phase.DROPPED: ReadyState.CONNECTING,
+    Phase.FAILED: ReadyState.CLOSED,
+    Phase.CLOSED: ReadyState.CLOSED,
+}
+
+
+class Kept(NamedTuple):
+    """What one read has brought, and where a connection resumes that is made after it."""
+
+    items: list[Item]
+    rest: Iterator[Item]
+    """Over the items: those that have not been yielded."""
+    last_event_id: str
+
+
+def _keep(items: list[Item], last_event_id: str) -> Kept:
+    return Kept(items, iter(items), last_event_id)
+
+
+class Session:
+    """The state of one stream, over as many connections as it takes.
+
+    Args:
+        last_event_id: where to resume.
+        policy: when to reconnect; None: never.
+        event_timeout: seconds to wait for a message, counted from the beginning of each
+            attempt and from each message; only time that is spent waiting counts. None: no
+            limit.
+        max_event_size: see `EventStreamParser`.
+        comments: whether comments are items.
+        parser: what parses the body of each response.
+
+    Attributes:
+        phase (Phase): where the stream is in its life.
+        error (Exception | None): what closed it for good.
+        reconnection_time (float): the standard's term: seconds to wait before
+            the client reconnects. The policy's `delay`, until the server sets another.
+        kept (Kept): what has been parsed; `rest` has not been yielded.
+    """
+
+    def __init__(
+        self,
+        *,
+        last_event_id: str = "",
+        policy: ReconnectPolicy | None = DEFAULT_POLICY,
+        event_timeout: float | None = None,
+        max_event_size: int = MAX_EVENT_SIZE,
+        comments: bool = False,
+        parser: type[EventStreamParser] = EventStreamParser,
+    ) -> None:
+        self.phase = Phase.WAITING
+        self.error: Exception | None = None
+        self._reconnects = policy is not None
+        self._policy = policy or DEFAULT_POLICY
+        self.reconnection_time = self._policy.reconnection_time(None)
+        self.event_timeout = event_timeout
+        self.kept = _keep([], last_event_id)
+        self._parser_class = parser
+        self._max_event_size = max_event_size
+        self._comments = comments
+        self._parser = self._new_parser("")
+        self._due = 0.0  # when to make the next attempt
+        self._failures = 0  # attempts without success in a row
+        # Of the present attempt:
+        self._opened_at: float | None = None  # None: it has not opened
+        self._has_event = False  # it has brought one
+        self._silence = 0.0  # seconds waited since it began or a message came
+        self._waits_since = 0.0  # when the wait that goes on has begun
+
+    # --- What there is to know ---
+
+    @property
+    def ready_state(self) -> ReadyState:
+        """The state of the connection, in the standard's terms (9.2.2)."""
+        return _READY_STATES[self.phase]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens."""
+        return self.phase is Phase.FAILED or self.phase is Phase.CLOSED
+
+    @property
+    def resume_id(self) -> str:
+        """The last event ID that the next connection sends."""
+        return self.kept.last_event_id
+
+    @property
+    def parse_error(self) -> Exception | None:
+        """What makes the rest of this response unreadable: an event that is too large."""
+        return self._parser.error
+
+    def has_items(self) -> bool:
+        """Whether something is kept that has not been yielded."""
+        return self.kept.rest.__length_hint__() > 0  # type: ignore[attr-defined, no-any-return]
+
+    def take(self) -> list[Item]:
+        """Return all that is kept and has not been yielded: it counts as yielded now."""
+        kept = self.kept
+        nothing = _keep([], kept.last_event_id)
+        rest: int = kept.rest.__length_hint__()  # type: ignore[attr-defined]
+        items = kept.items[len(kept.items) - rest :]
+        # From here to the end there is no call, so that no signal handler comes in between.
+        self.kept = nothing
+        del kept.items[:]  # which ends an iteration under way
+        return items
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until the next attempt is due; 0.0 if there is nothing to wait for."""
+        return max(self._due - now, 0.0) if self.phase is Phase.WAITING else 0.0
+
+    def time_left(self, now: float) -> float | None:
+        """The reader begins to wait for bytes, or for the head of a response.
+
+        Returns:
+            The seconds that it may wait, 0.0 or less if none; None: as long as it takes.
+        """
+        self._waits_since = now
+        return None if self.event_timeout is None else self.event_timeout - self._silence
+
+    # --- What happens ---
+
+    def begin(self) -> bool:
+        """An attempt is made. Say whether it is to be: the stream may have been closed."""
+        if not self._enter(_What.BEGIN):
+            return False
+        self._opened_at = None
+        self._has_event = False
+        self._silence = 0.0
+        return True
+
+    def opened(
+        self, url: str, origin: str, status: int, headers: Mapping[str, str], now: float
+    ) -> bool:
+        """The server has answered with an event stream. Say whether it is to be read.
+
+        Args:
+            url: that answered, after redirects, without user name and password.
+            origin: of that URL.
+            status: the HTTP status.
+            headers: the response's header fields.
+            now: the moment.
+        """
+        if self.phase is not Phase.CONNECTING:
+            return False
+        self._silence += now - self._waits_since
+        self._opened_at = now
+        self._parser = self._new_parser(origin)
+        return self._enter(_What.OPENED, OpenEvent("open", url, status, headers))
+
+    def received(self, chunk: bytes, now: float) -> None:
+        """Bytes of the body have come (at least one); `kept` has what is in them.
+
+        Raises:
+            EventTooLarge: an event is too large, and no other was before it.
+        """
+        parser = self._parser
+        items: list[Item] = []
+        if self._comments:
+            items += parser.feed_with_comments(chunk)
+            has_event = any(type(item) is not Comment for item in items)
+        else:
+            items += parser.feed(chunk)
+            has_event = bool(items)
+        kept = _keep(items, parser.last_event_id)
+        if parser.reconnection_time is not None:
+            self.reconnection_time = self._policy.reconnection_time(parser.reconnection_time)
+        if has_event:
+            self._has_event = True
+            self._silence = 0.0
+        else:
+            self._silence += now - self._waits_since
+        self.kept = kept
+        if self.phase is Phase.CLOSED:  # meanwhile, by another thread
+            kept.items.clear()
+
+    def parsed(self, seconds: float) -> None:
+        """It took so long to parse what was received. That time counts as silence, too.
+
+        Else a flood of comments, with which the reader never waits, would keep a stream alive.
+        """
+        self._silence += seconds
+
+    def lost(
+        self, error: Exception, now: float, *, random: float, retry_after: float | None = None
+    ) -> ErrorEvent | None:
+        """The connection is lost, or could not be made; `kept` says so, unless we ended it.
+
+        Args:
+            error: what happened.
+            now: the moment.
+            random: a random number from 0 to 1, for the jitter.
+            retry_after: the seconds that the server asked to wait, or None.
+
+        Returns:
+            What `kept` has; None if `restart()` or `close()` was the cause.
+        """
+        if self.phase is Phase.DROPPED:
+            self._failures = 0
+            self._due = now
+            self._enter(_What.LOST)
+            return None
+        if self.phase not in _UNDER_WAY:
+            return None
+        if isinstance(error, EventTimeout):
+            error = EventTimeout(f"no message for {self.event_timeout} seconds")
+        policy = self._policy
+        is_success = self._opened_at is not None and (
+            self._has_event or now - self._opened_at >= BRIEF
+        )
+        self._failures = 0 if is_success else self._failures + 1
+        if not self._reconnects or policy.is_final(error, self._failures):
+            event = ErrorEvent("error", error, ReadyState.CLOSED, None)
+            return event if self._enter(_What.FAILED, event, error) else None
+        wait = policy.next_delay(
+            self.reconnection_time, self._failures, random=random, retry_after=retry_after
+        )
+        self._due = now + wait
+        event = ErrorEvent("error", error, ReadyState.CONNECTING, wait)
+        return event if self._enter(_What.LOST, event) else None
+
+    def abandon(self) -> None:
+        """The reader has been interrupted, by Ctrl-C, say, and the connection is not used again.
+
+        The next attempt is due at once, or when it was.
+        """
+        if self._has_event:
+            self._failures = 0
+        self._enter(_What.ABANDON)
+
+    def restart(self) -> bool:
+        """Have the next connection made now. Say whether there is one to be ended."""
+        if self.phase is Phase.WAITING:
+            self._due = 0.0
+        return self._enter(_What.RESTART)
+
+    def close(self) -> None:
+        """End the stream for good. Nothing that is kept is yielded any more."""
+        self._enter(_What.CLOSE)
+        self.kept.items.clear()  # which ends `rest`
+
+    def resume_from(self, last_event_id: str) -> None:
+        """Have the next connection resume there, unless an event comes before it.
+
+        Raises:
+            TypeError, ValueError: it cannot be sent.
+        """
+        check_last_event_id("last_event_id", last_event_id)
+        self.kept = self.kept._replace(last_event_id=last_event_id)
+        self._parser.resume_from(last_event_id)
+
+    def set_reconnection_time(self, seconds: float) -> None:
+        """Wait so long before reconnecting, until the server sets another time.
+
+        Raises:
+            TypeError, ValueError: it is no number of at least 0.
+        """
+        check_number("reconnection_time", seconds, 0)
+        self.reconnection_time = seconds
+        self._parser.reconnection_time = None
+
+    def _enter(self, what: _What, item: Item | None = None, error: Exception | None = None) -> bool:
+        """Enter the phase that this leads to, and keep the item; say whether it leads to any.
+
+        Nothing else is kept then: all that came before it has been yielded.
+        """
+        while (after := _NEXT[what].get(before := self.phase)) is not None:
+            kept = self.kept if item is None else _keep([item], self.kept.last_event_id)
+            # A signal handler may have called close() or restart() up to here, but not from
+            # here to the end, for there is no call.
+            if self.phase is before:
+                self.kept = kept
+                self.error = error or self.error
+                self.phase = after
+                return True
+        return False
+
+    def _new_parser(self, origin: str) -> EventStreamParser:
+        return self._parser_class(
+            last_event_id=self.kept.last_event_id,
+            origin=origin,
+            max_event_size=self._max_event_size,
+        )
+
+
+def check_last_event_id(name: str, value: object) -> None:
+    """Refuse what cannot be sent as a last event ID, naming the argument `name`."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {value!r}")
+    for index, character in enumerate(value):
+        if character in "\0\r\n" or "\ud800" <= character <= "\udfff":
+            raise ValueError(f"{name} must not hold {character!r} (index {index}): {value!r}")

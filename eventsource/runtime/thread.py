@@ -1,0 +1,69 @@
+"""Threads that can be joined by each other's handlers, and again after Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from .fork import no_fork
+from .wakeup import Wakeup
+
+# Guarded by `no_fork()`, so that it is whole in a child.
+_waits_for: dict[threading.Thread, ReaderThread] = {}
+
+
+class ReaderThread(threading.Thread):
+    """A thread whose end can be waited for.
+
+    `Thread.join` will not do. In Python 3.12 and earlier, a join that Ctrl-C interrupts makes
+    the thread count as ended. And two handlers that join each other's source, directly or
+    through others, would wait for ever.
+    """
+
+    _has_ended = False
+    _waiting: tuple[Wakeup, ...] = ()
+
+    def run(self) -> None:
+        """Run the target, then wake those who wait for the end."""
+        try:
+            super().run()
+        finally:
+            self._has_ended = True  # before the next: who comes late finds this
+            for wakeup in self._waiting:
+                wakeup.set()
+
+    def wait_for_end(self, timeout: float | None) -> bool:
+        """Wait until it has ended, unless it waits for the present thread in here.
+
+        Args:
+            timeout: seconds to wait at the most; None: as long as it takes.
+
+        Returns:
+            Whether it has ended. False at once if it waits for this thread, or is it.
+        """
+        if sys.is_finalizing() or not self.is_alive():  # in the child of a fork, for one
+            return True
+        current = threading.current_thread()
+        wakeup = Wakeup()
+        with no_fork():
+            other: threading.Thread | None = self
+            while other is not None:
+                if other is current:
+                    return False
+                other = _waits_for.get(other)
+            interrupted = _waits_for.get(current)  # a join that this one has a signal handler in
+            _waits_for[current] = self
+            self._waiting += (wakeup,)
+        try:
+            if not self._has_ended:
+                wakeup.wait(timeout)
+        finally:
+            with no_fork():
+                self._waiting = tuple(each for each in self._waiting if each is not wakeup)
+                if interrupted is None:
+                    del _waits_for[current]
+                else:
+                    _waits_for[current] = interrupted
+        if self._has_ended:
+            self.join()  # it is on its last lines
+        return self._has_ended
