@@ -124,6 +124,8 @@ class Exchange:
         """
         body = self._body
         assert body is not None
+        if timeout is not None and timeout <= 0:  # though something comes each time
+            raise EventTimeout("no message in time")
         if timeout is None or isinstance(body, SocketBody):
             return self._do(body.read, describe_of_socket, timeout)
         with self._watched(timeout):
