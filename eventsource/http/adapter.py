@@ -17,6 +17,7 @@ import http.client
 import io
 import netrc  # noqa: F401 - else requests would, in a thread, and a fork keep it locked
 import os
+import queue
 import re
 import socket
 import ssl
@@ -137,7 +138,8 @@ class _Response(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         self.fp.close()  # which has read nothing
         self.sock = sock
-        self.wire = _Wire(sock, current_sockets.get() or Sockets())
+        sockets = current_sockets.get()
+        self.wire = _Wire(sock, Sockets() if sockets is None else sockets)
         self.file = io.BufferedReader(self.wire, BLOCK_SIZE)
         self.head = _HeadReader(self.file)
         self.fp = self.head  # type: ignore[assignment]
@@ -288,7 +290,34 @@ def _shared_context(
     return _contexts.setdefault(key, context)
 
 
+class _Stack:
+    """The connections of a pool, which is used by one thread.
+
+    `QueueCls` is where urllib3 has a queue with a lock. A signal handler that raises just when
+    that has been taken leaves it taken, and the same thread waits for it for ever.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self._items: list[Any] = []
+        self._maxsize = maxsize
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
+        if len(self._items) >= self._maxsize:
+            raise queue.Full
+        self._items.append(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ARG002
+        if not self._items:
+            raise queue.Empty
+        return self._items.pop()
+
+    def qsize(self) -> int:
+        return len(self._items)
+
+
 class _HTTPPool(urllib3.HTTPConnectionPool):
+    QueueCls = _Stack  # type: ignore[assignment]
+
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
@@ -297,6 +326,8 @@ class _HTTPPool(urllib3.HTTPConnectionPool):
 
 
 class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    QueueCls = _Stack  # type: ignore[assignment]
+
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 

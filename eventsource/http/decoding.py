@@ -169,7 +169,7 @@ def decoder_for(coding: str) -> Decoder | None:
         None if there is nothing to undo. Names that are no codings, such as a character
         encoding's, change nothing, as in browsers.
     """
-    match coding.strip().lower():
+    match coding.strip(" \t").lower():
         case "gzip" | "x-gzip":
             return _Zlib(16 + zlib.MAX_WBITS)
         case "deflate":

@@ -218,12 +218,12 @@ def body_of(method: str, status: int, field: Callable[[str], str | None]) -> Bod
     """
     if method == "HEAD" or status < 200 or status in (204, 304):
         return SizedBody(0)
-    codings = (field("Transfer-Encoding") or "").strip().lower()
+    codings = (field("Transfer-Encoding") or "").strip(" \t").lower()
     if codings == "chunked":
         return ChunkedBody()
     if "chunked" in re.split(r"[, ]+", codings):
         raise BrokenBody("the response has an unknown transfer coding")
-    lengths = {part.strip() for part in (field("Content-Length") or "").split(",")}
+    lengths = {part.strip(" \t") for part in (field("Content-Length") or "").split(",")}
     if len(lengths) == 1 and re.fullmatch("[0-9]{1,18}", length := lengths.pop()):
         return SizedBody(int(length))
     return CloseDelimitedBody()

@@ -994,10 +994,10 @@ def is_final(policy, error, failures):
 
 
 class Model:
-    """A session, and what must have come of all that has happened to it.
+    """A session and its model, to which the same happens.
 
-    The reader keeps to what `EventStream` does: before each step it gives all that is kept, and
-    it makes no attempt before it is due. What does not apply in a phase does nothing.
+    The reader does what `EventStream` does: before each step it gives all that is kept, and it
+    makes no attempt before it is due. What does not apply in a phase does nothing.
     """
 
     def __init__(self, policy, event_timeout, comments, last_event_id):
@@ -1251,7 +1251,7 @@ HISTORIES = st.integers(0, 50).flatmap(
 
 @pytest.mark.timeout(300)
 @settings(
-    max_examples=1000,
+    max_examples=600,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
