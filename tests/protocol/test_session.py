@@ -733,6 +733,18 @@ def test_any_other_is_tried_again(error):
     assert life.session.phase is WAITING
 
 
+def test_an_error_that_is_false_is_an_error_like_any_other():
+    class Nothing(Exception):
+        def __len__(self):
+            return 0
+
+    life = Life(policy=None)
+    life.begin()
+    error = Nothing()
+    assert life.lose(error).error is error
+    assert life.session.error is error
+
+
 def test_an_event_that_is_too_large_comes_after_those_before_it():
     life = Life(max_event_size=20)
     life.connect()
