@@ -224,7 +224,7 @@ class EventSource(BrowserNames):
     @property
     def error(self) -> Exception | None:
         """What closed the source for good; None while it lives and after `close()`."""
-        return self._failure or self._stream.error
+        return self._stream.error if self._failure is None else self._failure
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {redact(self.url)} {self.ready_state.name}>"

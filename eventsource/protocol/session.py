@@ -354,7 +354,7 @@ class Session:
             # here to the end, for there is no call.
             if self.phase is before:
                 self.kept = kept
-                self.error = error or self.error
+                self.error = self.error if error is None else error
                 self.phase = after
                 return True
         return False
