@@ -353,7 +353,8 @@ class Session:
             # A signal handler may have called close() or restart() up to here, but not from
             # here to the end, for there is no call.
             if self.phase is before:
-                self.kept = kept
+                if item is not None:  # else `received` may just be putting another there
+                    self.kept = kept
                 self.error = self.error if error is None else error
                 self.phase = after
                 return True
