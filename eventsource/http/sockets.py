@@ -96,6 +96,9 @@ class Sockets:
     """
 
     def __init__(self, rotation: AddressRotation | None = None) -> None:
+        # Guarded by `_lock`; with each the number of what it is a duplicate of. First, for
+        # `__del__` needs it, also if a signal handler raises before the end of this.
+        self._duplicates: list[tuple[socket.SocketType, int]] = []
         self.rotation = rotation or AddressRotation()
         self.is_shut_down = False
         self.deadline = math.inf
@@ -103,8 +106,6 @@ class Sockets:
         # shut_down() in the thread that holds it; held for system calls that never
         # wait (dup, shutdown, close), so that no duplicate is closed while used.
         self._lock = threading.RLock()
-        # With each the number of what it is a duplicate of:
-        self._duplicates: list[tuple[socket.SocketType, int]] = []
         self._looking_up: Wakeup | None = None  # what look_up() waits on
 
     def __bool__(self) -> bool:
