@@ -662,7 +662,8 @@ def response(data: bytes) -> None:
 
 
 def _compare_bodies(ours: _Answer, other: _Answer, plain: _Answer, answer: Any) -> None:
-    coding = ", ".join(answer.headers.get_all("Content-Encoding", [])).strip().lower()
+    coding = ", ".join(answer.headers.get_all("Content-Encoding", []))
+    coding = coding.strip(" \t").lower()
     if not _is_coding(coding):
         check(ours == other, ours, other)
         if ours.error is None:
@@ -801,7 +802,7 @@ def _through_urllib3(wire: bytes, *, reset: bool, method: str) -> tuple[_Answer,
 def _has_odd_chunks(answer: http.client.HTTPResponse | None) -> bool:
     """Whether it is in chunks that have a coding of their own, or is said to be: ours refuses."""
     codings = ", ".join(answer.headers.get_all("Transfer-Encoding", [])) if answer else ""
-    return "chunked" in codings.lower() and codings.strip().lower() != "chunked"
+    return "chunked" in codings.lower() and codings.strip(" \t").lower() != "chunked"
 
 
 def _framing_may_differ(answer: http.client.HTTPResponse) -> bool:
