@@ -496,5 +496,5 @@ class EventStream:
             self._exchange.leave()
         with self._lock:
             self._exchange = None
-            self._session.abandon()
+            self._session.abandon(time.monotonic())
         self._is_busy = False

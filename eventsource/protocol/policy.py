@@ -34,9 +34,16 @@ attempt: so a server that opens and closes is asked once a second at the most.""
 class ReconnectPolicy:
     """When the client reconnects, and when it gives up.
 
+    The two decisions are methods: `is_final` and `next_delay`. A subclass may override
+    either, and need not be a dataclass. They are called by the thread that reads, once for
+    each `ErrorEvent`, with no lock held by anybody. What they raise ends the iteration, and
+    closes an `EventSource`.
+
     Args:
         delay: the reconnection time in seconds, until the server sets another
             with a `retry` field. The HTML standard suggests a few seconds.
+        min_delay: the shortest wait in seconds, whatever the server's `retry` says. It may
+            be longer than `delay`.
         max_delay: the longest back-off in seconds. A longer `delay`, or one that
             the server asks for, is kept.
         factor: each further failure in a row multiplies the wait by this.
@@ -44,6 +51,9 @@ class ReconnectPolicy:
             share, so that many clients do not come back at the same moment.
         max_attempts: close for good after this many attempts in a row without
             success; None: never.
+        stable_after: a connection counts as a success, after which failures are counted
+            anew, if it was open for this many seconds, whatever came. None: if it brought
+            an event or was open for a second.
         statuses: HTTP statuses that are tried again, such as 429 or 503. Every
             other status than 200 closes for good. 200 itself stands for answers that
             are no event stream, such as the page that a hotel's network puts in the
@@ -54,19 +64,24 @@ class ReconnectPolicy:
     """
 
     delay: float = 3.0
+    min_delay: float = 0.0
     max_delay: float = 60.0
     factor: float = 2.0
     jitter: float = 0.1
     max_attempts: int | None = None
+    stable_after: float | None = None
     statuses: Collection[int] = frozenset()
 
     def __post_init__(self) -> None:
         check_number("delay", self.delay, 0)
+        check_number("min_delay", self.min_delay, 0)
         check_number("max_delay", self.max_delay, 0)
         check_number("factor", self.factor, 1)
         check_number("jitter", self.jitter, 0, 1)
         if self.max_attempts is not None:
             check_whole_number("max_attempts", self.max_attempts, 1)
+        if self.stable_after is not None:
+            check_number("stable_after", self.stable_after, 0)
         try:
             statuses = frozenset(self.statuses)
         except TypeError:
@@ -77,11 +92,12 @@ class ReconnectPolicy:
         object.__setattr__(self, "statuses", statuses)
 
     def is_final(self, error: Exception, failures: int) -> bool:
-        """Whether there is no further attempt after one that failed with `error`.
+        """Decide whether the stream closes for good after `error`.
 
         Args:
             error: what happened.
-            failures: attempts without success in a row, this one included.
+            failures: attempts without success in a row, this one included; 0 if the
+                connection that was lost had been a success.
         """
         if isinstance(error, (*FUTILE, EventTooLarge, HeadTooLarge)):
             return True
@@ -109,17 +125,20 @@ class ReconnectPolicy:
         random: float,
         retry_after: float | None = None,
     ) -> float:
-        """How long to wait before the next attempt, in seconds.
+        """Decide how long to wait before the next attempt.
 
         Args:
             reconnection_time: what `reconnection_time()` says.
             failures: attempts without success in a row: 0 after a connection
-                that worked.
+                that was a success.
             random: a random number from 0 to 1, for the jitter.
             retry_after: what the server's `Retry-After` asks for, in seconds. It
                 can only lengthen the wait.
+
+        Returns:
+            Seconds, at least 0. An override has no other bounds than its own.
         """
-        first = wait = max(reconnection_time, MIN_RECONNECTION_TIME)
+        first = wait = max(reconnection_time, self.min_delay, MIN_RECONNECTION_TIME)
         if failures:
             try:
                 grown = first * float(self.factor) ** (failures - 1)

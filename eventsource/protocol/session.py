@@ -29,12 +29,7 @@ from eventsource.errors import EventTimeout
 
 from .events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
 from .parser import MAX_EVENT_SIZE, EventStreamParser
-from .policy import (
-    BRIEF,
-    DEFAULT_POLICY,
-    ReconnectPolicy,
-    check_number,
-)
+from .policy import BRIEF, DEFAULT_POLICY, ReconnectPolicy, check_number
 
 Item = OpenEvent | MessageEvent | ErrorEvent | Comment
 """What a stream yields; comments only if asked for."""
@@ -289,26 +284,24 @@ class Session:
         if isinstance(error, EventTimeout):
             error = EventTimeout(f"no message for {self.event_timeout} seconds")
         policy = self._policy
-        is_success = self._opened_at is not None and (
-            self._has_event or now - self._opened_at >= BRIEF
-        )
-        self._failures = 0 if is_success else self._failures + 1
+        self._failures = 0 if self._is_success(now) else self._failures + 1
         if not self._reconnects or policy.is_final(error, self._failures):
             event = ErrorEvent("error", error, ReadyState.CLOSED, None)
             return event if self._enter(_What.FAILED, event, error) else None
         wait = policy.next_delay(
             self.reconnection_time, self._failures, random=random, retry_after=retry_after
         )
+        check_number("what next_delay() returns", wait, 0)
         self._due = now + wait
         event = ErrorEvent("error", error, ReadyState.CONNECTING, wait)
         return event if self._enter(_What.LOST, event) else None
 
-    def abandon(self) -> None:
+    def abandon(self, now: float) -> None:
         """The reader has been interrupted, by Ctrl-C, say, and the connection is not used again.
 
         The next attempt is due at once, or when it was.
         """
-        if self._has_event:
+        if self._is_success(now):
             self._failures = 0
         self._enter(_What.ABANDON)
 
@@ -342,6 +335,14 @@ class Session:
         check_number("reconnection_time", seconds, 0)
         self.reconnection_time = seconds
         self._parser.reconnection_time = None
+
+    def _is_success(self, now: float) -> bool:
+        if self._opened_at is None:
+            return False
+        seconds, stable_after = now - self._opened_at, self._policy.stable_after
+        if stable_after is not None:
+            return seconds >= stable_after
+        return self._has_event or seconds >= BRIEF
 
     def _enter(self, what: _What, item: Item | None = None, error: Exception | None = None) -> bool:
         """Enter the phase that this leads to, and keep the item; say whether it leads to any.

@@ -31,23 +31,32 @@ def waits(policy, reconnection_time, failures, *, random=0.0):
 def test_the_defaults_are_those_of_the_design():
     assert dataclasses.asdict(ReconnectPolicy()) == {
         "delay": 3.0,
+        "min_delay": 0.0,
         "max_delay": 60.0,
         "factor": 2.0,
         "jitter": 0.1,
         "max_attempts": None,
+        "stable_after": None,
         "statuses": frozenset(),
     }
 
 
 def test_the_settings_may_be_given_in_the_documented_order():
-    assert ReconnectPolicy(1, 2, 3, 0.5, 4, frozenset({429})) == ReconnectPolicy(
-        delay=1, max_delay=2, factor=3, jitter=0.5, max_attempts=4, statuses=frozenset({429})
+    assert ReconnectPolicy(1, 0.5, 2, 3, 0.5, 4, 9, frozenset({429})) == ReconnectPolicy(
+        delay=1,
+        min_delay=0.5,
+        max_delay=2,
+        factor=3,
+        jitter=0.5,
+        max_attempts=4,
+        stable_after=9,
+        statuses=frozenset({429}),
     )
 
 
 def test_the_limits_of_each_setting_are_valid():
     ReconnectPolicy(delay=0, max_delay=0, factor=1, jitter=0, max_attempts=1, statuses={100, 599})
-    ReconnectPolicy(jitter=1)
+    ReconnectPolicy(jitter=1, min_delay=0, stable_after=0)
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(ReconnectPolicy)])
@@ -90,12 +99,14 @@ def test_changing_the_set_that_was_passed_does_not_change_the_policy():
     assert policy.statuses == {429}
 
 
-NUMBERS = ["delay", "max_delay", "factor", "jitter"]
+NUMBERS = ["delay", "min_delay", "max_delay", "factor", "jitter", "stable_after"]
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", [True, False, "3", None, b"3", [3], 1j], ids=repr)
 def test_a_number_that_is_none_is_a_type_error_that_names_it(name, value):
+    if name == "stable_after" and value is None:
+        return  # which it may be
     with pytest.raises(TypeError, match=rf"^{name} must be a number, not "):
         ReconnectPolicy(**{name: value})
 

@@ -143,7 +143,7 @@ METHODS = {
     "lost": lambda life: life.session.lost(NEVER_FINAL, life.now, random=0.0),
     "lost for good": lambda life: life.session.lost(refusal(404), life.now, random=0.0),
     "restart": lambda life: life.session.restart(),
-    "abandon": lambda life: life.session.abandon(),
+    "abandon": lambda life: life.session.abandon(life.now),
     "close": lambda life: life.session.close(),
     "take": lambda life: life.session.take(),
     "time_left": lambda life: life.session.time_left(life.now),
@@ -385,7 +385,7 @@ def test_the_next_connection_resumes_after_the_last_complete_block(chunks, resum
     for chunk in chunks:
         life.receive(chunk)
     if end == "abandon":
-        life.session.abandon()
+        life.session.abandon(life.now)
     else:
         if end == "restart":
             life.session.restart()
@@ -400,7 +400,7 @@ def test_what_was_kept_is_given_after_an_interruption_and_is_not_asked_for_again
     life = life_in(OPEN)
     life.session.received(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", life.now)
     assert next(life.session.kept.rest).data == "a"
-    life.session.abandon()
+    life.session.abandon(life.now)
     assert life.session.resume_id == "2"
     assert [event.data for event in life.session.take()] == ["b"]
 
@@ -415,7 +415,7 @@ def test_what_an_interruption_keeps_from_being_kept_is_asked_for_again():
     Meanwhile.action = interrupt
     with pytest.raises(Interruption):
         life.receive(b"id: 1\ndata: a\n\nid: 2\nda")
-    life.session.abandon()
+    life.session.abandon(life.now)
     assert not life.session.has_items()
     assert life.session.resume_id == "0"
     life.connect()
@@ -583,8 +583,86 @@ def test_a_connection_that_brought_an_event_ends_the_back_off_also_if_it_was_aba
     assert [life.fail(), life.fail()] == [3, 6]
     life.connect()
     life.receive(b"data: x\n\n")
-    life.session.abandon()
+    life.session.abandon(life.now)
     assert [life.fail(), life.fail(), life.fail()] == [3, 6, None]
+
+
+def busy_server(policy):
+    """The waits after connections that bring one event each and end at once."""
+    life = Life(policy=policy)
+    for _ in range(6):
+        life.connect()
+        life.receive(b"retry: 0\ndata: x\n\n")
+        yield life.lose(StreamEnded("ended")).retry_in
+
+
+def test_min_delay_is_a_floor_under_the_servers_retry():
+    assert [*busy_server(ReconnectPolicy())] == [0.02] * 6
+    assert [*busy_server(ReconnectPolicy(min_delay=5.0))] == [5.0] * 6
+
+
+def test_with_stable_after_connections_that_bring_events_and_end_at_once_back_off():
+    assert [*busy_server(ReconnectPolicy(stable_after=10.0))] == [
+        *(0.02, 0.04, 0.08, 0.16, 0.32, 0.64),
+    ]
+
+
+@pytest.mark.parametrize("chunk", [b":\n", b"data: x\n\n"])
+@pytest.mark.parametrize(("seconds", "waits"), [(9.9, [3, 6, 12]), (10.0, [3, 3, 3])])
+def test_with_stable_after_only_the_time_that_it_was_open_counts(chunk, seconds, waits):
+    life = Life(policy=ReconnectPolicy(stable_after=10.0))
+    found = []
+    for _ in range(3):
+        life.connect()
+        life.receive(chunk)
+        life.now += seconds
+        found.append(life.lose().retry_in)
+    assert found == waits
+
+
+def test_a_connection_that_was_abandoned_counts_as_a_success_by_the_same_rule():
+    life = Life(policy=ReconnectPolicy(stable_after=10.0))
+    assert life.fail() == 3
+    life.connect()
+    life.receive(b"data: x\n\n")
+    life.session.abandon(life.now)
+    assert life.fail() == 6
+    life.connect()
+    life.now += 10.0
+    life.session.abandon(life.now)
+    assert life.fail() == 3
+
+
+class OneLook(ReconnectPolicy):
+    """Ends with the stream, and waits as long as there were failures."""
+
+    def is_final(self, error, failures):
+        return isinstance(error, StreamEnded) or super().is_final(error, failures)
+
+    def next_delay(self, reconnection_time, failures, *, random, retry_after=None):
+        return 100.0 * failures
+
+
+def test_a_subclass_decides_what_is_final_and_how_long_to_wait():
+    life = Life(policy=OneLook())
+    assert [life.fail(), life.fail()] == [100.0, 200.0]
+    life.connect()
+    assert life.lose(StreamEnded("ended")).retry_in is None
+    assert life.session.phase is FAILED
+
+
+@pytest.mark.parametrize(
+    ("wait", "kind"), [(-1, ValueError), (math.nan, ValueError), ("1", TypeError)]
+)
+def test_a_wait_of_a_subclass_that_makes_no_sense_is_refused_by_name(wait, kind):
+    class Odd(ReconnectPolicy):
+        def next_delay(self, *_, **__):
+            return wait
+
+    life = Life(policy=Odd())
+    life.begin()
+    with pytest.raises(kind, match=r"what next_delay\(\) returns"):
+        life.session.lost(NEVER_FINAL, life.now, random=0.0)
 
 
 def test_jitter_lengthens_each_wait_by_up_to_a_tenth():
@@ -621,7 +699,7 @@ def test_an_attempt_that_was_abandoned_is_made_again_at_once_without_an_error():
     life = Life()
     life.fail()
     life.begin()
-    life.session.abandon()
+    life.session.abandon(life.now)
     assert life.session.wait(life.now) == 0
     assert life.session.take() == []
 
@@ -629,7 +707,7 @@ def test_an_attempt_that_was_abandoned_is_made_again_at_once_without_an_error():
 def test_a_wait_that_was_abandoned_goes_on():
     life = Life()
     life.fail()
-    life.session.abandon()
+    life.session.abandon(life.now)
     assert life.session.wait(life.now + 1) == 2
 
 
@@ -814,7 +892,7 @@ def test_the_time_begins_anew_with_each_attempt(end):
         life.receive(b":\n", after=20.0)
         assert life.time_left() == 10
         if end == "abandon":
-            life.session.abandon()
+            life.session.abandon(life.now)
         else:
             if end == "restart":
                 life.session.restart()
@@ -884,7 +962,7 @@ class Reader:
             if session.is_over:
                 return
             if self.is_busy:
-                session.abandon()
+                session.abandon(0.0)
             self.is_busy = True
             self.step()
             self.is_busy = False
@@ -985,6 +1063,8 @@ class Counting(ReconnectPolicy):
 POLICIES = st.none() | st.builds(
     Counting,
     delay=st.sampled_from([0, 0.001, 0.5, 3.0, 100.0]),
+    min_delay=st.sampled_from([0, 0.25, 7.0]),
+    stable_after=st.sampled_from([None, None, 0, 2.5]),
     max_delay=st.sampled_from([0, 0.05, 5.0, 60.0]),
     factor=st.sampled_from([1, 2.0, 10.0]),
     jitter=st.sampled_from([0, 0.1, 1.0]),
@@ -1142,10 +1222,7 @@ class Model:
         if self.phase not in (CONNECTING, OPEN):
             assert event is None
             return
-        is_success = self.opened_at is not None and (
-            self.has_event or self.now - self.opened_at >= 1.0
-        )
-        self.failures = 0 if is_success else self.failures + 1
+        self.failures = 0 if self.is_success() else self.failures + 1
         if isinstance(error, EventTimeout):
             assert str(event.error) == f"no message for {self.event_timeout} seconds"
         else:
@@ -1159,20 +1236,29 @@ class Model:
             return
         assert event.ready_state is ReadyState.CONNECTING
         self.phase, self.due = WAITING, self.now + event.retry_in
-        shortest = max(0.02, self.reconnection_time, min(retry_after or 0.0, 3600.0))
+        least = max(0.02, self.policy.min_delay)
+        shortest = max(least, self.reconnection_time, min(retry_after or 0.0, 3600.0))
         longest = max(shortest, self.policy.max_delay if self.failures > 1 else 0.0)
         assert shortest <= event.retry_in <= longest * (1 + self.policy.jitter) * (1 + 1e-9)
         assert event.retry_in == self.policy.next_delay(
             self.reconnection_time, self.failures, random=random, retry_after=retry_after
         )
 
+    def is_success(self):
+        if self.opened_at is None:
+            return False
+        seconds = self.now - self.opened_at
+        if self.policy is not None and self.policy.stable_after is not None:
+            return seconds >= self.policy.stable_after
+        return self.has_event or seconds >= 1.0
+
     def abandon(self):
         """The reader is interrupted, wherever it is."""
-        self.session.abandon()
+        self.session.abandon(self.now)
         if self.phase in (CONNECTING, OPEN, DROPPED):
             self.phase = WAITING
             assert self.session.wait(self.now) == 0.0
-            if self.has_event:
+            if self.is_success():
                 self.failures = 0
 
     # --- What comes from elsewhere, at any time ---
