@@ -455,9 +455,9 @@ class EventSource(BrowserNames):
 def _with_marker(items: list[Item], stream: EventStream) -> list[Entry]:
     """Add where the stream stands, if the last item does not say it."""
     last = items[-1]
-    if type(last) is MessageEvent and last.last_event_id == stream.resume_id:
+    if type(last) is MessageEvent and last.last_event_id == stream.last_event_id:
         return [*items]
-    return [*items, ResumeMarker(stream.resume_id)]
+    return [*items, ResumeMarker(stream.last_event_id)]
 
 
 def _read_ahead(stream: EventStream, has_listened: Gate, queue: DispatchQueue[Entry]) -> None:
@@ -466,7 +466,7 @@ def _read_ahead(stream: EventStream, has_listened: Gate, queue: DispatchQueue[En
         while items := stream.take():
             has_listened.wait()
             queue.put(_with_marker(items, stream))
-        queue.put([ResumeMarker(stream.resume_id, is_last=True)])
+        queue.put([ResumeMarker(stream.last_event_id, is_last=True)])
         queue.wait()  # until the handlers have been run, or are not to be
     except BaseException as error:  # SystemExit from an auth callable, for one
         queue.fail(type(error).__name__, error)

@@ -202,7 +202,12 @@ class EventStream:
 
     @property
     def resume_id(self) -> str:
-        """The last event ID that the next attempt sends: of what has been parsed."""
+        """The last event ID that the next attempt sends: of what has been parsed.
+
+        One that a header field cannot carry (with control characters other than tab, or of
+        more than 4,096 bytes) is not sent. The last one before it that can be carried is, so
+        the server may send again what came after that.
+        """
         return self._session.resume_id
 
     @property
@@ -360,12 +365,12 @@ class EventStream:
         if not self._session.has_items() and not self._advance():
             return []
         session = self._session
-        resume_id = session.resume_id
+        last_event_id = session.kept.last_event_id
         items = session.take()
         # From here to the end there is no call, so that no signal handler loses the items.
         if session.phase is Phase.CLOSED:
             return []
-        self._last_event_id = resume_id
+        self._last_event_id = last_event_id
         return items
 
     @property

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Final, cast
 
@@ -29,6 +30,9 @@ to occur (whole configurations, base64 images), small enough to hold in memory."
 MAX_LINES: Final = 1000
 """Data lines of an unfinished event that are kept apart: 50 KB beside their bytes."""
 
+MAX_ID_SIZE: Final = 4096
+"""Bytes of a last event ID that can be sent: servers bound a header field at 4 to 8 KiB."""
+
 PIECE: Final = 8192
 """Bytes of a large event that are decoded at once. Python gives each character of a
 text the width of its widest: an emoji makes its piece four times as large, no more."""
@@ -37,6 +41,7 @@ _LINE_FEED: Final = ord("\n")
 _CARRIAGE_RETURN: Final = ord("\r")
 _COLON: Final = ord(":")
 _NUL: Final = 0
+_CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -48,6 +53,7 @@ class EventStreamParser:
     Args:
         last_event_id: the last event ID at the start: a reconnected stream goes
             on from where the one before it was.
+        resume_id: what `resume_id` is while `last_event_id` cannot be sent.
         origin: given to each event as its `origin`.
         max_event_size: the largest event, in bytes: what is kept of it, which are
             its `data`, `event` and `id` lines so far, and the line being read,
@@ -60,6 +66,10 @@ class EventStreamParser:
         reconnection_time (float | None): the last valid `retry` field, in seconds, as
             soon as its line has ended; None before. As the server said it: not bounded.
         error (EventTooLarge | None): what ended the parsing, or None.
+        unfinished_bytes (int): bytes since the last blank line, as they came. The
+            block that they belong to is dropped if the stream ends here.
+        unknown_lines (int): lines that were neither a field nor a comment, such as those
+            of a body that is no event stream.
 
     Examples:
         >>> parser = EventStreamParser()
@@ -77,12 +87,16 @@ class EventStreamParser:
         self,
         *,
         last_event_id: str = "",
+        resume_id: str = "",
         origin: str = "",
         max_event_size: int = MAX_EVENT_SIZE,
     ) -> None:
         self.last_event_id = last_event_id
         self.reconnection_time: float | None = None
         self.error: EventTooLarge | None = None
+        self.unfinished_bytes = 0
+        self.unknown_lines = 0
+        self._resume_id = resume_id  # the one to send while `last_event_id` cannot be sent
         self._origin = origin
         self._max_event_size = max_event_size
         # The buffers of the standard:
@@ -116,8 +130,23 @@ class EventStreamParser:
         """Like `feed`, with a `Comment` for each comment line in its place."""
         return self._feed(chunk, comments=True)
 
+    @property
+    def resume_id(self) -> str:
+        """The last event ID to send when reconnecting: the latest that a header can carry.
+
+        It cannot carry control characters other than tab (RFC 9110, 5.5), and no more than
+        4,096 bytes are sent.
+        """
+        return self.last_event_id if can_be_sent(self.last_event_id) else self._resume_id
+
+    @property
+    def has_unfinished_event(self) -> bool:
+        """Whether a block has begun that is more than comments and unknown lines."""
+        return bool(self._size or self._line)
+
     def resume_from(self, last_event_id: str) -> None:
         """Let that be the last event ID from here on; a block that has begun keeps its own."""
+        self._keep_resume_id()
         if self._last_event_id == self.last_event_id:
             self._last_event_id = last_event_id
         self.last_event_id = last_event_id
@@ -127,6 +156,10 @@ class EventStreamParser:
             raise self.error
         if type(chunk) is not bytes:
             chunk = bytes(memoryview(chunk))
+        if chunk.endswith((b"\n\n", b"\r\n\r\n")):
+            self.unfinished_bytes = 0
+        else:
+            self._count_unfinished(chunk)
         if self._after_cr and chunk:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
@@ -147,6 +180,26 @@ class EventStreamParser:
         if self.error is not None and not items:
             raise self.error
         return items
+
+    def _count_unfinished(self, chunk: bytes) -> None:
+        """Count the bytes after the last blank line of a chunk, if it has any."""
+        context = b"" if self._line else b"\n"  # what stands before it, as far as it matters
+        if self._after_cr:  # a line feed that comes next belongs to the line before
+            if self.unfinished_bytes:
+                context = b"\r"
+            else:
+                chunk = chunk.removeprefix(b"\n")
+        # A line end right after another; of the latter, a line feed may follow.
+        pairs = (b"\n\n", b"\n\r", b"\r\r") if _CARRIAGE_RETURN in chunk else (b"\n\n",)
+        seen = context + chunk
+        last = max(map(seen.rfind, pairs))
+        if last < 0:
+            self.unfinished_bytes += len(chunk)
+        else:
+            rest = seen[last + 2 :]
+            if seen[last + 1] == _CARRIAGE_RETURN:
+                rest = rest.removeprefix(b"\n")
+            self.unfinished_bytes = len(rest)
 
     def _process_lines(
         self, chunk: bytes, items: list[MessageEvent | Comment], *, comments: bool
@@ -237,7 +290,9 @@ class EventStreamParser:
                 event_type = line[7:-1]
                 size += len(line) - 1
             elif line.startswith(b"id: ") and _NUL not in line:
-                self._last_event_id = line[4:-1].decode("utf-8", "replace")
+                self._last_event_id = text = line[4:-1].decode("utf-8", "replace")
+                if not text.isprintable() or len(line) > MAX_ID_SIZE:  # a quick look
+                    self._keep_resume_id()
                 size += len(line) - 1
             else:
                 self._event_type = event_type
@@ -297,10 +352,18 @@ class EventStreamParser:
             self._size += size
         elif name == b"id":
             if _NUL not in value:
+                self._keep_resume_id()
                 self._last_event_id = value.decode("utf-8", "replace")
                 self._size += size
-        elif name == b"retry" and value.isdigit():  # of bytes: ASCII digits only
-            self.reconnection_time = float(value) / 1000
+        elif name == b"retry":
+            if value.isdigit():  # of bytes: ASCII digits only
+                self.reconnection_time = float(value) / 1000
+        else:
+            self.unknown_lines += 1
+
+    def _keep_resume_id(self) -> None:
+        """Note the present one: the block may change it to one that cannot be sent."""
+        self._resume_id = self.resume_id
 
     def _dispatch(self) -> MessageEvent | None:
         """Dispatch the event, as the standard says: end the block."""
@@ -333,6 +396,16 @@ class EventStreamParser:
         self.error = EventTooLarge(size, self._max_event_size)
         self._line.clear()
         self._data.clear()
+
+
+def can_be_sent(last_event_id: str) -> bool:
+    """Whether a last event ID can be the value of a header field: see `MAX_ID_SIZE`."""
+    if last_event_id.isprintable() and len(last_event_id) <= MAX_ID_SIZE // 4:
+        return True  # a quick look
+    return (
+        len(last_event_id.encode("utf-8", "replace")) <= MAX_ID_SIZE
+        and _CONTROL.search(last_event_id) is None
+    )
 
 
 def _text(value: bytes | bytearray) -> str:

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 from eventsource.errors import EventTimeout
 
 from .events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
-from .parser import MAX_EVENT_SIZE, EventStreamParser
+from .parser import MAX_EVENT_SIZE, EventStreamParser, can_be_sent
 from .policy import BRIEF, DEFAULT_POLICY, ReconnectPolicy, check_number
 
 Item = OpenEvent | MessageEvent | ErrorEvent | Comment
@@ -91,10 +91,12 @@ class Kept(NamedTuple):
     rest: Iterator[Item]
     """Over the items: those that have not been yielded."""
     last_event_id: str
+    resume_id: str
+    """What the connection sends: the latest that can be sent."""
 
 
-def _keep(items: list[Item], last_event_id: str) -> Kept:
-    return Kept(items, iter(items), last_event_id)
+def _keep(items: list[Item], last_event_id: str, resume_id: str) -> Kept:
+    return Kept(items, iter(items), last_event_id, resume_id)
 
 
 class Session:
@@ -134,7 +136,7 @@ class Session:
         self._policy = policy or DEFAULT_POLICY
         self.reconnection_time = self._policy.reconnection_time(None)
         self.event_timeout = event_timeout
-        self.kept = _keep([], last_event_id)
+        self.kept = _keep([], last_event_id, last_event_id if can_be_sent(last_event_id) else "")
         self._parser_class = parser
         self._max_event_size = max_event_size
         self._comments = comments
@@ -162,7 +164,7 @@ class Session:
     @property
     def resume_id(self) -> str:
         """The last event ID that the next connection sends."""
-        return self.kept.last_event_id
+        return self.kept.resume_id
 
     @property
     def parse_error(self) -> Exception | None:
@@ -176,7 +178,7 @@ class Session:
     def take(self) -> list[Item]:
         """Return all that is kept and has not been yielded: it counts as yielded now."""
         kept = self.kept
-        nothing = _keep([], kept.last_event_id)
+        nothing = _keep([], kept.last_event_id, kept.resume_id)
         rest: int = kept.rest.__length_hint__()  # type: ignore[attr-defined]
         items = kept.items[len(kept.items) - rest :]
         # From here to the end there is no call, so that no signal handler comes in between.
@@ -241,7 +243,7 @@ class Session:
         else:
             items += parser.feed(chunk)
             has_event = bool(items)
-        kept = _keep(items, parser.last_event_id)
+        kept = _keep(items, parser.last_event_id, parser.resume_id)
         if parser.reconnection_time is not None:
             self.reconnection_time = self._policy.reconnection_time(parser.reconnection_time)
         if has_event:
@@ -320,10 +322,11 @@ class Session:
         """Have the next connection resume there, unless an event comes before it.
 
         Raises:
-            TypeError, ValueError: it cannot be sent.
+            TypeError, ValueError: it can be no last event ID.
         """
         check_last_event_id("last_event_id", last_event_id)
-        self.kept = self.kept._replace(last_event_id=last_event_id)
+        resume_id = last_event_id if can_be_sent(last_event_id) else self.kept.resume_id
+        self.kept = self.kept._replace(last_event_id=last_event_id, resume_id=resume_id)
         self._parser.resume_from(last_event_id)
 
     def set_reconnection_time(self, seconds: float) -> None:
@@ -350,7 +353,9 @@ class Session:
         Nothing else is kept then: all that came before it has been yielded.
         """
         while (after := _NEXT[what].get(before := self.phase)) is not None:
-            kept = self.kept if item is None else _keep([item], self.kept.last_event_id)
+            kept = self.kept
+            if item is not None:
+                kept = _keep([item], kept.last_event_id, kept.resume_id)
             # A signal handler may have called close() or restart() up to here, but not from
             # here to the end, for there is no call.
             if self.phase is before:
@@ -364,13 +369,14 @@ class Session:
     def _new_parser(self, origin: str) -> EventStreamParser:
         return self._parser_class(
             last_event_id=self.kept.last_event_id,
+            resume_id=self.kept.resume_id,
             origin=origin,
             max_event_size=self._max_event_size,
         )
 
 
 def check_last_event_id(name: str, value: object) -> None:
-    """Refuse what cannot be sent as a last event ID, naming the argument `name`."""
+    """Refuse what no stream can set as a last event ID, naming the argument `name`."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {value!r}")
     for index, character in enumerate(value):

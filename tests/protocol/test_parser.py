@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from eventsource import EventStreamParser, MessageEvent, aparse, parse
 from eventsource.errors import EventTooLarge
 from eventsource.protocol.events import Comment
-from eventsource.protocol.parser import MAX_EVENT_SIZE, PIECE
+from eventsource.protocol.parser import MAX_EVENT_SIZE, PIECE, BlockParser
 from tests.reference_parser import reference
 
 BOM = b"\xef\xbb\xbf"
@@ -388,6 +388,41 @@ def test_an_id_only_block_moves_the_last_event_id_without_an_event():
     assert parser.feed(b"\n") == []
     assert parser.last_event_id == "2"
     assert [event.last_event_id for event in parser.feed(b"data: a\n\n")] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("stream", "last_event_id", "resume_id"),
+    [
+        (b"id: 1\n\n", "1", "1"),
+        (b"id: 1\n\nid: \x01\n\n", "\x01", "1"),
+        (b"id:1\n\nid:a\x7fb\n\n", "a\x7fb", "1"),
+        (b"id: 1\n\nid: \x1b\n\nid: \x02\n\n", "\x02", "1"),
+        (b"id: 1\n\nid: \x01\nid: 2\n\n", "2", "2"),
+        (b"id: 1\n\nid: 2\nid: \x01\n\n", "\x01", "1"),
+        (b"id: 1\n\nid: \x01\n\nid: 2\n\n", "2", "2"),
+        (b"id: 1\n\nid: \x01\n\nid: 2\n\nid: \x03\n\n", "\x03", "2"),
+        (b"id: 1\n\nid: \x01\n", "1", "1"),  # whose block is not complete
+        (b"id: 1\n\nid: \x01\n\nid\n\n", "", ""),
+        (b"id: 1\n\nid: a\tb\n\n", "a\tb", "a\tb"),
+        (b"id: 1\n\nid: \xc2\x80\xc3\xa9\n\n", "\x80\u00e9", "\x80\u00e9"),  # bytes of UTF-8 can
+        (b"id: 1\n\nid: %b\n\n" % (b"x" * 4096), "x" * 4096, "x" * 4096),
+        (b"id: 1\n\nid: %b\n\n" % (b"x" * 4097), "x" * 4097, "1"),
+        (b"id: 1\n\nid: %b\n\n" % (b"\xc3\xa9" * 2048), "\u00e9" * 2048, "\u00e9" * 2048),
+        (b"id: 1\n\nid: %b\n\n" % (b"\xc3\xa9" * 2049), "\u00e9" * 2049, "1"),
+        (b"id: \x01\n\n", "\x01", "0"),
+    ],
+)
+@pytest.mark.parametrize("data", [b"", b"data: x\n"])
+def test_an_id_that_no_header_field_can_carry_is_not_the_one_to_resume_from(
+    stream, last_event_id, resume_id, data
+):
+    stream = stream.replace(b"id", data + b"id")
+    for parts in ([stream], in_bytes(stream)):
+        for kind in (EventStreamParser, BlockParser):
+            parser = kind(last_event_id="\x00", resume_id="0")
+            for part in parts:
+                parser.feed(part)
+            assert (parser.last_event_id, parser.resume_id) == (last_event_id, resume_id)
 
 
 def test_the_last_event_id_at_the_start_is_that_of_the_events_without_one():
@@ -968,6 +1003,39 @@ def test_every_stream_gives_what_the_reference_gives_however_it_is_cut(stream_cu
         assert parser.last_event_id == last_id
         assert same_time(parser.reconnection_time, reconnection_time_)
         assert parser.error is None
+
+
+def after_the_last_blank_line(stream):
+    """The bytes since the last blank line, by the letter."""
+    lines = re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", stream)
+    rest = b""
+    for line in lines:
+        is_blank = line in (b"\r\n", b"\r", b"\n")
+        rest = b"" if is_blank else rest + line
+    return rest
+
+
+def lines_that_are_no_field(stream):
+    ended = re.findall(rb"([^\r\n]*)(?:\r\n|\r|\n)", stream.removeprefix(BOM))
+    known = (b"", b"data", b"event", b"id", b"retry")
+    return sum(bool(line) and line.partition(b":")[0] not in known for line in ended)
+
+
+@thorough(1000)
+@given(streams_cut())
+@example((b"data: 1\r\n\r\n", [b"data: 1\r", b"\n\r", b"\n"]))
+@example((b"data: 1\r\rx", [b"data: 1\r", b"\r", b"x"]))
+@example((b"x\r\n\n\r\n", [b"x\r", b"\n", b"\n\r", b"\n"]))
+def test_what_is_no_event_is_counted_however_it_is_cut(stream_cut):
+    stream, chunks = stream_cut
+    rest = after_the_last_blank_line(stream)
+    for parts in (chunks, [stream], in_bytes(stream)):
+        parser = EventStreamParser()
+        for part in parts:
+            parser.feed(part)
+        if not stream.startswith(BOM):  # after which a blank line may stand on the first
+            assert parser.unfinished_bytes == len(rest)
+        assert parser.unknown_lines == lines_that_are_no_field(stream)
 
 
 USUAL = [

@@ -277,7 +277,12 @@ def test_a_parser_of_the_callers_reads_each_response_with_its_origin_id_and_size
 
     life = Life(parser=Parser, last_event_id="7", max_event_size=99)
     life.connect()
-    assert made[-1] == {"last_event_id": "7", "origin": ORIGIN, "max_event_size": 99}
+    assert made[-1] == {
+        "last_event_id": "7",
+        "resume_id": "7",
+        "origin": ORIGIN,
+        "max_event_size": 99,
+    }
 
 
 def test_what_take_has_returned_is_not_given_again_nor_what_was_iterated_over():
@@ -394,6 +399,36 @@ def test_the_next_connection_resumes_after_the_last_complete_block(chunks, resum
     assert life.session.resume_id == resumed_at
     life.open()
     assert life.receive(b"data: x\n\n")[0].last_event_id == resumed_at
+
+
+@pytest.mark.parametrize("end", ["lost", "restart", "abandon"])
+def test_an_id_that_cannot_be_sent_stays_the_events_and_is_not_sent(end):
+    life = Life(last_event_id="0")
+    for number in range(3):  # over as many connections as there may be
+        life.connect()
+        (event,) = life.receive(b"id: \x01%d\ndata: a\n\n" % number)
+        assert event.last_event_id == f"\x01{number}"
+        if end == "abandon":
+            life.session.abandon(life.now)
+        else:
+            if end == "restart":
+                life.session.restart()
+            life.lose()
+        life.begin()
+        assert life.session.resume_id == "0"
+        life.open()
+        assert life.receive(b"data: x\n\n")[0].last_event_id == f"\x01{number}"
+        life.lose()
+
+
+def test_a_stored_id_that_cannot_be_sent_is_taken_and_not_sent():
+    life = Life(last_event_id="\x01")
+    assert life.session.resume_id == ""
+    life.connect()
+    assert life.receive(b"data: x\n\n")[0].last_event_id == "\x01"
+    life.session.resume_from("5")
+    life.session.resume_from("\x02")
+    assert life.session.resume_id == "5"
 
 
 def test_what_was_kept_is_given_after_an_interruption_and_is_not_asked_for_again():
