@@ -1,8 +1,9 @@
-"""`async for` over a stream that a thread reads.
+"""`async for` over a stream: a thread takes the steps.
 
-The invariant: the thread reads a batch, which is what one read brings, only when it is asked
-to, and it is asked for the next one when that has been iterated over. So at most one batch
-waits, and a slow program slows the server.
+The invariant: the thread takes a step only when it is asked to, and it is asked for the next
+one when what the one before it brought has been iterated over. So at most that waits, and a
+slow program slows the server. The thread refers to the engine and not to the stream, so a
+stream that the program drops closes, and the thread ends.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
+from .engine import Engine
+from .protocol.session import Item
 from .runtime.wakeup import Wakeup
+from .urls import redact
 
 if TYPE_CHECKING:
     import asyncio  # only programs that have a loop pay for it
-
-Item = TypeVar("Item")
-Item_co = TypeVar("Item_co", covariant=True)
 
 EXIT_TIMEOUT = 10.0
 """Seconds that leaving an `async with` block waits for the thread at the most: looking up a
@@ -28,154 +29,158 @@ name cannot be interrupted."""
 logger = logging.getLogger(__name__)
 
 
-class Batches(Protocol[Item_co]):
-    """A stream as its iterator sees it: what each read brings is a batch."""
+class HasEngine(Protocol):
+    """A stream as its asynchronous iterators see it."""
 
-    _wakeup: Wakeup
-    """Ends any waiting of the thread that reads; `close()` sets it."""
-
-    # Whether `_advance()` would return False at once.
-    @property
-    def _is_over(self) -> bool: ...
-
-    # Wait for a batch, for `_rest()` to yield; say whether there was one, or the end.
-    def _advance(self) -> bool: ...
-
-    # Yield what has been read and not been yielded.
-    def _rest(self) -> Iterator[Item_co]: ...
-
-    def close(self) -> None:
-        """End the iteration. Never waits."""
-
-    # Close if that may be done wherever the collector runs; say whether it was.
-    def _close_if_safe(self) -> bool: ...
+    _engine: Engine
+    _taker: Taker | None
 
 
 class AsyncItems(AsyncIterator[Item]):
-    """The iterator of `async for`. For one event loop.
+    """The iterator of `async for`. For one event loop at a time.
 
     An `__anext__` that is cancelled, by `asyncio.timeout` for one, loses nothing: the next
-    one goes on. When the iterator is dropped, its stream is closed and the thread ends.
+    one goes on, also that of another iterator. Dropping one closes nothing.
     """
 
-    def __init__(self, stream: Batches[Item]) -> None:
+    def __init__(self, stream: HasEngine) -> None:
         self._stream = stream
-        self._taker: _Taker | None = None  # from the first `__anext__` on
-        self._asked: asyncio.Future[bool] | None = None  # what the thread was asked to do
 
-    async def __anext__(self) -> Item:
+    def __anext__(self) -> Coroutine[Any, Any, Item]:
+        return self.next_item(shows_errors=True)
+
+    async def next_item(self, *, shows_errors: bool) -> Item:
+        """Return the next item; `shows_errors`: whether the program sees `ErrorEvent`s."""
+        import asyncio  # noqa: PLC0415 - there is a loop
+
         try:
             while True:
-                if self._asked is None:
-                    for item in self._stream._rest():
+                taker = self._stream._taker
+                if taker is None or taker.asked is None:
+                    for item in self._stream._engine.rest():
                         return item
-                    self._asked = self._ask()
-                await self._answered(self._asked)
+                    taker = self._current_taker()
+                    taker.ask(shows_errors)
+                asked = taker.asked
+                assert asked is not None
+                if asked.get_loop() is not asyncio.get_running_loop():
+                    raise RuntimeError("the iteration has begun in another event loop")
+                await asyncio.wait([asked])  # which is not cancelled with it, and nothing lost
+                if taker.asked is asked:  # else another task was quicker
+                    taker.asked = None
+                if not asked.result():
+                    raise StopAsyncIteration
         finally:
-            del self  # a cancelled task keeps this frame, which must not keep the iterator
+            del self  # a cancelled task keeps this frame, which must not keep the stream
 
-    def _ask(self) -> asyncio.Future[bool]:
+    def _current_taker(self) -> Taker:
+        """Return the stream's taker for this loop; one for a former loop has nothing to do."""
         import asyncio  # noqa: PLC0415 - there is a loop
 
-        if self._taker is None:
-            self._taker = _Taker(self._stream, asyncio.get_running_loop())
-        return self._taker.ask()
+        stream, loop = self._stream, asyncio.get_running_loop()
+        if stream._taker is None or not stream._taker.serves(loop):
+            if stream._taker is not None:
+                stream._taker.end()
+            stream._taker = Taker(stream._engine, loop)
+        return stream._taker
 
-    async def _answered(self, asked: asyncio.Future[bool]) -> None:
+
+class Taker:
+    """The thread that takes steps, from the first one that a loop asks for.
+
+    Threads: but for the thread itself, all of it is for the loop; `close_on_loop` for any.
+
+    Attributes:
+        asked (asyncio.Future[bool] | None): the step that was asked for last, until somebody
+            has seen its result: whether there is something.
+    """
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
         import asyncio  # noqa: PLC0415 - there is a loop
 
-        if asked.get_loop() is not asyncio.get_running_loop():
-            raise RuntimeError("the iteration has begun in another event loop")
-        try:
-            await asyncio.wait([asked])  # which is not cancelled with it, and nothing lost
-            if self._asked is asked:  # else another task was quicker
-                self._asked = None
-        finally:
-            del self  # as above
-        if not asked.result():
-            raise StopAsyncIteration
-
-    async def wait_for_thread(self) -> None:
-        """Wait until the thread of the closed stream has ended, for at most 10 seconds."""
-        import asyncio  # noqa: PLC0415 - there is a loop
-
-        if self._taker is not None:
-            try:
-                async with asyncio.timeout(EXIT_TIMEOUT):
-                    await self._taker.has_ended.wait()
-            except TimeoutError:
-                logger.warning("%r: the reader thread is still busy", self._stream)
-            else:
-                self._taker.thread.join()
-
-    def __del__(self) -> None:
-        if not self._stream._close_if_safe() and self._taker is not None:
-            self._taker.close_on_loop()
-
-
-class _Taker:
-    """The thread that takes. Refers to the stream, and not to the iterator."""
-
-    def __init__(self, stream: Batches[Any], loop: asyncio.AbstractEventLoop) -> None:
-        import asyncio  # noqa: PLC0415 - there is a loop
-
-        self._stream = stream
-        self._loop = loop
-        self._lock = threading.Lock()  # guards the next two; held for assignments
-        self._asked: asyncio.Future[bool] | None = None
+        self.loop = loop
+        self.asked: asyncio.Future[bool] | None = None
+        self._engine = engine
+        self._wakeup = Wakeup()  # set when it is asked, and when it is over
+        self._lock = threading.Lock()  # guards the next three; held for assignments
+        self._request: tuple[asyncio.Future[bool], bool] | None = None
+        self._is_to_end = False
         self._has_ended = False
-        self.has_ended = asyncio.Event()
-        """Set on the loop when the thread has nothing left to do."""
-        self.thread = threading.Thread(
-            target=self._run, name=f"eventsource {stream!r}", daemon=True
-        )
-        self.thread.start()
+        self._told_end = asyncio.Event()
+        engine.watchers.add(self._wakeup)
+        name = f"eventsource {redact(engine.template.url)} (async for)"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
 
-    def ask(self) -> asyncio.Future[bool]:
-        """Have the next batch taken; the result says whether there is one."""
-        asked: asyncio.Future[bool] = self._loop.create_future()
+    def serves(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it can be asked by this loop. In the child of a fork its thread is not there."""
+        return self.loop is loop and self._thread.is_alive()
+
+    def ask(self, shows_errors: bool) -> None:
+        """Have a step taken; `asked` is what becomes of it."""
+        self.asked = asked = self.loop.create_future()
         with self._lock:
             if self._has_ended:
                 asked.set_result(False)
             else:
-                self._asked = asked
-        self._stream._wakeup.set()
-        return asked
+                self._request = asked, shows_errors
+        self._wakeup.set()
+
+    def end(self) -> None:
+        """Have the thread end, and the stream go on."""
+        self._is_to_end = True
+        self._wakeup.set()
 
     def close_on_loop(self) -> None:
-        """Close the stream, which must not be done here (see `_close_if_safe`)."""
+        """Close the stream, but not here."""
         with contextlib.suppress(RuntimeError):  # the loop is closed; so is what it read
-            self._loop.call_soon_threadsafe(self._stream.close)
+            self.loop.call_soon_threadsafe(self._engine.close)
+
+    async def wait_for_end(self) -> None:
+        """Wait until the thread of the closed stream has ended, for at most 10 seconds."""
+        import asyncio  # noqa: PLC0415 - there is a loop
+
+        try:
+            async with asyncio.timeout(EXIT_TIMEOUT):
+                await self._told_end.wait()
+        except TimeoutError:
+            logger.warning("%s: the reader thread is still busy", self._thread.name)
+        else:
+            self._thread.join()
 
     def _run(self) -> None:
         result: bool | BaseException
-        while (asked := self._next()) is not None:
-            try:
-                result = self._stream._advance()
-            except BaseException as error:  # an auth callable's SystemExit, for one
-                result = error
-            self._tell(_settle, asked, result)
-        self._tell(self.has_ended.set)
+        try:
+            while (request := self._next()) is not None:
+                asked, shows_errors = request
+                try:
+                    result = self._engine.advance(shows_errors=shows_errors)
+                except BaseException as error:  # an auth callable's SystemExit, for one
+                    result = error
+                self._tell(_settle, asked, result)
+            self._tell(self._told_end.set)
+        finally:
+            self._engine.watchers.discard(self._wakeup)
 
-    def _next(self) -> asyncio.Future[bool] | None:
+    def _next(self) -> tuple[asyncio.Future[bool], bool] | None:
         """Wait to be asked, or for the end of the stream."""
         while True:
             with self._lock:
-                asked, self._asked = self._asked, None
-                if asked is None and self._stream._is_over:
+                request, self._request = self._request, None
+                if request is None and (self._is_to_end or self._engine.session.is_over):
                     self._has_ended = True
                     return None
-            if asked is not None:
-                return asked
-            self._stream._wakeup.wait()
+            if request is not None:
+                return request
+            self._wakeup.wait()
 
     def _tell(self, call: Callable[..., object], *args: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(call, *args)
-        except RuntimeError as error:
-            if not self._stream._is_over:
-                logger.error("%r: closed: %r", self._stream, error)  # noqa: TRY400
-            self._stream.close()
+            self.loop.call_soon_threadsafe(call, *args)
+        except RuntimeError as error:  # the loop is closed
+            if not self._is_to_end and not self._engine.session.is_over:
+                logger.error("%s: closed: %r", self._thread.name, error)  # noqa: TRY400
+                self._engine.close()
 
 
 def _settle(asked: asyncio.Future[bool], result: bool | BaseException) -> None:

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .handlers.queue import DispatchTask
+from .handlers.queue import DispatchTask, makes_dispatch
 
 if TYPE_CHECKING:
     import asyncio as _asyncio
@@ -38,6 +38,7 @@ _qt_bridges: list[tuple[Any, Any]] = []
 while another thread emits its signal crashes the program."""
 
 
+@makes_dispatch
 def asyncio(
     loop: _asyncio.AbstractEventLoop | None = None,
 ) -> Callable[..., object]:
@@ -58,6 +59,7 @@ def asyncio(
     return loop.call_soon_threadsafe
 
 
+@makes_dispatch
 def tk(root: tkinter.Misc) -> Callable[[Callable[[], object]], None]:
     """Return a `dispatch` that runs handlers in Tk's main loop.
 
@@ -176,6 +178,7 @@ class _TkLook:
         self._end(None)
 
 
+@makes_dispatch
 def qt(receiver: Any = None) -> Callable[[Callable[[], object]], None]:
     """Return a `dispatch` that runs handlers in a Qt event loop (PySide6 or PyQt6).
 

@@ -9,11 +9,12 @@ requests has an exception of its own (`ConnectionError`, `SSLError`,
 from __future__ import annotations
 
 import http
+from collections.abc import Collection
 from typing import Any, Final
 
 import requests
 
-from .urls import brief
+from .urls import brief, redact
 
 
 class EventSourceError(requests.RequestException):
@@ -34,6 +35,15 @@ class BrokenBody(
     """The body of a response is malformed, or was cut short."""
 
 
+class ForkedError(EventSourceError):
+    """The process has been forked: a stream that had begun in the parent is closed here."""
+
+    @classmethod
+    def here(cls) -> ForkedError:
+        """Return the one that says what to do."""
+        return cls("the process has been forked; make it, or start it, in the child")
+
+
 class EventTimeout(EventSourceError, requests.Timeout):
     """No message came for `event_timeout` seconds."""
 
@@ -49,12 +59,10 @@ class UnexpectedStatus(EventSourceError, requests.HTTPError):
 
     def __init__(self, response: requests.Response) -> None:
         self.status: int = response.status_code
-        # A reason of its own making may be anything, such as what it was sent.
-        usual = response.reason and response.reason == phrase_of(self.status)
-        reason = f" {response.reason}" if usual else ""
+        # Not the server's own phrase, which may be anything, such as what it was sent.
+        answer = f"{self.status} {phrase_of(self.status)}".rstrip()
         super().__init__(
-            f"the server answered {self.status}{reason}, not 200",
-            response=response,
+            f"the server answered {answer}, not 200{_place_of(response)}", response=response
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -66,19 +74,26 @@ class UnexpectedContentType(EventSourceError):
 
     Attributes:
         content_type (str): the response's `Content-Type`, or `""`.
-        response (requests.Response): its body has not been read.
+        response (requests.Response): its body, as far as it arrived within limits
+            (64 KiB, one second), is in `response.content`.
     """
 
-    def __init__(self, response: requests.Response) -> None:
+    def __init__(
+        self,
+        response: requests.Response,
+        content_types: Collection[str] = ("text/event-stream",),
+    ) -> None:
         self.content_type: str = response.headers.get("Content-Type", "")
+        self._content_types = tuple(content_types)
         shown = brief(self.content_type.partition(";")[0])
+        wanted = " or ".join(map(repr, self._content_types)) or "any"
         super().__init__(
-            f"the response's content type is {shown!r}, not 'text/event-stream'",
+            f"the response's content type is {shown!r}, not {wanted}{_place_of(response)}",
             response=response,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.response,)
+        return type(self), (self.response, self._content_types)
 
 
 class EventTooLarge(EventSourceError):
@@ -115,6 +130,11 @@ class HeadTooLarge(EventSourceError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.size, self.limit, self.unit)
+
+
+def _place_of(response: requests.Response) -> str:
+    """Name the URL that answered, if it is not the one that was asked."""
+    return f", at {redact(response.url)}" if response.history else ""
 
 
 def phrase_of(status: int) -> str:

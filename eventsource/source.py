@@ -14,18 +14,22 @@ The rules of its threads:
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from types import CoroutineType
 from typing import Any, NamedTuple, Self
 
 import requests
 
-from .errors import EventSourceError, summary
+from .errors import EventSourceError, ForkedError
 from .handlers.browser import BrowserNames
-from .handlers.listeners import NEW_LISTENER, Handler, check_handler
-from .handlers.queue import Dispatch, DispatchQueue
-from .protocol.events import Comment, ErrorEvent, MessageEvent, ReadyState
+from .handlers.listeners import NEW_LISTENER, Handler, Pairs, check_handler, name_of
+from .handlers.queue import STALL_SECONDS, Dispatch, DispatchQueue, check_dispatch
+from .http.content_types import EVENT_STREAM
+from .keywords import check_keywords
+from .protocol.events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
 from .protocol.parser import MAX_EVENT_SIZE
 from .protocol.policy import DEFAULT_POLICY, ReconnectPolicy, check_number, check_whole_number
 from .protocol.session import Item
@@ -34,7 +38,8 @@ from .runtime.fork import close_in_child
 from .runtime.thread import ReaderThread
 from .runtime.wakeup import Gate
 from .stream import EventStream
-from .urls import redact
+from .telling import Telling
+from .urls import brief, redact
 
 EXIT_TIMEOUT = 10.0
 """Seconds that leaving a `with` block waits for the reader thread at the most: a
@@ -43,6 +48,12 @@ handler that itself waits for the thread in the block must not hang both."""
 MAX_WAITING = 1000
 """Events that wait for `dispatch` at the most, unless the caller says otherwise; the reason
 is in the docstring of `EventSource`."""
+
+TELL_SECONDS = 1.0
+"""Seconds after which what waits for a first listener is told: it will hardly come."""
+
+MAX_UNHEARD = 100
+"""Types that nobody listens for, of which each is told once; a server may name any number."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,20 +89,29 @@ class EventSource(BrowserNames):
     those of `open` with an `OpenEvent`, of `error` with an `ErrorEvent` when the
     connection is lost or refused, of `message` and of every type that the server
     names with a `MessageEvent`. (A server that names an event `open` or `error`
-    reaches the same handlers with a `MessageEvent`.)
+    reaches the same handlers with a `MessageEvent`.) Those of `"*"` hear every
+    `MessageEvent`, after the handlers of its own type, and once if they are registered for
+    both.
 
     Handlers run in the reader thread or wherever `dispatch` runs them, one after
     another: events in the order received, the handlers of an event in the order
     registered, none before the one before it has returned. One that raises is logged
     with its traceback, and the others run all the same. One that has been removed is
     not called any more. What arrives before the first handler of any type is
-    registered waits for it.
+    registered waits for it, or for `join()`.
+
+    Nothing fails in silence. Where no handler of `error` is registered, the first failure of
+    each outage is logged as a warning, and so is what closes the source for good; the other
+    failures, and the opening after them, as information. A handler that keeps the reader from
+    reading for 30 seconds is a warning, too, as is a `dispatch` that makes no room for so long.
 
     Threads: every method may be called from any thread and from a handler;
     `close()` also from a signal handler and from `__del__`.
 
-    Forks: in the child the source is closed, and none of its handlers is called; that of
-    the parent goes on, and nothing that the child does has an effect on it.
+    Forks: a source that has been started is closed in the child, and none of its handlers is
+    called there; `error` is a `ForkedError`, and a warning is logged. That of the parent goes
+    on, and nothing that the child does has an effect on it. One that has not been started can
+    be started in the child.
 
     A handler may add and remove handlers, of its own type too: one that is added hears
     the next event. It may close and restart its source, and make others, close them
@@ -102,7 +122,8 @@ class EventSource(BrowserNames):
     the reader thread.
 
     Args:
-        on_open: a handler of `open`, registered before the thread starts.
+        on_open: a handler of `open`, registered before the thread starts. The attribute of
+            the same name can be set later.
         on_message: likewise of `message`.
         on_error: likewise of `error`.
         dispatch: has the handlers run elsewhere: a callable that takes a callable and
@@ -120,7 +141,7 @@ class EventSource(BrowserNames):
             and few enough to take little memory (1 MB if they have 1 kB each) and to show
             nothing that is long past.
         on_comment: called with the text of each comment line, in its place among
-            the events.
+            the events. The attribute can be set later.
         start: False: the thread is started by `start()`.
 
     Raises:
@@ -147,30 +168,31 @@ class EventSource(BrowserNames):
         dispatch: Dispatch | None = None,
         max_waiting: int = MAX_WAITING,
         on_comment: Callable[[str], object] | None = None,
+        content_types: Collection[str] = EVENT_STREAM,
         method: str = "GET",
         session: requests.Session | None = None,
         start: bool = True,
         **request_options: Any,
     ) -> None:
         super().__init__()
-        if dispatch is not None and not callable(dispatch):
-            raise TypeError(f"dispatch must be callable or None, not {dispatch!r}")
+        check_keywords("EventSource", request_options, EventSource.__init__.__kwdefaults__ or ())
         check_whole_number("max_waiting", max_waiting, 1)
         if dispatch is not None:
-            self._queue = DispatchQueue[Entry](dispatch, max_waiting, self._deliver, self._fail)
+            check_dispatch(dispatch)
+            self._queue = DispatchQueue[Entry](
+                dispatch, max_waiting, self._deliver, self._fail, self._tell_stall
+            )
             self.on_event_loop = self._queue.loop is not None
         for failed in tuple(_failed):
             if not failed._is_kept():  # noqa: SLF001 - of its class
                 _failed.discard(failed)
-        self.on_comment = on_comment
-        """What is called with the text of each comment line, as the constructor was told."""
         self._stream = EventStream(
             url,
             last_event_id=last_event_id,
             reconnect=reconnect,
             event_timeout=event_timeout,
             max_event_size=max_event_size,
-            comments=on_comment is not None,
+            content_types=content_types,
             method=method,
             session=session,
             **request_options,
@@ -179,16 +201,18 @@ class EventSource(BrowserNames):
         self._failure: Exception | None = None  # what else than the stream's end closed it
         self._start_lock = threading.RLock()  # guards the next
         self._thread: ReaderThread | None = None
-        if on_comment is not None:
-            check_handler("comment", on_comment, on_event_loop=self.on_event_loop)
-            self._has_listened.open()
-        for event_type, handler in (
-            ("open", on_open),
-            ("message", on_message),
-            ("error", on_error),
-        ):
-            if handler is not None:
-                self.add_listener(event_type, handler)
+        self._telling = Telling(url)
+        self._unheard: set[str] = set()  # types of which that has been told
+        self._running: Handler = print  # the handler that runs, or ran last
+        self._is_over = False  # other than by the caller
+        self._closed_by_caller = False
+        self.on_comment = on_comment
+        if on_open is not None:
+            self.on_open = on_open
+        if on_message is not None:
+            self.on_message = on_message
+        if on_error is not None:
+            self.on_error = on_error
         close_in_child(self, EventSource._after_fork)
         if start:
             self.start()
@@ -222,6 +246,32 @@ class EventSource(BrowserNames):
         return self._stream.reconnection_time
 
     @property
+    def silent_for(self) -> float | None:
+        """Seconds since the last byte of the connection that is open; None: none is.
+
+        The reader reads nothing while it runs handlers, or waits for `dispatch`.
+        """
+        return self._stream.silent_for
+
+    @property
+    def on_comment(self) -> Callable[[str], object] | None:
+        """What is called with the text of each comment line. May be set.
+
+        Raises:
+            TypeError: it cannot be called.
+        """
+        return self._on_comment
+
+    @on_comment.setter
+    def on_comment(self, handler: Callable[[str], object] | None) -> None:
+        if handler is not None:
+            check_handler("on_comment", handler, on_event_loop=self.on_event_loop)
+        self._on_comment = handler
+        self._stream.comments = handler is not None
+        if handler is not None:
+            self._has_listened.open()
+
+    @property
     def error(self) -> Exception | None:
         """What closed the source for good; None while it lives and after `close()`."""
         return self._stream.error if self._failure is None else self._failure
@@ -232,7 +282,12 @@ class EventSource(BrowserNames):
     # --- Its life ---
 
     def start(self) -> None:
-        """Start the reader thread, if that has not been done; not once closed."""
+        """Start the reader thread, if that has not been done, nor the source failed.
+
+        Raises:
+            RuntimeError: `close()` has been called, or a fork has closed the source.
+        """
+        self._refuse_closed()
         with self._start_lock:
             if self._thread is not None or self._table.is_closed:
                 return
@@ -240,7 +295,7 @@ class EventSource(BrowserNames):
             if self._queue is None:
                 thread = ReaderThread(target=self._run, name=name, daemon=True)
             else:
-                arguments = (self._stream, self._has_listened, self._queue)
+                arguments = (self._stream, self._has_listened, self._telling, self._queue)
                 thread = ReaderThread(target=_read_ahead, args=arguments, name=name, daemon=True)
             self._thread = thread
             try:
@@ -270,6 +325,7 @@ class EventSource(BrowserNames):
         doing: connecting, waiting for the response or for bytes, waiting to reconnect,
         waiting for room.
         """
+        self._closed_by_caller |= not self._is_over
         self._table.close()
         self._stream.close()
         self._has_listened.open()
@@ -277,20 +333,35 @@ class EventSource(BrowserNames):
             self._queue.close()
             _running.discard(self)
 
-    def _after_fork(self) -> None:
-        """In the child of a fork: be closed. The stream sees to itself."""
+    def _refuse_closed(self) -> None:
+        if self._closed_by_caller or isinstance(self.error, ForkedError):
+            raise RuntimeError("the source has been closed: make another")
+
+    def _after_fork(self) -> str | None:
+        """In the child of a fork: be closed, if it was started.
+
+        Returns:
+            What is to be told of it, if the stream has not told it.
+        """
         self._table.renew_lock()  # a thread that is not here may hold the former
         self._start_lock = threading.RLock()
-        self._table.close()
         if self._queue is not None:
-            self._queue.disown()
-            _running.discard(self)
+            self._queue.renew_lock()
+        if self._thread is None or self._table.is_closed:
+            return None
+        text = None
+        if self._stream.error is None:  # it had not begun
+            self._failure = ForkedError.here()
+            text = f"{redact(self.url)}: closed: {self._failure}"
+        self._end()
+        return text
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the reader thread has ended.
 
         It ends when the source is closed or, if that is over for good, when the handlers
-        of its last event have run.
+        of its last event have run. Who joins has registered all handlers: from here on
+        nothing waits for a first one.
 
         Does not wait where that would be in vain: in a handler of this source, unless
         `dispatch` runs it and the source is closed; likewise in the event loop that
@@ -315,12 +386,19 @@ class EventSource(BrowserNames):
             thread = self._thread
         if thread is None:
             return True
+        self._has_listened.open()
         queue = self._queue
         if queue is not None and not self._table.is_closed and queue.waits_for_this_thread():
             return False
         return thread.wait_for_end(timeout)
 
     def __enter__(self) -> Self:
+        """Return the source.
+
+        Raises:
+            RuntimeError: as of `start()`.
+        """
+        self._refuse_closed()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -330,7 +408,7 @@ class EventSource(BrowserNames):
             logger.warning("%r: the reader thread is still busy", self)
 
     async def __aenter__(self) -> Self:
-        return self
+        return self.__enter__()
 
     async def __aexit__(self, *_: object) -> None:
         """As `__exit__`, but the event loop goes on meanwhile."""
@@ -355,11 +433,12 @@ class EventSource(BrowserNames):
             if self.on_comment is not None and not table.is_closed:
                 yield self.on_comment
             return
-        pairs = table.pairs(event.type) if event.type != NEW_LISTENER else ()
-        for listener, call in pairs:
+        is_message = type(event) is MessageEvent
+        for listener, _ in table.heard_by(event.type, is_message=is_message):
             if table.is_closed:
                 return
-            if table.of(event.type).get(listener) is call:
+            call = table.call_for(event.type, listener)
+            if call is not None:
                 yield call
         if type(event) is MessageEvent:
             self._last_event_id = event.last_event_id
@@ -371,7 +450,8 @@ class EventSource(BrowserNames):
         stream = self._stream
         try:
             while items := stream.take():
-                self._has_listened.wait()
+                if not self._has_listened.is_open:
+                    _wait_for_listener(self._has_listened, items, self._telling, stream)
                 for _ in self._deliver(_with_marker(items, stream)):
                     pass  # without an event loop there is nothing to await
         except BaseException as error:  # SystemExit from a handler, for one
@@ -379,7 +459,12 @@ class EventSource(BrowserNames):
             if not isinstance(error, Exception):
                 raise
         finally:
-            self.close()
+            self._end()
+
+    def _end(self) -> None:
+        """Be closed, and not by the caller."""
+        self._is_over = True
+        self.close()
 
     def _fail(self, reason: str, error: BaseException | None) -> None:
         """Close the source, which cannot continue."""
@@ -396,7 +481,7 @@ class EventSource(BrowserNames):
             try:
                 logger.log(level, "%r: closed: %s", self, reason, exc_info=error)
             finally:  # a log of the program's may raise
-                self.close()
+                self._end()
 
     def _is_kept(self) -> bool:
         """Say whether another thread is the one that should drop the handlers."""
@@ -407,15 +492,19 @@ class EventSource(BrowserNames):
 
         What stands here in one loop runs for each event: hence no calls but to handlers.
         """
-        on_comment = self.on_comment
+        on_comment = self._on_comment
         table = self._table
         version: object = None
         event_type = ""
-        listeners: tuple[tuple[Handler, Handler], ...] = ()
+        listeners: Pairs = ()
+        clock = time.monotonic
+        # With `dispatch` the reader reads on meanwhile, until the queue is full.
+        limit = clock() + STALL_SECONDS if self._queue is None else math.inf
         for item in items:
             if on_comment is not None and type(item) is Comment:
                 if table.is_closed:
                     return
+                self._running = on_comment
                 try:
                     result = on_comment(item.text)
                 except Exception as error:
@@ -424,17 +513,21 @@ class EventSource(BrowserNames):
                     if type(result) is CoroutineType:
                         yield from self._awaitable(on_comment, result)
                 continue
+            # Each event of ours has the same str as its type each time, and no other.
             if item.type is not event_type or version is not table.version:
                 event_type, version = item.type, table.version
-                listeners = table.pairs(event_type) if event_type != NEW_LISTENER else ()
+                listeners = self._listeners_of(item)
                 if table.is_closed:
                     return
             for listener, call in listeners:
                 if version is not table.version:  # some came or went since the first one ran
                     if table.is_closed:
                         return
-                    if table.of(event_type).get(listener) is not call:
+                    current = table.call_for(event_type, listener)
+                    if current is None:
                         continue
+                    call = current  # noqa: PLW2901 - it may have been exchanged
+                self._running = call
                 try:
                     result = call(item)
                 except Exception as error:
@@ -442,14 +535,41 @@ class EventSource(BrowserNames):
                 else:
                     if type(result) is CoroutineType:
                         yield from self._awaitable(call, result)
+                if clock() > limit:
+                    self._tell_stall()
+                    limit = math.inf
             if type(item) is MessageEvent:
                 self._last_event_id = item.last_event_id
-            elif type(item) is ErrorEvent and item.retry_in is None and not listeners:
-                logger.warning("%r: closed for good: %s", self, summary(item.error))
             elif type(item) is ResumeMarker:
                 self._last_event_id = item.last_event_id
                 if item.is_last:
-                    self.close()
+                    self._end()
+            else:
+                self._telling.tell(item, is_heard=bool(listeners), is_end=self._stream.ended)
+
+    def _listeners_of(self, item: Entry) -> Pairs:
+        """Return who hears an item; tell, once, of a type that nobody hears."""
+        is_message = type(item) is MessageEvent
+        if not is_message and not isinstance(item, OpenEvent | ErrorEvent):
+            return ()
+        listeners = self._table.heard_by(item.type, is_message=is_message)
+        if is_message and not listeners and item.type not in self._unheard:
+            self._tell_unheard(item.type)
+        return listeners
+
+    def _tell_unheard(self, event_type: str) -> None:
+        if len(self._unheard) < MAX_UNHEARD:
+            self._unheard.add(event_type)
+            logger.debug("%r: nobody listens for events of type %r", self, brief(event_type))
+
+    def _tell_stall(self) -> None:
+        """Tell of a handler that has kept the reader from reading for `STALL_SECONDS`."""
+        logger.warning(
+            "%r: nothing has been read for %g seconds or more, because of handlers: %s",
+            self,
+            STALL_SECONDS,
+            name_of(self._running),
+        )
 
 
 def _with_marker(items: list[Item], stream: EventStream) -> list[Entry]:
@@ -460,11 +580,24 @@ def _with_marker(items: list[Item], stream: EventStream) -> list[Entry]:
     return [*items, ResumeMarker(stream.last_event_id)]
 
 
-def _read_ahead(stream: EventStream, has_listened: Gate, queue: DispatchQueue[Entry]) -> None:
+def _wait_for_listener(
+    has_listened: Gate, items: list[Item], telling: Telling, stream: EventStream
+) -> None:
+    """Wait until there is a listener, or nobody says any more that there will be."""
+    if not has_listened.wait(TELL_SECONDS):
+        for item in items:
+            telling.tell(item, is_heard=False, is_end=stream.ended)
+        has_listened.wait()
+
+
+def _read_ahead(
+    stream: EventStream, has_listened: Gate, telling: Telling, queue: DispatchQueue[Entry]
+) -> None:
     """The reader thread of a source with `dispatch`, of which it knows nothing."""
     try:
         while items := stream.take():
-            has_listened.wait()
+            if not has_listened.is_open:
+                _wait_for_listener(has_listened, items, telling, stream)
             queue.put(_with_marker(items, stream))
         queue.put([ResumeMarker(stream.last_event_id, is_last=True)])
         queue.wait()  # until the handlers have been run, or are not to be

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 import requests
 
 from .errors import UnexpectedStatus
+from .keywords import check_keywords
 from .protocol.events import ErrorEvent
 from .protocol.parser import Block, BlockParser
 from .protocol.policy import ReconnectPolicy, check_number
@@ -20,6 +21,9 @@ from .stream import EventStream
 
 DEFAULT_RETRY: Final = 3000
 """Milliseconds, as in `sseclient`."""
+_KEYWORDS: Final = frozenset(
+    {"last_id", "retry", "session", "chunk_size", "event_timeout", "max_event_size"}
+)
 NO_CONTENT: Final = 204
 """The status that tells a client to stop (HTML standard, 9.2.3)."""
 
@@ -140,6 +144,7 @@ class SSEClient:
         check_last_event_id("last_id", last_id or "")
         if "method" in requests_kwargs:
             raise TypeError("method: use EventStream; a client would send it at each reconnect")
+        check_keywords("SSEClient", requests_kwargs, _KEYWORDS)
         self.session = session
         self.chunk_size = chunk_size
         self.requests_kwargs = requests_kwargs
@@ -223,6 +228,7 @@ class _ClientStream(EventStream):
     """A stream that takes for an event stream what that package takes for one."""
 
     parser_class = BlockParser
+    shows_errors = False
 
     def refusal(self, response: requests.Response) -> Exception | None:
         if response.status_code >= 400 or response.status_code == NO_CONTENT:

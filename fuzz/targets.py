@@ -372,7 +372,7 @@ class _Life:
             return
         self.yield_all()
         waited = self.pass_time()
-        opened = self.session.opened("http://h/", "http://h", 200, {}, self.now)
+        opened = self.session.opened(OpenEvent("open", "http://h/", 200, {}), "http://h", self.now)
         check(opened == (not self.is_over and not self.is_dropped))
         if opened:
             self.silence += waited

@@ -28,6 +28,7 @@ from eventsource import (
     ReconnectPolicy,
     UnexpectedStatus,
 )
+from eventsource.engine import Engine
 from eventsource.http.body import READ_SIZE
 from eventsource.testing import ScriptedServer
 
@@ -288,13 +289,14 @@ def test_cancelled_at_any_moment_it_leaves_nothing_behind(name, in_block):
             assert task.cancelled()
             if in_block:
                 assert readers() == []
-            return events
+                assert events.ready_state is ReadyState.CLOSED
+            else:
+                assert events.ready_state is not ReadyState.CLOSED
 
         async def main():
             for number in range(24):
-                events = await one(number % 2)
+                await one(number % 2)  # which drops the stream
                 await until(phase.is_left, "the end")
-                assert events.ready_state is ReadyState.CLOSED
 
         run(main)
 
@@ -573,17 +575,20 @@ def test_a_second_loop_in_the_block_goes_on_where_the_first_was_left():
         assert len(server.connections) == 1
 
 
-def test_leaving_the_loop_without_a_block_closes_the_stream():
+def test_leaving_the_loop_without_a_block_closes_nothing_and_dropping_the_stream_does():
     with ScriptedServer(stream(numbers(3), then="hold")) as server:
 
         async def main():
             events = EventStream(server.url)
             async for _ in events:
                 break
-            assert events.ready_state is ReadyState.CLOSED
+            assert await take(events, 1) == ["0"]
+            assert await take(events, 2) == ["1", "2"]
+            assert events.ready_state is ReadyState.OPEN
+            assert len(readers()) == 1
+            del events
             await until(lambda: not readers(), "the thread to end")
             assert server.connections[0].gone.wait(LIMIT)
-            assert [event async for event in events] == []
 
         run(main)
 
@@ -600,20 +605,20 @@ def test_without_a_block_the_iterator_keeps_the_stream_open():
         run(main)
 
 
-def test_an_iterator_dropped_on_a_session_of_the_callers_closes_the_stream_on_the_loop():
+def test_a_stream_dropped_on_a_session_of_the_callers_is_closed_on_the_loop(monkeypatch):
+    closed_by = []
+    close = Engine.close
+    monkeypatch.setattr(
+        Engine, "close", lambda it: (closed_by.append(threading.get_ident()), close(it))
+    )
     with ScriptedServer(stream(then="hold")) as server, requests.Session() as session:
 
         async def main():
-            events = EventStream(server.url, session=session)
-            closed_by = []
-            close = events.close
-            events.close = lambda: (closed_by.append(threading.get_ident()), close())
-            async for _ in events:
+            async for _ in EventStream(server.url, session=session):
                 break
             assert closed_by == []  # the collector may run where the session's locks are held
             await until(lambda: not readers(), "the thread to end")
             assert closed_by == [threading.get_ident()]
-            assert events.ready_state is ReadyState.CLOSED
             assert server.connections[0].gone.wait(LIMIT)
 
         run(main)
@@ -682,18 +687,20 @@ def test_a_loop_goes_on_where_an_iterator_that_is_kept_has_been_left():
         assert len(server.connections) == 1
 
 
-def test_on_a_session_of_the_callers_a_dropped_iterator_is_the_end_of_a_loop_that_follows():
+def test_on_a_session_of_the_callers_too_a_loop_goes_on_where_the_one_before_it_was_left():
     with ScriptedServer(stream(numbers(5), then="hold")) as server, requests.Session() as session:
 
         async def main():
-            for _ in range(5):
-                events = EventStream(server.url, session=session)
-                async for _ in events:
-                    break
-                assert [event async for event in events] == []
-                await until(lambda: not readers(), "the thread to end")
+            events = EventStream(server.url, session=session)
+            async for _ in events:
+                break
+            assert await take(events, 2) == ["0", "1"]
+            assert await take(events, 3) == ["2", "3", "4"]
+            events.close()
+            await until(lambda: not readers(), "the thread to end")
 
         run(main)
+        assert len(server.connections) == 1
 
 
 # --- Back-pressure ---
@@ -815,20 +822,18 @@ def test_a_stream_that_is_closed_after_its_loop_ends_without_a_word(caplog):
 
 
 @pytest.mark.parametrize("own_session", [True, False])
-def test_an_iterator_that_is_dropped_after_its_loop_has_been_closed(own_session):
+def test_a_stream_that_is_dropped_after_its_loop_has_been_closed(own_session):
     with ScriptedServer(stream(then="hold")) as server, requests.Session() as session:
         events = EventStream(server.url, session=None if own_session else session)
 
         async def main():
-            iterator = aiter(events)
-            await anext(iterator)
-            return iterator
+            await anext(aiter(events))
 
-        iterator = run(main)
-        del iterator
+        run(main)
+        assert events.ready_state is ReadyState.OPEN
         if not own_session:
-            assert events.ready_state is ReadyState.OPEN
             events.close()
+        del events
         wait_until(lambda: not readers(), "the thread to end")
 
 
@@ -867,21 +872,16 @@ def test_a_program_that_has_not_closed_a_silent_stream_exits(how):
         assert server.connections[0].gone.wait(LIMIT)
 
 
-def test_a_stream_that_one_loop_has_left_cannot_be_gone_on_with_in_another():
+def test_a_stream_that_one_loop_has_left_can_be_gone_on_with_in_another():
     with ScriptedServer(stream(numbers(5), then="hold")) as server:
         events = EventStream(server.url)
-
-        async def main():
-            async for _ in events:
-                break
-
-        run(main)
-
-        async def second():
-            return [event async for event in events]
-
-        assert run(second) == []
-        assert events.ready_state is ReadyState.CLOSED
+        assert asyncio.run(take(events, 1)) == ["0"]
+        assert asyncio.run(take(events, 2)) == ["1", "2"]
+        assert [next(events).data for _ in range(2)] == ["3", "4"]  # and without a loop
+        wait_until(lambda: len(readers()) <= 1, "the thread of the first to end")
+        events.close()
+        wait_until(lambda: not readers(), "the thread to end")
+        assert len(server.connections) == 1
 
 
 def test_an_iterator_that_one_loop_has_left_says_so_in_another(caplog):
@@ -923,7 +923,8 @@ def test_a_cancelled_task_that_is_kept_keeps_no_thread():
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()
-            await until(lambda: stream_.ready_state is ReadyState.CLOSED)
+            del stream_, read
+            await until(lambda: not readers(), "the thread to end")
             del task
 
         run(main)

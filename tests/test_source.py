@@ -226,7 +226,8 @@ def test_each_change_of_the_listeners_is_in_force_for_the_next_event_of_the_same
             source.remove_all_listeners("message")
 
     with ScriptedServer(stream(blocks, b"id: end\n\n", then="hold")) as server:
-        with EventSource(server.url, start=False, on_message=first) as source:
+        with EventSource(server.url, start=False) as source:
+            source.on("message", first)
             source.on("message", removed)
             source.start()
             wait_until(lambda: source.last_event_id == "end")
@@ -518,7 +519,10 @@ def test_start_false_waits_for_start(server):
 def test_a_closed_source_is_not_started(server):
     source = EventSource(server.url, start=False)
     source.close()
-    source.start()
+    with pytest.raises(RuntimeError, match="has been closed"):
+        source.start()
+    with pytest.raises(RuntimeError, match="has been closed"), source:
+        pass
     assert source.join()
     assert source.ready_state is ReadyState.CLOSED
     assert server.connections == []

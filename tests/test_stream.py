@@ -1060,12 +1060,21 @@ def test_comments_are_not_yielded_unless_asked_for():
             assert next(events).data == "x"
 
 
-def test_the_body_of_what_is_no_event_stream_is_not_read():
-    page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nhello"
+@pytest.mark.parametrize("field", [b"Content-Length: 5\r\n", b""])
+@pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request"])
+def test_the_body_of_what_is_no_event_stream_is_kept(field, status):
+    page = b"HTTP/1.1 %b\r\nContent-Type: text/html\r\n%b\r\nhello" % (status, field)
     with ScriptedServer(respond(page)) as server, EventStream(server.url) as events:
         error = next(events).error
-    assert isinstance(error, UnexpectedContentType)
-    assert error.response.content == b""
+    assert error.response.content == b"hello"
+    assert error.response.text == "hello"
+
+
+def test_no_more_than_64_kib_of_a_refused_body_are_kept():
+    page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + b"x" * 100_000
+    with ScriptedServer(respond(page)) as server, EventStream(server.url) as events:
+        error = next(events).error
+    assert error.response.content == b"x" * 65536
 
 
 def test_what_is_no_content_coding_changes_nothing():

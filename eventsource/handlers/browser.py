@@ -1,24 +1,16 @@
 """The browser's spellings of `EventSource` (HTML standard, 9.2.2), and nothing new.
 
-For those who come from JavaScript: each name says in a line what it stands for.
+For those who come from JavaScript: each name says in a line what it stands for. `on_open`,
+`on_message` and `on_error` are the same slots as `onopen`, `onmessage` and `onerror`.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from eventsource.protocol.events import ReadyState
 
-from .listeners import Emitter, Handler, check_handler
-
-
-class _ListenerSlot:
-    """A listener whose handler can be exchanged, in its place in the order."""
-
-    handler: Handler
-
-    def __call__(self, event: Any) -> object:
-        return self.handler(event)
+from .listeners import Emitter, Handler, Slot, check_handler
 
 
 class _HandlerAttribute:
@@ -29,9 +21,9 @@ class _HandlerAttribute:
     function.
     """
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._type = name.removeprefix("on")
-        self._slot = f"_{name}_slot"
+    def __init__(self, event_type: str) -> None:
+        self._type = event_type
+        self._slot = f"_on{event_type}_slot"
 
     def __get__(self, emitter: BrowserNames | None, owner: type) -> Handler | None:
         slot = getattr(emitter, self._slot, None)
@@ -44,12 +36,11 @@ class _HandlerAttribute:
                 setattr(emitter, self._slot, None)
                 emitter.remove_listener(self._type, slot)
             return
-        check_handler(self._type, handler, on_event_loop=emitter.on_event_loop)
+        check_handler(f"on_{self._type}", handler, on_event_loop=emitter.on_event_loop)
         if slot is None:
-            slot = _ListenerSlot()
+            slot = Slot()
             setattr(emitter, self._slot, slot)
-        slot.handler = handler
-        emitter.add_listener(self._type, slot)
+        emitter.set_slot(self._type, slot, handler)
 
 
 class _HasReadyState(Protocol):
@@ -64,12 +55,12 @@ class BrowserNames(Emitter):
     OPEN: ClassVar[ReadyState] = ReadyState.OPEN
     CLOSED: ClassVar[ReadyState] = ReadyState.CLOSED
 
-    onopen = _HandlerAttribute()
-    """The handler of `open`, or None."""
-    onmessage = _HandlerAttribute()
-    """The handler of `message`, or None."""
-    onerror = _HandlerAttribute()
-    """The handler of `error`, or None."""
+    on_open = onopen = _HandlerAttribute("open")
+    """The handler of `open`, or None. The constructor's argument; may be set."""
+    on_message = onmessage = _HandlerAttribute("message")
+    """The handler of `message`, likewise."""
+    on_error = onerror = _HandlerAttribute("error")
+    """The handler of `error`, likewise."""
 
     @property
     def readyState(self: _HasReadyState) -> ReadyState:  # noqa: N802

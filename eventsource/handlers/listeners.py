@@ -15,12 +15,13 @@ import functools
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from types import CoroutineType
 from typing import Any, Final, TypeVar, overload
 
 from pyee.base import EventEmitter
 
+from eventsource.protocol.events import MessageEvent
 from eventsource.runtime.wakeup import Gate
 
 from .queue import DispatchQueue, was_cancelled_below
@@ -30,10 +31,17 @@ Handler = Callable[[Any], object]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+ANY_TYPE: Final = "*"
+"""Its handlers hear every `MessageEvent`, whatever its type."""
+
 NEW_LISTENER: Final = "new_listener"
 """pyee's own event, which is emitted before a listener is added."""
 
 logger = logging.getLogger(__name__)
+
+
+Pairs = tuple[tuple[Handler, Handler], ...]
+"""Listeners in their order, and what to call for each."""
 
 
 class ListenerTable:
@@ -54,16 +62,36 @@ class ListenerTable:
         self.version: object = object()
         self.is_closed = False
         self._by_type: dict[str, Mapping[Handler, Handler]] = {}
-        self._pairs: dict[str, tuple[tuple[Handler, Handler], ...]] = {}  # the same, to go through
+        # The same, to go through; and with those of ANY_TYPE, where a type has both.
+        self._pairs: dict[str, Pairs] = {}
+        self._merged: dict[str, Pairs] = {}
         self._lock = threading.RLock()  # re-entrant for a signal handler
 
     def of(self, event_type: str) -> Mapping[Handler, Handler]:
         """Return the listeners of a type in their order, and what to call for each."""
         return self._by_type.get(event_type) or {}
 
-    def pairs(self, event_type: str) -> tuple[tuple[Handler, Handler], ...]:
-        """Return what `of()` does in the form that is the fastest to go through."""
-        return self._pairs.get(event_type, ())
+    def heard_by(self, event_type: str, *, is_message: bool) -> Pairs:
+        """Return who hears an event, in order, and what to call for each.
+
+        Args:
+            event_type: the event's type.
+            is_message: whether the server sent it: then the handlers of `"*"` hear it, too,
+                after the others. One that is registered for both is called once.
+        """
+        own = self._pairs.get(event_type, ()) if event_type != NEW_LISTENER else ()
+        others = self._pairs.get(ANY_TYPE, ()) if is_message else ()
+        if not own or not others:
+            return own or others
+        both = self._merged.get(event_type)
+        if both is None:
+            both = own + tuple(pair for pair in others if pair[0] not in dict(own))
+            self._merged[event_type] = both
+        return both
+
+    def call_for(self, event_type: str, listener: Handler) -> Handler | None:
+        """Return what to call for a listener that was to hear an event; None: it is removed."""
+        return self.of(event_type).get(listener) or self.of(ANY_TYPE).get(listener)
 
     def types(self) -> set[str]:
         """Return the types that have listeners."""
@@ -110,7 +138,18 @@ class ListenerTable:
         else:
             self._by_type.pop(event_type, None)
             self._pairs.pop(event_type, None)
+        self._merged = {}
         self.version = object()
+
+
+class Slot:
+    """A place among the listeners of a type, whose handler can be exchanged."""
+
+    handler: Handler
+
+    def __call__(self, event: Any) -> object:
+        """Call the handler."""
+        return self.handler(event)
 
 
 class Emitter(EventEmitter):
@@ -135,11 +174,16 @@ class Emitter(EventEmitter):
     @overload
     def on(self, event: str, f: F) -> F: ...
     def on(self, event: str, f: Any = None) -> Any:
-        """Register a handler; without one, return a decorator that does."""
+        """Register a handler; without one, return a decorator that does.
+
+        Raises:
+            TypeError: see `check_handler`.
+        """
         return self.listens_to(event) if f is None else self.add_listener(event, f)
 
     def listens_to(self, event: str) -> Callable[[F], F]:
         """Return a decorator that registers a handler, and returns it."""
+        check_event(event)
         return functools.partial(self.add_listener, event)
 
     def add_listener(self, event: str, f: F) -> F:
@@ -149,6 +193,7 @@ class Emitter(EventEmitter):
 
     def once(self, event: str, f: Any = None) -> Any:
         """Register a handler for one event; without one, return a decorator that does."""
+        check_event(event)
         if f is None:
             return functools.partial(self.once, event)
 
@@ -168,9 +213,17 @@ class Emitter(EventEmitter):
             self._has_listened.open()
 
     def _register(self, event: str, listener: Handler, call: Handler) -> None:
-        check_handler(event, listener, on_event_loop=self.on_event_loop)
+        check_event(event)
+        check_handler(f"the handler of {event!r}", listener, on_event_loop=self.on_event_loop)
         self.emit(NEW_LISTENER, event, listener)
         self._table.add(event, listener, call)
+
+    def set_slot(self, event: str, slot: Slot, f: Handler) -> None:
+        """Have a slot call `f` for this type, in the place that the slot has already, if any."""
+        slot.handler = f
+        self.emit(NEW_LISTENER, event, f)
+        self._table.add(event, slot, f)
+        self._has_listened.open()
 
     def remove_listener(self, event: str, f: Any) -> None:
         """Remove a handler of `event`; it is no error if it is not registered."""
@@ -182,7 +235,8 @@ class Emitter(EventEmitter):
 
     def listeners(self, event: str) -> list[Any]:
         """Return the handlers of `event` in their order."""
-        return [*self._table.of(event)]
+        listeners = self._table.of(event)
+        return [each.handler if isinstance(each, Slot) else each for each in listeners]
 
     def event_names(self) -> set[str]:
         """Return the types that have handlers."""
@@ -200,9 +254,15 @@ class Emitter(EventEmitter):
         Returns:
             Whether there was a listener.
         """
-        listeners = self._table.of(event)
-        for listener, call in listeners.items():
-            if self._table.of(event).get(listener) is not call:
+        is_message = len(args) == 1 and isinstance(args[0], MessageEvent)
+        listeners = (
+            self._table.of(event).items()
+            if event == NEW_LISTENER
+            else self._table.heard_by(event, is_message=is_message)
+        )
+        for listener, _ in listeners:
+            call = self._table.call_for(event, listener)
+            if call is None:
                 continue
             try:
                 result = call(*args, **kwargs)
@@ -216,7 +276,7 @@ class Emitter(EventEmitter):
         return bool(listeners)
 
     def _log_failure(self, handler: Handler, error: BaseException) -> None:
-        logger.error("%r: the handler %s raised", self, _name_of(handler), exc_info=error)
+        logger.error("%r: the handler %s raised", self, name_of(handler), exc_info=error)
 
     def _awaitable(
         self, handler: Handler, coroutine: Coroutine[Any, Any, Any], *, unless_closed: bool = True
@@ -226,13 +286,14 @@ class Emitter(EventEmitter):
         A task begins later than it is made. `unless_closed`: not if that has happened meanwhile.
         """
         if self._queue is not None and self._queue.has_loop():
-            yield self._await(self._queue, handler, coroutine, unless_closed)
+            waiting = self._await(self._queue, handler, coroutine, unless_closed)
+            yield _AwaitedOrClosed(waiting, coroutine)
             return
         coroutine.close()
         logger.error(
             "%r: the handler %s returned a coroutine, which no event loop runs; see dispatch",
             self,
-            _name_of(handler),
+            name_of(handler),
         )
 
     async def _await(
@@ -260,6 +321,36 @@ class Emitter(EventEmitter):
             self._log_failure(handler, error)
 
 
+class _AwaitedOrClosed(Coroutine[Any, Any, None]):
+    """A coroutine that awaits another; when it is dropped, both are closed.
+
+    Python complains of a coroutine of its own kind that nobody has awaited. That happens to
+    the last ones of a program, whose loop ends before their tasks begin.
+    """
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, None], awaited: Coroutine[Any, Any, Any]
+    ) -> None:
+        self._coroutine = coroutine
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+        self._awaited.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
 @functools.cache
 def check_pyee() -> None:
     """Refuse a pyee with public methods of which `Emitter` has none of its own.
@@ -275,36 +366,49 @@ def check_pyee() -> None:
         )
 
 
-def check_handler(event_type: object, handler: object, *, on_event_loop: bool) -> None:
+def check_event(event: object) -> None:
+    """Refuse what is no event type.
+
+    Raises:
+        TypeError: it is no str, such as the handler that `@source.on` is given.
+    """
+    if callable(event) and not isinstance(event, str):
+        raise TypeError(
+            f"event must be a str, not {event!r}: name the type, as in @source.on('message')"
+        )
+    if not isinstance(event, str):
+        raise TypeError(f"event must be a str, not {event!r}")
+
+
+def check_handler(name: str, handler: object, *, on_event_loop: bool) -> None:
     """Refuse what could never be called as a handler.
 
     Args:
-        event_type: what it is to be registered for.
+        name: what it is called in the error.
         handler: what is to be registered.
         on_event_loop: whether an event loop runs it, so that it may be a coroutine function.
 
     Raises:
-        TypeError: `event_type` is no str, or `handler` is not callable, or calling it
-            would do nothing; the message says which.
+        TypeError: `handler` is not callable, or calling it would do nothing; the message says
+            which.
     """
-    if not isinstance(event_type, str):
-        raise TypeError(f"event must be a str, not {event_type!r}")
     if not callable(handler):
-        raise TypeError(f"the handler of {event_type!r} must be callable, not {handler!r}")
+        raise TypeError(f"{name} must be callable, not {handler!r}")
     # For an object, what its class calls.
     functions = (handler, getattr(handler, "__call__", None))  # noqa: B004
     if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in functions):
         raise TypeError(
-            f"the handler of {event_type!r} is a generator function, {handler!r}: nothing would"
+            f"{name} is a generator function, {handler!r}: nothing would"
             " iterate over what it returns; register a function without yield"
         )
     if not on_event_loop and any(inspect.iscoroutinefunction(f) for f in functions):
         raise TypeError(
-            f"the handler of {event_type!r} is a coroutine function, {handler!r}, and no event"
+            f"{name} is a coroutine function, {handler!r}, and no event"
             " loop runs the handlers; pass dispatch=loop.call_soon_threadsafe or"
             " dispatch=eventsource.dispatch.asyncio(), or register a plain function"
         )
 
 
-def _name_of(handler: Handler) -> str:
+def name_of(handler: Handler) -> str:
+    """Return what a handler is called in a log line."""
     return getattr(handler, "__qualname__", type(handler).__qualname__)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import sys
 import threading
 import time
@@ -39,6 +40,11 @@ Fail = Callable[[str, BaseException | None], None]
 LOOP_CHECK_SECONDS = 1.0
 """Seconds after which a reader that waits for an event loop looks whether that was closed, with
 handlers left in it that nobody cancelled: nothing tells."""
+
+STALL_SECONDS = 30.0
+"""Seconds after which a queue that stays full, or a handler that keeps the reader from reading,
+is told: longer than a handler may take in good faith, shorter than a server waits for a client
+that does not read."""
 
 TURN_SECONDS = 0.005
 """Seconds after which a turn gives way to whatever else its thread has to do.
@@ -76,6 +82,30 @@ def was_cancelled_below(error: BaseException) -> bool:
 
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_makers: set[Callable[..., Any]] = set()
+
+
+def makes_dispatch(maker: F) -> F:
+    """Decorate a function that returns a `dispatch`, and is none itself."""
+    _makers.add(maker)
+    return maker
+
+
+def check_dispatch(dispatch: object) -> None:
+    """Refuse what cannot be a `dispatch`.
+
+    Raises:
+        TypeError: it is not callable, or returns a `dispatch` when it is called.
+    """
+    if not callable(dispatch):
+        raise TypeError(f"dispatch must be callable or None, not {dispatch!r}")
+    if any(dispatch is maker for maker in _makers):
+        name = f"dispatch.{getattr(dispatch, '__name__', '')}"
+        raise TypeError(f"dispatch must be what {name}() returns, not {name} itself: call it")
 
 
 class DispatchTask:
@@ -145,15 +175,25 @@ class DispatchQueue(Generic[Entry]):
         limit: how many entries wait at the most.
         deliver: a method that runs the handlers.
         fail: a method that closes the source.
+        stalled: a method that is told once of each time that it has been full for
+            `STALL_SECONDS`.
     """
 
-    def __init__(self, dispatch: Dispatch, limit: int, deliver: Deliver[Entry], fail: Fail) -> None:
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        limit: int,
+        deliver: Deliver[Entry],
+        fail: Fail,
+        stalled: Callable[[], None],
+    ) -> None:
         self.loop = event_loop_of(dispatch)
         """The event loop that dispatches; None: something else does."""
         self._dispatch = dispatch
         self._limit = limit
         self._deliver = weakref.WeakMethod(deliver)
         self._fail = weakref.WeakMethod(fail)
+        self._stalled = weakref.WeakMethod(stalled)
         self.waiting: deque[Entry] = deque()
         self._closed = False  # by close(); set once, never unset
         self._lock = threading.Lock()  # guards the next; never taken by close()
@@ -185,15 +225,40 @@ class DispatchQueue(Generic[Entry]):
                 if begin:
                     self._next_turn()
             else:
-                self.wait(lambda: len(self.waiting) < self._limit)
+                self._wait_for_room()
 
-    def wait(self, condition: Callable[[], bool] = lambda: False) -> None:
-        """Wait until a turn's end finds the condition true, or until `close()`."""
+    def _wait_for_room(self) -> None:
+        def has_room() -> bool:
+            return len(self.waiting) < self._limit
+
+        if not self.wait(has_room, STALL_SECONDS):
+            stalled = self._stalled()
+            if stalled is not None:
+                stalled()
+            del stalled  # the last reference to the source must not be this thread's
+            self.wait(has_room)
+
+    def wait(
+        self, condition: Callable[[], bool] = lambda: False, timeout: float | None = None
+    ) -> bool:
+        """Wait until a turn's end finds the condition true, or until `close()`.
+
+        Returns:
+            False if the time has passed before that.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        longest = math.inf if self.loop is None else LOOP_CHECK_SECONDS
         self.reader_waits = True
-        while not self._closed and not condition():
-            self._go_on.wait(None if self.loop is None else LOOP_CHECK_SECONDS)
-            self._look_at_loop()
-        self.reader_waits = False
+        try:
+            while not self._closed and not condition():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._go_on.wait(min(left, longest))
+                self._look_at_loop()
+        finally:
+            self.reader_waits = False
+        return True
 
     def _look_at_loop(self) -> None:
         if self.loop is not None and self.loop.is_closed():
@@ -204,10 +269,9 @@ class DispatchQueue(Generic[Entry]):
         self._closed = True
         self._go_on.set()
 
-    def disown(self) -> None:
-        """In the child of a fork: be closed."""
-        self._lock = threading.Lock()  # a thread that is not here may hold the former
-        self.close()
+    def renew_lock(self) -> None:
+        """In the child of a fork: a thread that is not here may hold the lock."""
+        self._lock = threading.Lock()
 
     def fail(self, reason: str, error: BaseException | None) -> None:
         """Close the source: its handlers can no longer be run."""
@@ -246,7 +310,11 @@ class DispatchQueue(Generic[Entry]):
         import asyncio  # noqa: PLC0415 - there is a loop
 
         assert self.loop is not None
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except RuntimeError:  # it has been closed meanwhile
+            coroutine.close()
+            return
         self.tasks.add(future)
         future.add_done_callback(self.tasks.discard)
 

@@ -33,7 +33,7 @@ from .adapter import take_over
 from .body import BodyReader, RawBody, SocketBody, read_into
 from .decoding import decoder_for
 from .failures import describe, describe_of_socket
-from .request import ERROR_BODY_SIZE, RequestTemplate, has_framing
+from .request import ERROR_BODY_SIZE, RequestTemplate
 from .sockets import Sockets, current_sockets
 
 ERROR_BODY_TIME: Final = 1.0
@@ -107,6 +107,11 @@ class Exchange:
         framing = body_of(method, response.status_code, connected.field)
         return SocketBody(connected.sock, connected.received, framing, decoder)
 
+    @property
+    def has_bounded_reads(self) -> bool:
+        """Whether a read that has taken its time leaves the connection as it is."""
+        return isinstance(self._body, SocketBody)
+
     def read(self, timeout: float | None = None) -> bytes:
         """Return what has arrived of the body, decompressed; wait if nothing has.
 
@@ -135,20 +140,18 @@ class Exchange:
         """Make the body of a response that is no event stream its `content`.
 
         Best effort, for the program that shows it to a person: what comes within 64 KiB, one
-        second and the time that `open()` had, of a body whose end can be told from the end of
-        the connection.
+        second and the time that `open()` had.
         """
         response, body = self._response, self._body
         assert response is not None
         assert body is not None
         data = bytearray()
         seconds = min(ERROR_BODY_TIME, self._sockets.deadline - time.monotonic())
-        if has_framing(response):
-            with (
-                contextlib.suppress(requests.RequestException),
-                self._watched(None if isinstance(body, SocketBody) else seconds),
-            ):
-                self._do(read_into, describe_of_socket, data, body, ERROR_BODY_SIZE, seconds)
+        with (
+            contextlib.suppress(requests.RequestException),
+            self._watched(None if isinstance(body, SocketBody) else seconds),
+        ):
+            self._do(read_into, describe_of_socket, data, body, ERROR_BODY_SIZE, seconds)
         response.raw = io.BytesIO(data)
         _ = response.content  # which requests keeps; an answer to a challenge has its own
 

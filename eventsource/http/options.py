@@ -35,6 +35,8 @@ _OPTIONS: Final[dict[str, tuple[type, ...]]] = {
 """The keyword arguments of `requests.request` and the types each may have; `auth`,
 `method` and `url` are checked on their own, and `stream` is not the caller's."""
 
+OPTION_NAMES: Final = frozenset({*_OPTIONS, "auth"})
+
 
 def check_url(url: object) -> str:
     """Return `url` if it is an absolute URL that could be fetched.

@@ -26,6 +26,16 @@ class ReadyState(enum.IntEnum):
     CLOSED = 2
     """Closed for good, by `close()` or by a failure that is not retried."""
 
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        """The name, unless the format is one of numbers, such as `:d`."""
+        try:
+            return format(self.name, spec)
+        except ValueError:
+            return format(int(self), spec)
+
 
 class MessageEvent(NamedTuple):
     """An event that the server sent.

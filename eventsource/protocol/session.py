@@ -22,10 +22,11 @@ come in the middle of `received`, `restart` too.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+import http
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from eventsource.errors import EventTimeout
+from eventsource.errors import EventTimeout, ForkedError, StreamEnded, UnexpectedStatus
 
 from .events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
 from .parser import MAX_EVENT_SIZE, EventStreamParser, can_be_sent
@@ -118,6 +119,8 @@ class Session:
         reconnection_time (float): the standard's term: seconds to wait before
             the client reconnects. The policy's `delay`, until the server sets another.
         kept (Kept): what has been parsed; `rest` has not been yielded.
+        comments (bool): the argument. May be set.
+        heard_at (float): the moment when the connection opened or bytes came last.
     """
 
     def __init__(
@@ -139,11 +142,13 @@ class Session:
         self.kept = _keep([], last_event_id, last_event_id if can_be_sent(last_event_id) else "")
         self._parser_class = parser
         self._max_event_size = max_event_size
-        self._comments = comments
+        self.comments = comments
         self._parser = self._new_parser("")
         self._due = 0.0  # when to make the next attempt
+        self._has_begun = False  # an attempt has been made
         self._failures = 0  # attempts without success in a row
         # Of the present attempt:
+        self.heard_at = 0.0
         self._opened_at: float | None = None  # None: it has not opened
         self._has_event = False  # it has brought one
         self._silence = 0.0  # seconds waited since it began or a message came
@@ -157,6 +162,11 @@ class Session:
         return _READY_STATES[self.phase]
 
     @property
+    def event_class(self) -> type[MessageEvent]:
+        """What the server's events are made as."""
+        return self._parser_class.event_class
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more happens."""
         return self.phase is Phase.FAILED or self.phase is Phase.CLOSED
@@ -165,6 +175,36 @@ class Session:
     def resume_id(self) -> str:
         """The last event ID that the next connection sends."""
         return self.kept.resume_id
+
+    def silent_for(self, now: float) -> float | None:
+        """The seconds since the last byte of the connection that is open, else None."""
+        return max(now - self.heard_at, 0.0) if self.phase is Phase.OPEN else None
+
+    @property
+    def has_ended_in_order(self) -> bool:
+        """Whether the stream has failed in a way that is no failure: the server says it is over.
+
+        By 204 (9.2.3 of the standard), or by the end of a complete body where no reconnect is
+        wanted.
+        """
+        error = self.error
+        if isinstance(error, UnexpectedStatus):
+            return error.status == http.HTTPStatus.NO_CONTENT
+        return isinstance(error, StreamEnded) and not (self._reconnects and self._failures)
+
+    @property
+    def unknown_lines(self) -> int:
+        """Lines of this body that were no field nor a comment; 0 once it has brought an event."""
+        return 0 if self._has_event else self._parser.unknown_lines
+
+    @property
+    def end_of_body(self) -> StreamEnded:
+        """What `lost` is told when the body is complete."""
+        text = "the server ended the stream"
+        if self._parser.has_unfinished_event:
+            count = self._parser.unfinished_bytes
+            text += f"; {count} byte{'s' * (count != 1)} of an unfinished event were dropped"
+        return StreamEnded(text)
 
     @property
     def parse_error(self) -> Exception | None:
@@ -205,29 +245,26 @@ class Session:
         """An attempt is made. Say whether it is to be: the stream may have been closed."""
         if not self._enter(_What.BEGIN):
             return False
+        self._has_begun = True
         self._opened_at = None
         self._has_event = False
         self._silence = 0.0
         return True
 
-    def opened(
-        self, url: str, origin: str, status: int, headers: Mapping[str, str], now: float
-    ) -> bool:
+    def opened(self, event: OpenEvent, origin: str, now: float) -> bool:
         """The server has answered with an event stream. Say whether it is to be read.
 
         Args:
-            url: that answered, after redirects, without user name and password.
-            origin: of that URL.
-            status: the HTTP status.
-            headers: the response's header fields.
+            event: what is to be yielded.
+            origin: of the URL that answered.
             now: the moment.
         """
         if self.phase is not Phase.CONNECTING:
             return False
         self._silence += now - self._waits_since
-        self._opened_at = now
+        self._opened_at = self.heard_at = now
         self._parser = self._new_parser(origin)
-        return self._enter(_What.OPENED, OpenEvent("open", url, status, headers))
+        return self._enter(_What.OPENED, event)
 
     def received(self, chunk: bytes, now: float) -> None:
         """Bytes of the body have come (at least one); `kept` has what is in them.
@@ -237,7 +274,7 @@ class Session:
         """
         parser = self._parser
         items: list[Item] = []
-        if self._comments:
+        if self.comments:
             items += parser.feed_with_comments(chunk)
             has_event = any(type(item) is not Comment for item in items)
         else:
@@ -246,6 +283,7 @@ class Session:
         kept = _keep(items, parser.last_event_id, parser.resume_id)
         if parser.reconnection_time is not None:
             self.reconnection_time = self._policy.reconnection_time(parser.reconnection_time)
+        self.heard_at = now
         if has_event:
             self._has_event = True
             self._silence = 0.0
@@ -254,6 +292,11 @@ class Session:
         self.kept = kept
         if self.phase is Phase.CLOSED:  # meanwhile, by another thread
             kept.items.clear()
+
+    def waited(self, now: float) -> None:
+        """The reader has given up waiting, and may go on later: the connection stays."""
+        self._silence += now - self._waits_since
+        self._waits_since = now
 
     def parsed(self, seconds: float) -> None:
         """It took so long to parse what was received. That time counts as silence, too.
@@ -317,6 +360,14 @@ class Session:
         """End the stream for good. Nothing that is kept is yielded any more."""
         self._enter(_What.CLOSE)
         self.kept.items.clear()  # which ends `rest`
+
+    def forked(self) -> bool:
+        """In the child of a fork: close what has begun in the parent. Say whether that was done."""
+        if self.is_over or not self._has_begun:
+            return False
+        self.error = ForkedError.here()
+        self.close()
+        return True
 
     def resume_from(self, last_event_id: str) -> None:
         """Have the next connection resume there, unless an event comes before it.

@@ -20,12 +20,20 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+TELL_SECONDS: Final = 0.2
+"""Seconds that a child waits at the most for what is logged: its log handlers may be held by
+threads that it does not have. To write a few lines takes a thousandth of that."""
+
 _lock: Final = threading.RLock()  # re-entrant for a signal handler that forks, or closes
-_inherited: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
+_inherited: weakref.WeakKeyDictionary[Any, Callable[[Any], str | None]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
-def close_in_child(inherited: T, close: Callable[[T], None]) -> None:
+def close_in_child(inherited: T, close: Callable[[T], str | None]) -> None:
     """Have `close(inherited)` called in the child of each fork while the object lives.
+
+    What it returns is logged as a warning there.
 
     It must make new locks, drop the parent's things without touching them, and not count on
     the locks of any other object, which may be made anew later.
@@ -43,14 +51,33 @@ def no_fork() -> AbstractContextManager[object]:
     return _lock
 
 
-def _tell() -> None:
+def _close_all() -> None:
     _lock.release()
+    told: list[str] = []
     for inherited, close in list(_inherited.items()):
         try:
-            close(inherited)
-        except Exception:  # the others are to be told all the same
-            logger.exception("%r: after a fork", inherited)
+            text = close(inherited)
+        except Exception as error:  # the others are to be told all the same
+            told.append(f"{inherited!r}: after a fork: {error!r}")
+        else:
+            told += [text] if text is not None else []
+    if told:
+        _warn(told)
+
+
+def _warn(texts: list[str]) -> None:
+    """Log them in a thread of its own, which may wait for ever."""
+
+    def tell() -> None:
+        for text in texts:
+            logger.warning("%s", text)
+
+    thread = threading.Thread(target=tell, name="eventsource-fork", daemon=True)
+    thread.start()
+    thread.join(TELL_SECONDS)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_tell)
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_close_all
+    )

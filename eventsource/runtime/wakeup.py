@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 
 
 class Wakeup:
@@ -48,7 +50,9 @@ class Gate:
         self.is_open = True
         self._wakeup.set()
 
-    def wait(self) -> None:
-        """Wait until it is open."""
-        while not self.is_open:
-            self._wakeup.wait()
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is open, at most `timeout` seconds; say whether it is."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.is_open and (left := deadline - time.monotonic()) > 0:
+            self._wakeup.wait(left)
+        return self.is_open

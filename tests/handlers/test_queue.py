@@ -73,7 +73,8 @@ class Handlers:
         self.handler = handler
 
     def queue(self, dispatch, limit=100):
-        self.closed = DispatchQueue(dispatch, limit, self.deliver, self.fail)
+        self.stalls = 0
+        self.closed = DispatchQueue(dispatch, limit, self.deliver, self.fail, self.stalled)
         return self.closed
 
     def deliver(self, entries):
@@ -81,6 +82,9 @@ class Handlers:
             self.received.append(entry)
             self.handler(entry)
         yield from ()
+
+    def stalled(self):
+        self.stalls += 1
 
     def fail(self, reason, error):
         self.failures.append((reason, error))
@@ -211,6 +215,22 @@ def test_a_reader_that_waits_for_room_goes_on_when_there_is_some(loop):
         loop.run_one()
         wait_until(lambda: not queue.reader_waits, "the reader to go on")
     assert [*queue.waiting] == [2, 3]
+
+
+def test_a_queue_that_stays_full_is_told_of_once_each_time(monkeypatch):
+    monkeypatch.setattr("eventsource.handlers.queue.STALL_SECONDS", 0.02)
+    handlers = Handlers()
+    elsewhere = Loop()
+    queue = handlers.queue(elsewhere, limit=1)
+    reader = threading.Thread(target=queue.put, args=[[0, 1, 2]])
+    reader.start()
+    for stalls in (1, 2):  # for 1 there is no room, then for 2
+        wait_until(lambda stalls=stalls: handlers.stalls == stalls)
+        elsewhere.run_until(lambda stalls=stalls: len(handlers.received) == stalls)
+    reader.join(LIMIT)
+    elsewhere.run_all()
+    assert handlers.received == [0, 1, 2]
+    assert handlers.stalls == 2
 
 
 def test_close_frees_a_reader_that_waits_for_room(loop):

@@ -72,7 +72,7 @@ class Life:
         """The server answers with an event stream so many seconds later; return the event."""
         self.session.time_left(self.now)
         self.now += after
-        assert self.session.opened(URL, ORIGIN, 200, {}, self.now)
+        assert self.session.opened(OpenEvent("open", URL, 200, {}), ORIGIN, self.now)
         return self.session.take()
 
     def connect(self):
@@ -139,7 +139,7 @@ set_reconnection_time  -    -           -        -        -       -
 
 METHODS = {
     "begin": lambda life: life.session.begin(),
-    "opened": lambda life: life.session.opened(URL, ORIGIN, 200, {}, life.now),
+    "opened": lambda life: life.session.opened(OpenEvent("open", URL, 200, {}), ORIGIN, life.now),
     "lost": lambda life: life.session.lost(NEVER_FINAL, life.now, random=0.0),
     "lost for good": lambda life: life.session.lost(refusal(404), life.now, random=0.0),
     "restart": lambda life: life.session.restart(),
@@ -254,7 +254,7 @@ def test_each_phase_has_a_ready_state(phase, ready_state):
 def test_a_connection_that_opens_gives_an_open_event_with_what_the_server_answered():
     session = Session()
     session.begin()
-    assert session.opened(URL, ORIGIN, 200, {"X": "y"}, 0.0)
+    assert session.opened(OpenEvent("open", URL, 200, {"X": "y"}), ORIGIN, 0.0)
     assert session.take() == [OpenEvent("open", URL, 200, {"X": "y"})]
     session.received(b"data: a\n\n", 0.0)
     assert session.take() == [MessageEvent("message", "a", "", ORIGIN)]
@@ -1015,7 +1015,7 @@ class Reader:
             if number == LAST:
                 session.lost(refusal(204), 0.0, random=0.0)
                 return
-            session.opened(URL, ORIGIN, 200, {}, 0.0)
+            session.opened(OpenEvent("open", URL, 200, {}), ORIGIN, 0.0)
             events = [b"id: %d\ndata: x\n\n" % n for n in range(number + 1, LAST + 1)]
             self.chunks = [b"id: half", b"".join(events[1:4]), events[0]]
 
@@ -1189,7 +1189,7 @@ class Model:
 
     def open(self, seconds):
         self.wait(seconds)
-        is_wanted = self.session.opened(URL, ORIGIN, 200, {}, self.now)
+        is_wanted = self.session.opened(OpenEvent("open", URL, 200, {}), ORIGIN, self.now)
         assert is_wanted == (self.phase is CONNECTING)
         if is_wanted:
             self.phase = OPEN

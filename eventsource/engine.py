@@ -1,0 +1,418 @@
+"""What drives a stream: one step after another, whoever asks for them.
+
+`Engine` is a loop, a lock and an exchange around a `Session`, which knows all the rules: wait
+until the next attempt is due, make it, give what has arrived to the session, keep what it
+keeps until it is asked for. It runs in the thread of whoever asks, and calls nobody but
+`refusal` and `on_bytes`. It knows nothing of the `EventStream` that owns it, so that a thread
+that takes steps does not keep a stream alive that the program has dropped.
+
+The invariants: one thread at a time takes steps, or has one taken in the background, for which
+it waits; the session's phase changes under the lock alone. Whatever interrupts the thread, the
+next call finds by `_is_busy` that a step was not finished, and drops its connection.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+import requests
+
+from .errors import EventTimeout, UnexpectedContentType, UnexpectedStatus
+from .http.exchange import Exchange
+from .http.request import RequestTemplate
+from .protocol.events import ErrorEvent, OpenEvent
+from .protocol.policy import retry_after
+from .protocol.session import Item, Phase, Session
+from .runtime.background import Background
+from .runtime.fork import close_in_child
+from .runtime.wakeup import Wakeup
+from .telling import Telling
+from .urls import origin_of, redact, without_userinfo
+
+T = TypeVar("T")
+
+Refusal = Callable[[requests.Response], Exception | None]
+"""Says why a response does not open the stream; None: it does."""
+
+logger = logging.getLogger(__name__)
+
+SHORTEST_WAIT: Final = 0.001
+"""Seconds. What has arrived already is read within them, also with `take(timeout=0)`."""
+
+# Not the program's own, which may be seeded; and without a state, which the children
+# of a fork would share: they are to be spread, too.
+_random = random.SystemRandom()
+
+
+class Engine:
+    """Takes the steps of one stream.
+
+    Threads: `close` and `restart` are for any thread and for signal handlers, the attributes
+    may be read from any. All else is for one thread at a time.
+
+    Args:
+        template: what all attempts have in common.
+        session: the rules, and the state.
+        refusal: judges each response; None in its place: nobody wants it any more.
+        on_bytes: called with what each read has brought.
+
+    Attributes:
+        template (RequestTemplate): the argument.
+        session (Session): the argument.
+        watchers (set[Wakeup]): are set when it is over.
+        response (requests.Response | None): the one that is being read, or was read last.
+        last_event_id (str): of what has been yielded.
+    """
+
+    def __init__(
+        self,
+        template: RequestTemplate,
+        session: Session,
+        refusal: Callable[[], Refusal | None],
+        on_bytes: Callable[[bytes], object] | None,
+    ) -> None:
+        self.template = template
+        self.session = session
+        self.watchers: set[Wakeup] = set()
+        self.response: requests.Response | None = None
+        self.last_event_id = session.kept.last_event_id
+        self._refusal = refusal
+        self._on_bytes = on_bytes
+        self._wakeup = Wakeup()  # ends any waiting of the thread that takes steps
+        self._telling = Telling(template.url)
+        # Guards the session's phase and `_exchange`; re-entrant, because a signal handler may
+        # call close() in the thread that holds it. Held for assignments only.
+        self._lock = threading.RLock()
+        self._exchange: Exchange | None = None  # the one under way
+        self._stepper: dict[str, int] = {}  # the thread that takes a step, while it does so
+        # Only that thread writes these:
+        self._is_busy = False  # a step has been begun and not been finished
+        self._pending: tuple[Background[Any], Finish[Any]] | None = None  # in the background
+        self._shows_errors: bool | None = None  # see `advance`
+        self._odd: Exchange | None = None  # whose body has been told to be no event stream
+        close_in_child(self, Engine._after_fork)
+
+    # --- What may be called from anywhere ---
+
+    def close(self) -> None:
+        """Be over, and end the connection. Never waits, never raises."""
+        if sys.is_finalizing():  # by `__del__`: the threads are no more
+            self._renew_locks()
+        with self._lock:
+            self.session.close()
+            exchange = self._exchange
+        if exchange is not None:
+            exchange.abort()
+        self._wakeup.set()
+        self._tell_watchers()
+
+    def restart(self) -> None:
+        """Drop this connection and make another now; a wait is cut short. Never waits."""
+        with self._lock:
+            exchange = self._exchange if self.session.restart() else None
+        if exchange is not None:
+            exchange.abort()
+        self._wakeup.set()
+
+    def _tell_watchers(self) -> None:
+        for wakeup in tuple(self.watchers):
+            wakeup.set()
+
+    def _after_fork(self) -> str | None:
+        """In the child of a fork: be closed, if it has begun. What it has begun is the parent's.
+
+        Returns:
+            What is to be told of it.
+        """
+        self._renew_locks()
+        self._pending = None
+        self._stepper = {}
+        self.watchers = set()
+        if self._exchange is not None:
+            self._exchange.disown()
+        if not self.session.forked():
+            return None
+        self.close()
+        return f"{redact(self.template.url)}: closed: {self.session.error}"
+
+    def _renew_locks(self) -> None:
+        """There are no other threads any more: one that held a lock will not release it."""
+        self._lock = threading.RLock()
+        if self._exchange is not None:
+            self._exchange.renew_locks()
+
+    # --- What the thread that iterates calls ---
+
+    def rest(self) -> Iterator[Item]:
+        """Yield what is kept and has not been yielded."""
+        session = self.session
+        event_class = session.event_class
+        # No call stands between taking an item and yielding it: so no signal handler runs
+        # there, whose exception would lose the item. `close()` ends this by emptying the list.
+        kept = None
+        while kept is not session.kept:  # else an iteration within this one has read on
+            kept = session.kept
+            for item in kept.rest:
+                if item.__class__ is event_class:
+                    self.last_event_id = item.last_event_id  # pyright: ignore[reportAttributeAccessIssue]
+                yield item
+        if session.phase is not Phase.CLOSED:
+            self.last_event_id = session.kept.last_event_id
+
+    def take(self) -> list[Item]:
+        """Return what is kept and has not been yielded."""
+        session = self.session
+        last_event_id = session.kept.last_event_id
+        items = session.take()
+        # From here to the end there is no call, so that no signal handler loses the items.
+        if session.phase is Phase.CLOSED:
+            return []
+        self.last_event_id = last_event_id
+        return items
+
+    def advance(self, timeout: float | None = None, *, shows_errors: bool | None) -> bool:
+        """Go on until there is something to yield.
+
+        Args:
+            timeout: seconds that this may take; None: as long as it takes.
+            shows_errors: whether the program sees `ErrorEvent`s, which decides how loudly they
+                are logged; None: whoever takes the items sees to that.
+
+        Returns:
+            Whether there is something; if not, it is over.
+
+        Raises:
+            TimeoutError: the time has passed.
+            RuntimeError: another thread is in here.
+        """
+        self._check_thread()
+        try:
+            self._shows_errors = shows_errors
+            if self._is_busy:
+                self._abandon()
+            return self._go_on(None if timeout is None else time.monotonic() + timeout)
+        except _TimeIsUp:
+            self._is_busy = False
+        except BaseException:  # Ctrl-C, say
+            self._abandon()
+            raise
+        finally:
+            self._stepper.clear()
+            if self.session.is_over:
+                self._tell_watchers()
+        raise TimeoutError(f"nothing has happened for {timeout:g} seconds")
+
+    def _check_thread(self) -> None:
+        """Note which thread takes steps; refuse a second one."""
+        this = threading.get_ident()
+        other = self._stepper.setdefault("", this)  # at once, whatever other threads do
+        if other != this:
+            # One that a signal handler has interrupted at the wrong moment may be no more.
+            if other in {thread.ident for thread in threading.enumerate()}:
+                raise RuntimeError("another thread is iterating over this stream")
+            self._stepper[""] = this
+
+    def _go_on(self, deadline: float | None) -> bool:
+        session = self.session
+        while not session.is_over:
+            self._is_busy = True
+            if self._pending is not None:
+                self._wait_for(*self._pending, deadline)
+            elif self._exchange is None:
+                self._connect(deadline)
+            else:
+                self._read(self._exchange, deadline)
+            self._is_busy = False
+            if session.has_items():
+                return True
+            if session.phase is not Phase.CLOSED:  # an id moves the place also without an event
+                self.last_event_id = session.kept.last_event_id
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _TimeIsUp
+        return False
+
+    # --- The attempt ---
+
+    def _connect(self, deadline: float | None) -> None:
+        """Wait until an attempt is due, and make it."""
+        session = self.session
+        while (wait := session.wait(now := time.monotonic())) > 0:
+            if deadline is not None and (wait := min(wait, deadline - now)) <= 0:
+                raise _TimeIsUp
+            self._wakeup.wait(wait)
+        exchange = Exchange(self.template)
+        with self._lock:
+            self._exchange = exchange  # first: a signal handler may call close() before the next
+            if not session.begin():
+                self._exchange = None
+                return
+        timeout = session.time_left(time.monotonic())
+        attempt = functools.partial(self._attempt, exchange, session.resume_id, timeout)
+        if deadline is None:
+            self._opened(exchange, attempt)
+        else:
+            self._do_in_background(attempt, Engine._opened, deadline)
+
+    def _attempt(
+        self, exchange: Exchange, last_event_id: str, timeout: float | None
+    ) -> tuple[requests.Response, Exception | None]:
+        """Return the response, and why it does not open the stream. Perhaps in the background."""
+        response = self.response = exchange.open(last_event_id, timeout)
+        judge = self._refusal()
+        refusal = None if judge is None else judge(response)  # None: it has been closed, too
+        del judge  # which would keep the stream alive
+        if isinstance(refusal, UnexpectedStatus | UnexpectedContentType):
+            exchange.read_error_body()
+        return response, refusal
+
+    def _opened(
+        self, exchange: Exchange, attempt: Callable[[], tuple[requests.Response, Exception | None]]
+    ) -> None:
+        """An attempt ends with this call, or has ended."""
+        try:
+            response, refusal = attempt()
+        except Exception as error:  # an attempt may fail in any way: an auth callable's, too
+            self._lost(exchange, error)
+            return
+        if refusal is not None:
+            self._lost(exchange, refusal)
+            return
+        url = response.url
+        event = OpenEvent(
+            "open", without_userinfo(url), response.status_code, MappingProxyType(response.headers)
+        )
+        with self._lock:
+            is_open = self.session.opened(event, origin_of(url), time.monotonic())
+        if is_open:
+            self._tell(event)
+
+    # --- Reading ---
+
+    def _read(self, exchange: Exchange, deadline: float | None) -> None:
+        """Read and parse what has arrived; wait if nothing has."""
+        session = self.session
+        if session.parse_error is not None:
+            self._lost(exchange, session.parse_error)
+            return
+        timeout = None
+        if session.event_timeout is not None:
+            timeout = session.time_left(time.monotonic())
+        read = functools.partial(exchange.read, timeout)
+        if deadline is None:
+            self._received(exchange, read)
+        elif not exchange.has_bounded_reads:
+            self._do_in_background(read, Engine._received, deadline)
+        else:
+            left = max(deadline - time.monotonic(), SHORTEST_WAIT)
+            if timeout is None or left < timeout:
+                read = functools.partial(self._read_within, exchange, left)
+            self._received(exchange, read)
+
+    def _read_within(self, exchange: Exchange, seconds: float) -> bytes:
+        """Read, and leave the connection as it is if nothing comes in this time."""
+        try:
+            return exchange.read(seconds)
+        except EventTimeout:
+            self.session.waited(time.monotonic())
+        raise _TimeIsUp
+
+    def _received(self, exchange: Exchange, read: Callable[[], bytes]) -> None:
+        """A read ends with this call, or has ended: parse what it has brought."""
+        session = self.session
+        try:
+            chunk = read()
+        except Exception as error:
+            self._lost(exchange, error)
+            return
+        if not chunk:
+            self._lost(exchange, session.end_of_body)
+            return
+        arrived = time.monotonic()
+        if self._on_bytes is not None:
+            self._on_bytes(chunk)
+        is_limited = session.event_timeout is not None
+        began = time.monotonic() if is_limited else 0.0
+        try:
+            session.received(chunk, arrived)
+        except Exception as error:
+            self._lost(exchange, error)
+            return
+        if is_limited:
+            session.parsed(time.monotonic() - began)
+        if session.unknown_lines and self._odd is not exchange:
+            self._odd = exchange
+            logger.debug(
+                "%s: no event yet, and %d lines of the body are no fields of an event stream",
+                redact(self.template.url),
+                session.unknown_lines,
+            )
+
+    # --- Steps that take longer than the caller waits ---
+
+    def _do_in_background(self, work: Callable[[], T], finish: Finish[T], deadline: float) -> None:
+        """Take a step in another thread, which goes on when the time is up."""
+        name = f"eventsource {redact(self.template.url)} (step)"
+        step = Background(work, name=name, wakeup=self._wakeup)
+        self._pending = step, finish
+        self._wait_for(step, finish, deadline)
+
+    def _wait_for(self, step: Background[T], finish: Finish[T], deadline: float | None) -> None:
+        while not step.is_done:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise _TimeIsUp
+            self._wakeup.wait(left)
+        self._pending = None
+        assert self._exchange is not None
+        finish(self, self._exchange, step.result)
+
+    # --- The end of a connection ---
+
+    def _lost(self, exchange: Exchange, error: Exception) -> None:
+        """The exchange is over: have the session decide what follows."""
+        exchange.abort()
+        wanted = None
+        if isinstance(error, UnexpectedStatus) and error.response is not None:
+            wanted = retry_after(error.response.headers, now=time.time())
+        with self._lock:
+            self._exchange = None
+            lost = self.session.lost(
+                error, time.monotonic(), random=_random.random(), retry_after=wanted
+            )
+        if lost is not None:
+            self._tell(lost)
+
+    def _tell(self, item: OpenEvent | ErrorEvent) -> None:
+        """Log what has happened, unless whoever takes it does."""
+        if self._shows_errors is not None:
+            is_end = self.session.has_ended_in_order
+            self._telling.tell(item, is_heard=self._shows_errors, is_end=is_end)
+
+    def _abandon(self) -> None:
+        """A step was interrupted, perhaps this one, too: drop its connection."""
+        if self._exchange is not None:
+            if self._pending is not None:  # another thread may be inside
+                self._exchange.abort()
+            else:
+                self._exchange.leave()
+        self._pending = None
+        with self._lock:
+            self._exchange = None
+            self.session.abandon(time.monotonic())
+        self._is_busy = False
+
+
+Finish = Callable[[Engine, Exchange, Callable[[], T]], None]
+"""Deals with the end of a step: the callable returns its result, or raises what it raised."""
+
+
+class _TimeIsUp(BaseException):
+    """The time of `advance()` has passed. No `Exception`: no failure of the connection."""

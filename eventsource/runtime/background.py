@@ -1,0 +1,52 @@
+"""Work that goes on in a thread of its own when the one who waits for it gives up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from .wakeup import Wakeup
+
+T = TypeVar("T")
+
+
+class Background(Generic[T]):
+    """Does one piece of work in a thread of its own, which begins at once.
+
+    Threads: `is_done` and `result` are for any.
+
+    Args:
+        work: what to do. It must end when what it works on is closed.
+        name: of the thread.
+        wakeup: what is set when it is done.
+
+    Attributes:
+        is_done (bool): whether there is a result. Set once, never unset.
+    """
+
+    def __init__(self, work: Callable[[], T], *, name: str, wakeup: Wakeup) -> None:
+        self.is_done = False
+        self._results: list[T] = []
+        self._error: BaseException | None = None
+        self._wakeup = wakeup
+        threading.Thread(target=self._run, args=[work], name=name, daemon=True).start()
+
+    def _run(self, work: Callable[[], T]) -> None:
+        try:
+            self._results.append(work())
+        except BaseException as error:  # it is for the one who asks for the result
+            self._error = error
+        self.is_done = True
+        self._wakeup.set()
+
+    def result(self) -> T:
+        """Return what the work has returned, or raise what it has raised."""
+        assert self.is_done
+        if self._error is not None:
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                del error  # the traceback would keep this frame, and that the error
+        return self._results.pop()

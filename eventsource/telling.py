@@ -1,0 +1,64 @@
+"""What is logged of a stream's openings, losses and end, and how loudly.
+
+An *outage* begins with the first failure after the stream was open (or after the start), and
+ends when it opens again. The rule: where no one else is told, the first failure of each outage
+is a warning, and so is what closes the stream for good. Everything else is information. That
+the server ends a body in order is no failure; an attempt that then fails is.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from .errors import StreamEnded, summary
+from .protocol.events import ErrorEvent, OpenEvent
+from .urls import redact
+
+logger = logging.getLogger("eventsource")
+
+
+class Telling:
+    """Logs what happens to one stream, each `OpenEvent` and `ErrorEvent` once.
+
+    Threads: one at a time.
+
+    Args:
+        url: of the stream; its secrets are not logged.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = redact(url)
+        self._is_out = False  # an outage has begun
+        self._last: object = None  # what was told last
+
+    def tell(self, item: Any, *, is_heard: bool, is_end: bool = False) -> None:
+        """Log an item, if it is one of the two.
+
+        Args:
+            item: what the stream has brought.
+            is_heard: whether the program is told of it otherwise.
+            is_end: whether an `ErrorEvent` that is final is no failure.
+        """
+        if item is self._last:
+            return
+        if type(item) is OpenEvent:
+            self._last = item
+            logger.info("%s: open%s", self._url, " again" if self._is_out else "")
+            self._is_out = False
+        elif type(item) is ErrorEvent:
+            self._last = item
+            self._tell_failure(item, is_heard=is_heard, is_end=is_end)
+
+    def _tell_failure(self, event: ErrorEvent, *, is_heard: bool, is_end: bool) -> None:
+        is_final = event.retry_in is None
+        is_failure = not (is_end if is_final else isinstance(event.error, StreamEnded))
+        is_news = is_final or not self._is_out
+        level = logging.WARNING if is_failure and is_news and not is_heard else logging.INFO
+        self._is_out |= is_failure
+        if is_final:
+            logger.log(level, "%s: closed for good: %s", self._url, summary(event.error))
+        else:
+            logger.log(
+                level, "%s: retry in %.3g s: %s", self._url, event.retry_in, summary(event.error)
+            )
