@@ -340,7 +340,8 @@ class _Printer:
             return
         text = _text_of(response)
         if text is None:
-            self._note(f"| {counted(len(response.content), 'byte')} that are no text")
+            size = len(response.content)
+            self._note(f"| {counted(size, 'byte')} that {'is' if size == 1 else 'are'} no text")
             return
         for line in text[:MAX_BODY].splitlines():
             self._note(f"| {line}")
