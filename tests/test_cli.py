@@ -623,6 +623,7 @@ def test_verbose_shows_each_hop_of_a_redirect(run, last):
         "< 307 Found",
         f"< Location: {there.url}there",
         "> GET /there?...",
+        "> Authorization: ...",  # what the server has put into the URL
         "< 200 OK" if last == "open" else "< 404 Not Found",
     ]
     assert done.err.count("< Set-Cookie: ...") == 2
@@ -1484,6 +1485,111 @@ def test_a_terminal_shows_the_wait_for_the_next_attempt(on_terminal):
     for text in ("the server ended the stream", "1 event", "1 reconnect"):
         assert text in got
     assert "> GET /" in done.err  # which is none
+
+
+# --- Losses, wherever the standard streams go ---
+
+
+@contextlib.contextmanager
+def sink(kind, path):
+    """Something that a standard stream may be: its descriptor, and a function that reads it."""
+    if kind == "file":
+        with path.open("wb", buffering=0) as file:
+            yield file.fileno(), path.read_text
+        return
+    receiving, sending = os.openpty() if kind == "terminal" else os.pipe()
+    got = bytearray()
+
+    def read():
+        with contextlib.suppress(OSError):  # nobody has the other end of a terminal open
+            while data := os.read(receiving, 65536):
+                got.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+
+    def content():
+        """Without colours."""
+        text = bytes(got).decode(errors="ignore").replace("\r\n", "\n")
+        return re.sub("\x1b\\[[0-9;]*m", "", text)
+
+    try:
+        yield sending, content
+    finally:
+        os.close(sending)
+        reader.join(LIMIT)
+        os.close(receiving)
+
+
+LOSS = "the server ended the stream; next attempt in "
+IN_STATUS = re.compile("CONNECTING · (next attempt in 1 s · )?the server ended the stream( ·|…)")
+
+# By standard output; then by standard error, where that is
+#                   a terminal    a pipe, a file    closed
+TOLD = {
+    "terminal": (["status"], ["status", "line"], ["status"]),
+    "terminal, raw": (["line"], ["line"], []),
+    "pipe": (["line"], ["line"], []),
+    "file": (["line"], ["line"], []),
+    "-o FILE": (["status"], ["line"], []),  # whatever standard output is
+}
+"""Where a loss is to be seen: in the line of status, in a line on standard error. With `-v`
+that line is there always, with `-s` alone nothing is."""
+
+
+@pytest.mark.parametrize("stdout", ["terminal", "pipe", "file"])
+@pytest.mark.parametrize("stderr", ["terminal", "pipe", "file", "closed"])
+@pytest.mark.parametrize("to_file", [False, True], ids=["", "-o"])
+@pytest.mark.parametrize("format_", ["text", "raw"])
+@pytest.mark.parametrize("flags", ["", "-v", "-s", "-vs"])
+def test_a_loss_is_seen_once(monkeypatch, tmp_path, stdout, stderr, to_file, format_, flags):
+    row = "-o FILE" if to_file else stdout
+    row = "terminal, raw" if (row, format_) == ("terminal", "raw") else row
+    told = TOLD[row][{"terminal": 0, "closed": 2}.get(stderr, 1)]
+    has_status = "status" in told and "s" not in flags
+    has_line = stderr != "closed" and ("v" in flags or ("line" in told and not flags))
+
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("eventsource.cli.screen.REFRESH", 0.01)
+
+    def reconnected(connection):
+        connection.read_request()
+        if has_status:
+            wait_until(lambda: IN_STATUS.search(screen()), "the line of status")
+        connection.send(HEAD + HI)
+        connection.hold()
+
+    with contextlib.ExitStack() as stack:
+        out, read_out = stack.enter_context(sink(stdout, tmp_path / "out"))
+        err, read_err = out, read_out
+        if (stdout, stderr) != ("terminal", "terminal"):
+            kind = "pipe" if stderr == "closed" else stderr  # to which nothing is written
+            err, read_err = stack.enter_context(sink(kind, tmp_path / "err"))
+        screen = read_err if to_file else read_out
+        arguments = ["-n", "2", "--format", format_, *([flags] if flags else [])]
+        arguments += ["-o", str(tmp_path / "events")] if to_file else []
+        server = stack.enter_context(ScriptedServer(stream(b"retry: 20\n" + HI), reconnected))
+        files = [
+            stack.enter_context(open(number, "w", encoding="utf-8", closefd=False))
+            for number in (out, err)
+        ]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", files[0])
+            patch.setattr(sys, "stderr", None if stderr == "closed" else files[1])
+            status = cli.main([*arguments, server.url])
+    out, err = read_out(), read_err()
+    assert status == 0, (out, err)
+    assert err.count(LOSS) == has_line, err
+    assert bool(IN_STATUS.search(out + err)) == has_status
+    assert err.count("< 200 OK") == (2 if "v" in flags and stderr != "closed" else 0), err
+    assert err.count(": open again") == (has_line and "v" not in flags), err
+    if has_line and "v" not in flags:
+        assert f"\neventsource: {server.url}: {LOSS}" in f"\n{err}"
+    if (stdout, stderr) != ("terminal", "terminal"):
+        assert LOSS not in out
+        assert "open again" not in out
 
 
 # --- JSON laid out ---
