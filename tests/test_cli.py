@@ -1592,6 +1592,69 @@ def test_a_loss_is_seen_once(monkeypatch, tmp_path, stdout, stderr, to_file, for
         assert "open again" not in out
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_reason_is_told_once_while_it_lasts(run):
+    busy, slow = (status(line, "Retry-After: 0") for line in ("503 Busy", "429 Slow"))
+    scripts = [busy, busy, slow, stream(b"retry: 20\n"), slow]
+    with ScriptedServer(*scripts, stream(HI, then="hold")) as server:
+        options = ["--retry-status", "503", "--retry-status", "429", "-n", "1"]
+        done = run(*options, "--format", "data", server.url)
+    assert (done.status, done.out) == (0, b"hi\n")
+    told = [
+        line.removeprefix(f"eventsource: {server.url}: ").partition(",")[0].partition(";")[0]
+        for line in done.err.splitlines()
+    ]
+    assert told == [
+        *("the server answered 503", "the server answered 429", "open"),
+        *("the server ended the stream", "the server answered 429", "open again"),
+    ]
+
+
+def test_a_loss_waits_for_no_reader_of_standard_error(run, monkeypatch):
+    receiving, sending = os.pipe()
+    fill(sending)
+    scripts = [stream(b"retry: 20\n" + HI), stream(HI, then="hold")]
+    with ScriptedServer(*scripts) as server, os.fdopen(sending, "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        done = run("-n", "2", "--format", "data", server.url)
+    os.close(receiving)
+    assert (done.status, done.out) == (0, b"hi\nhi\n")
+
+
+def test_a_loss_is_told_to_what_has_no_descriptor(run, monkeypatch):
+    scripts = [stream(b"retry: 20\n" + HI), stream(HI, then="hold")]
+    with ScriptedServer(*scripts) as server:
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        run("-n", "2", "--format", "data", server.url)
+        assert LOSS in sys.stderr.getvalue()
+
+
+def test_what_is_told_of_a_loss_gives_no_orders_and_no_secrets(run):
+    answer = status("200 OK", "Content-Type: \x1b[2J")
+    scripts = [stream(b"retry: 20\n"), answer, status("204 No Content")]
+    with ScriptedServer(*scripts) as server:
+        url = server.url.replace("//", f"//ada:{SECRET}@") + f"?key={QUERY_SECRET}"
+        done = run("--retry-status", "200", url)
+    assert done.status == 0
+    assert not secrets_in(done.err)
+    assert "\x1b" not in done.err
+    assert "'\\x1b[2J'" in done.err
+
+
+def test_a_line_of_ours_is_one_of_its_own_among_raw_bytes(on_terminal, monkeypatch):
+    """They may end anywhere; also the last one, which the shell's prompt follows."""
+    scripts = [stream(b"retry: 20\ndata: cut"), stream(b"data: x\n\ndata: y", then="hold")]
+    with ScriptedServer(*scripts) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr("eventsource.cli.following._is_terminal", lambda _: True)
+            got, done = on_terminal("--format", "raw", "-n", "1", server.url)
+    assert (done.status, done.err) == (0, "")
+    lines = re.sub("\x1b\\[[0-9;]*m", "", got).split("\r\n")
+    assert lines[:2] == ["retry: 20", "data: cut"]
+    assert lines[2].startswith(f"eventsource: {server.url}: {LOSS}")
+    assert lines[3:] == [f"eventsource: {server.url}: open again", "data: x", "", "data: y", ""]
+
+
 # --- JSON laid out ---
 
 
