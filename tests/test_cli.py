@@ -631,13 +631,13 @@ def test_verbose_shows_each_hop_of_a_redirect(run, last):
 
 def test_urls_in_header_fields_are_shown_without_what_is_secret(run):
     url = f"http://ada:{SECRET}@example.com/a?key={QUERY_SECRET}"
-    fields = f'Link: <{url}>; rel="self"\r\nContent-Location: /b?key={QUERY_SECRET}\r\n\r\n'
+    fields = f'Link: <{url}>; rel="self"\r\nX-Location: /b?key={QUERY_SECRET}\r\n\r\n'
     with ScriptedServer(respond(HEAD.removesuffix(b"\r\n") + fields.encode() + HI)) as server:
         done = run("-v", "-n", "1", "-e", url, server.url)
     assert not secrets_in(done.err)
     assert "\n> Referer: http://example.com/a\n" in done.err
     assert '\n< Link: <http://example.com/a>; rel="self"\n' in done.err
-    assert "\n< Content-Location: /b\n" in done.err
+    assert "\n< X-Location: /b\n" in done.err
 
 
 def test_a_header_field_cannot_pass_for_a_line_of_ours(run):
@@ -1303,8 +1303,29 @@ def test_a_signal_ends_it_at_any_moment(run, moment, number, code):
             stack.callback(thread.join)
         else:
             url = stack.enter_context(ScriptedServer(script)).url
-        done = run("--connect-timeout", "1000", url)
+        done = run("-s", "--connect-timeout", "1000", url)
     assert (done.status, done.err) == (code, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)]
+)
+def test_a_signal_is_a_quiet_end_also_while_there_is_no_connection(run, monkeypatch, number, code):
+    """Who sends it knows why; and the failure has been told."""
+    lost = Status.lost
+
+    def interrupted(status, *arguments):
+        lost(status, *arguments)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(Status, "lost", interrupted)
+    with port_that_refuses() as port:
+        url = f"http://127.0.0.1:{port}/"
+        done = run("--retry-connect", url)
+        assert done.status == code
+        told = r"eventsource: \S+ Failed to connect: Connection refused; next attempt in \S+ s\n"
+        assert re.fullmatch(told, done.err)
+        assert run("-s", "--retry-connect", url) == Done(code, b"", "")
 
 
 def test_a_signal_counts_before_a_failure_that_comes_after_it(run, monkeypatch):

@@ -337,11 +337,12 @@ def test_a_symbolic_link_remains_one(follow, tmp_path):
 
 
 @pytest.fixture
-def others(tmp_path):
+def others(tmp_path, monkeypatch):
     """What a path may be, other than a file: by name."""
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
     os.mkfifo(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(tmp_path / "socket"))
+        sock.bind("socket")
         (tmp_path / "link").symlink_to("fifo")
         yield {
             "a folder": tmp_path,

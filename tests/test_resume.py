@@ -163,12 +163,13 @@ def test_a_file_that_cannot_be_read_or_written_is_an_os_error(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
 @pytest.mark.parametrize("which", ["fifo", "socket", "link", os.devnull])
-def test_what_is_no_regular_file_is_refused_and_left_alone(tmp_path, which):
+def test_what_is_no_regular_file_is_refused_and_left_alone(tmp_path, monkeypatch, which):
     """A FIFO would be waited for, and renaming would replace it, or the device."""
-    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    os.mkfifo("fifo")
     (tmp_path / "link").symlink_to("fifo")
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(tmp_path / "socket"))
+        sock.bind("socket")
     path = tmp_path / which
     before = path.lstat()
     file = ResumeFile(path)

@@ -379,8 +379,8 @@ def _shown(name: str, value: str | bytes) -> str:
     if HIDDEN.search(name):
         return f"{name}: ..."
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    # A URL without a host is one only where nothing else can be.
-    is_url = name.lower() in ("location", "content-location", "referer")
+    # A URL without a host is taken for one only where nothing else can be.
+    is_url = re.search("location|referer$", name, re.IGNORECASE)
     return f"{name}: {redact(text) if is_url else redact_text(text)}"
 
 
