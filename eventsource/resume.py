@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 from .protocol.session import check_last_event_id
@@ -19,7 +21,8 @@ class ResumeFile:
     One process and one thread at a time.
 
     Args:
-        path: the file; a symbolic link stands for what it points to.
+        path: a regular file, or none yet; a symbolic link stands for what it points to, and
+            stays. A folder, a FIFO, a socket or a device, such as `/dev/null`, is left alone.
 
     Examples:
         >>> import tempfile
@@ -43,8 +46,9 @@ class ResumeFile:
 
         Raises:
             ValueError: the file has something else.
-            OSError: it cannot be read.
+            OSError: it cannot be read, or is no regular file. A FIFO is not waited for.
         """
+        _refuse_other_than_file(self._path)
         try:
             content = Path(self._path).read_bytes().decode()
         except FileNotFoundError:
@@ -62,12 +66,30 @@ class ResumeFile:
 
         Raises:
             TypeError, ValueError: it is no last event ID.
-            OSError: it cannot be written; the file has what it had before.
+            OSError: it cannot be written, or it or `<name>.new` is no regular file; what is
+                there stays as it was.
         """
         if last_event_id == self._saved:
             return
         check_last_event_id("last_event_id", last_event_id)
+        for path in (self._path, self._new):
+            _refuse_other_than_file(path)
         with open(self._new, "wb") as file:  # noqa: PTH123 - done for each event
             file.write(f"{last_event_id}\n".encode())
         os.replace(self._new, self._path)  # noqa: PTH105
         self._saved = last_event_id
+
+
+def _refuse_other_than_file(path: str) -> None:
+    """Raise `OSError` if there is something else: to open a FIFO waits for its other end.
+
+    And to rename a file to it would replace it.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)

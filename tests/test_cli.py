@@ -27,8 +27,9 @@ import pytest
 import trustme
 
 from eventsource import EventStream, ReconnectPolicy, __version__, cli
-from eventsource.cli import formats
+from eventsource.cli import following, formats
 from eventsource.cli.failures import Exit
+from eventsource.cli.screen import Status
 from eventsource.testing import ScriptedServer
 
 from .conftest import secrets_in
@@ -401,7 +402,7 @@ def test_json_lines(run):
 def test_raw_is_what_comes_over_all_connections(run):
     first = b"\xef\xbb\xbf: comment\r\nretry: 20\r\ndata: \xff\x1b\r\n\r\nid: 1\ndata: cut"
     with ScriptedServer(stream(first), stream(b"data: x\n\n"), status("204 No Content")) as server:
-        done = run("--format", "raw", server.url)
+        done = run("-s", "--format", "raw", server.url)
     assert (done.status, done.err) == (0, "")
     assert done.out == first + b"data: x\n\n"
 
@@ -470,7 +471,7 @@ def test_a_file_is_made_anew_once(run, tmp_path):
     path.write_bytes(b"old and long")
     scripts = [stream(b"retry: 20\n" + HI), stream(HI), status("204 No Content")]
     with ScriptedServer(*scripts) as server:
-        done = run("--format", "raw", "-o", str(path), server.url)
+        done = run("-s", "--format", "raw", "-o", str(path), server.url)
     assert (done.status, done.err) == (0, "")
     assert path.read_bytes() == b"retry: 20\n" + HI + HI
 
@@ -539,6 +540,104 @@ def test_verbose_shows_what_a_server_says_of_an_error(run):
         done = run("-v", server.url)
     assert done.status == Exit.STATUS
     assert "\n| why\n| \\x1b[31mnot\n" in done.err
+
+
+def refused(content_type, body, line="200 OK"):
+    fields = [] if content_type is None else [f"Content-Type: {content_type}"]
+    return status(line, *fields, body=body)
+
+
+def bodies(run, script):
+    """The lines that `-v` shows of the body of a refusal."""
+    with ScriptedServer(script) as server:
+        done = run("-v", server.url)
+    assert done.status in (Exit.FAILED, Exit.STATUS), done
+    assert done.err.count("eventsource: ") == 1
+    assert done.err.splitlines()[-1].startswith("eventsource: ")
+    return [line[2:] for line in done.err.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "404 Not Found",
+        pytest.param("200 OK", marks=pytest.mark.xfail(strict=False, reason="it has no content")),
+    ],
+)
+@pytest.mark.parametrize(
+    ("content_type", "body", "shown"),
+    [
+        ("application/json", b'{"error": "no"}\n', ['{"error": "no"}']),
+        ("text/html", b"<p>\r\n<b>gr\xc3\xb6\xc3\x9fer</b>\n", ["<p>", "<b>größer</b>"]),
+        ("text/html; charset=latin-1", b"gr\xf6\xdfer", ["größer"]),
+        ("text/html; charset=undefined", b"hi", ["hi"]),  # one that Python has, and that fails
+        ("text/html; charset=hex", b"hi", ["hi"]),
+        ("text/html; charset=no-such", b"hi", ["hi"]),
+        ("text/html; charset=", b"hi", ["hi"]),
+        (None, b"mostly text: \xff, \xfe", ["mostly text: �, �"]),
+        ("text/plain", b"\x1b[2J\x9b2J a\x08\n\xc2\x9b31m", [r"\x1b[2J�2J a\x08", r"\x9b31m"]),
+        ("image/png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ["16 bytes that are no text"]),
+        ("application/octet-stream", b"\xff" * 1000, ["1,000 bytes that are no text"]),
+        ("text/plain", b"\0", ["1 byte that is no text"]),
+        ("text/plain", b"x" * 2000, ["x" * 2000]),
+        ("text/plain", b"x" * 1999 + b"\ny" + b"z" * 50_000, ["x" * 1999, "..."]),
+        ("text/plain", "🚂".encode() * 2001, ["🚂" * 2000, "..."]),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_verbose_shows_the_body_of_a_refusal(run, content_type, body, shown, line):
+    assert bodies(run, refused(content_type, body, line)) == shown
+
+
+def test_verbose_shows_nothing_of_a_body_that_is_empty(run):
+    for line in ("404 Not Found", "200 OK"):
+        assert bodies(run, refused("text/html", b"", line)) == []
+
+
+REDIRECT = "HTTP/1.1 {} Found\r\nContent-Length: 0\r\nLocation: {}\r\nSet-Cookie: a={}\r\n\r\n"
+
+
+@pytest.mark.xfail(strict=False, reason="the response has no history")
+@pytest.mark.parametrize("last", ["open", "404"])
+def test_verbose_shows_each_hop_of_a_redirect(run, last):
+    with ScriptedServer(
+        stream(HI, then="hold") if last == "open" else status("404 Not Found")
+    ) as there:
+        secret = f"{there.url.replace('//', f'//ada:{SECRET}@')}there?key={QUERY_SECRET}#{SECRET}"
+        with ScriptedServer(
+            respond(REDIRECT.format(302, f"/next?key={QUERY_SECRET}", SECRET).encode()),
+            respond(REDIRECT.format(307, secret, SECRET).encode()),
+        ) as here:
+            options = ("-n", "1", "--format", "data", "-H", f"Authorization: Bearer {SECRET}")
+            done = run("-v", *options, f"{here.url}first?key={QUERY_SECRET}")
+    assert done.status == (0 if last == "open" else Exit.STATUS)
+    assert not secrets_in(done.err)
+    shown = [line for line in done.err.splitlines() if re.match("> GET|> Auth|< [0-9L]", line)]
+    assert shown == [
+        "> GET /first?...",
+        "> Authorization: ...",
+        "< 302 Found",
+        "< Location: /next",
+        "> GET /next?...",
+        "> Authorization: ...",
+        "< 307 Found",
+        f"< Location: {there.url}there",
+        "> GET /there?...",
+        "> Authorization: ...",  # what the server has put into the URL
+        "< 200 OK" if last == "open" else "< 404 Not Found",
+    ]
+    assert done.err.count("< Set-Cookie: ...") == 2
+
+
+def test_urls_in_header_fields_are_shown_without_what_is_secret(run):
+    url = f"http://ada:{SECRET}@example.com/a?key={QUERY_SECRET}"
+    fields = f'Link: <{url}>; rel="self"\r\nX-Location: /b?key={QUERY_SECRET}\r\n\r\n'
+    with ScriptedServer(respond(HEAD.removesuffix(b"\r\n") + fields.encode() + HI)) as server:
+        done = run("-v", "-n", "1", "-e", url, server.url)
+    assert not secrets_in(done.err)
+    assert "\n> Referer: http://example.com/a\n" in done.err
+    assert '\n< Link: <http://example.com/a>; rel="self"\n' in done.err
+    assert "\n< X-Location: /b\n" in done.err
 
 
 def test_a_header_field_cannot_pass_for_a_line_of_ours(run):
@@ -661,10 +760,71 @@ def test_the_time_limit(run):
     assert done.err == "eventsource: --max-time: 0.3 seconds have passed\n"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "passed"),
+    [
+        (1.0, "1 second has passed"),
+        (2.0, "2 seconds have passed"),
+        (0.5, "0.5 seconds have passed"),
+        (3_600_000.0, "3600000 seconds have passed"),
+    ],
+)
+def test_the_time_limit_in_words(seconds, passed):
+    with EventStream("http://localhost/") as stream:
+        stop = following._out_of_time(seconds, stream, Status())
+    assert (stop.status, stop.text) == (Exit.TIMEOUT, f"--max-time: {passed}")
+
+
+@pytest.fixture
+def out_of_time(monkeypatch):
+    """The time of `--max-time` has passed when the first failure has been noted."""
+    failed = threading.Event()
+    lost = Status.lost
+
+    def fail(status, *arguments):
+        lost(status, *arguments)
+        failed.set()
+
+    class Timer(threading.Timer):
+        def run(self):
+            assert failed.wait(LIMIT)
+            self.function()
+
+    monkeypatch.setattr(Status, "lost", fail)
+    monkeypatch.setattr("threading.Timer", Timer)
+
+
+@pytest.mark.usefixtures("out_of_time")
+def test_the_time_limit_says_why_there_is_no_connection(run):
+    with port_that_refuses() as port:
+        url = f"http://127.0.0.1:{port}/"
+        code, reason = ends(run, "-s", "--retry-connect", "-m", "2", f"{url}?key={QUERY_SECRET}")
+    assert code == Exit.TIMEOUT
+    assert reason == (
+        f"{url}: --max-time: 2 seconds have passed; "
+        "the last failure: Failed to connect: Connection refused"
+    )
+
+
+@pytest.mark.usefixtures("out_of_time")
 def test_the_time_limit_ends_a_wait_for_the_next_attempt(run):
     with ScriptedServer(stream(b"retry: 3600000\n")) as server:
-        code, _ = ends(run, "--max-time", "0.3", server.url)
+        code, reason = ends(run, "-s", "--max-time", "0.3", server.url)
     assert code == Exit.TIMEOUT
+    assert reason == (
+        f"{server.url}: --max-time: 0.3 seconds have passed; "
+        "the last failure: the server ended the stream"
+    )
+
+
+def test_the_time_limit_says_nothing_of_a_failure_that_is_over():
+    status = Status()
+    with EventStream("http://localhost/") as stream:
+        status.lost("Connection refused", 1.0)
+        assert "Connection refused" in following._out_of_time(2.0, stream, status).text
+        status.opened()
+        stop = following._out_of_time(2.0, stream, status)
+    assert stop.text == "--max-time: 2 seconds have passed"
 
 
 def test_no_event_in_time(run):
@@ -681,7 +841,8 @@ def test_no_event_in_time_makes_a_new_connection(run):
         options = ["-n", "1", "--format", "data", "--event-timeout", "0.2"]
         # The last for a machine that is so slow that there is no answer in time either.
         done = run(*options, "--retry-connect", server.url)
-    assert (done.status, done.out, done.err) == (0, b"hi\n", "")
+    assert (done.status, done.out) == (0, b"hi\n")
+    assert "no message for 0.2 seconds; next attempt in " in done.err
     assert len(server.connections) >= 2
 
 
@@ -736,7 +897,11 @@ def test_a_first_connection_that_is_tried_again(run):
         assert ends(run, server.url)[0] == Exit.NO_CONNECTION
     with ScriptedServer(*scripts) as server:
         done = run("--retry-connect", "-n", "1", "--format", "data", server.url)
-    assert (done.status, done.out, done.err) == (0, b"hi\n", "")
+    assert (done.status, done.out) == (0, b"hi\n")
+    failed, opened = done.err.splitlines()
+    assert failed.startswith(f"eventsource: {server.url}: ")
+    assert failed.endswith("; next attempt in 0.0 s")
+    assert opened == f"eventsource: {server.url}: open"  # not again
 
 
 @pytest.mark.usefixtures("quick")
@@ -755,7 +920,7 @@ def test_a_status_that_is_tried_again(run):
     assert "404" in done.err
     assert len(server.requests) == 5
     with ScriptedServer(*scripts) as server:
-        assert ends(run, "--retry-status", "503", server.url)[0] == Exit.STATUS
+        assert ends(run, "-s", "--retry-status", "503", server.url)[0] == Exit.STATUS
     assert len(server.requests) == 2
 
 
@@ -1003,7 +1168,7 @@ def test_a_pipe_that_is_closed_while_there_is_no_connection(run, monkeypatch):
         with standard_output(monkeypatch, sending):
             reader = threading.Thread(target=lambda: (os.read(receiving, 100), os.close(receiving)))
             reader.start()
-            done = run("--format", "data", server.url)
+            done = run("-s", "--format", "data", server.url)
             reader.join()
     assert (done.status, done.err) == (Exit.PIPE_CLOSED, "")
 
@@ -1138,8 +1303,29 @@ def test_a_signal_ends_it_at_any_moment(run, moment, number, code):
             stack.callback(thread.join)
         else:
             url = stack.enter_context(ScriptedServer(script)).url
-        done = run("--connect-timeout", "1000", url)
+        done = run("-s", "--connect-timeout", "1000", url)
     assert (done.status, done.err) == (code, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)]
+)
+def test_a_signal_is_a_quiet_end_also_while_there_is_no_connection(run, monkeypatch, number, code):
+    """Who sends it knows why; and the failure has been told."""
+    lost = Status.lost
+
+    def interrupted(status, *arguments):
+        lost(status, *arguments)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(Status, "lost", interrupted)
+    with port_that_refuses() as port:
+        url = f"http://127.0.0.1:{port}/"
+        done = run("--retry-connect", url)
+        assert done.status == code
+        told = r"eventsource: \S+ Failed to connect: Connection refused; next attempt in \S+ s\n"
+        assert re.fullmatch(told, done.err)
+        assert run("-s", "--retry-connect", url) == Done(code, b"", "")
 
 
 def test_a_signal_counts_before_a_failure_that_comes_after_it(run, monkeypatch):
@@ -1320,6 +1506,174 @@ def test_a_terminal_shows_the_wait_for_the_next_attempt(on_terminal):
     for text in ("the server ended the stream", "1 event", "1 reconnect"):
         assert text in got
     assert "> GET /" in done.err  # which is none
+
+
+# --- Losses, wherever the standard streams go ---
+
+
+@contextlib.contextmanager
+def sink(kind, path):
+    """Something that a standard stream may be: its descriptor, and a function that reads it."""
+    if kind == "file":
+        with path.open("wb", buffering=0) as file:
+            yield file.fileno(), path.read_text
+        return
+    receiving, sending = os.openpty() if kind == "terminal" else os.pipe()
+    got = bytearray()
+
+    def read():
+        with contextlib.suppress(OSError):  # nobody has the other end of a terminal open
+            while data := os.read(receiving, 65536):
+                got.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+
+    def content():
+        """Without colours."""
+        text = bytes(got).decode(errors="ignore").replace("\r\n", "\n")
+        return re.sub("\x1b\\[[0-9;]*m", "", text)
+
+    try:
+        yield sending, content
+    finally:
+        os.close(sending)
+        reader.join(LIMIT)
+        os.close(receiving)
+
+
+LOSS = "the server ended the stream; next attempt in "
+IN_STATUS = re.compile("CONNECTING · (next attempt in 1 s · )?the server ended the stream( ·|…)")
+
+# By standard output; then by standard error, where that is
+#                   a terminal    a pipe, a file    closed
+TOLD = {
+    "terminal": (["status"], ["status", "line"], ["status"]),
+    "terminal, raw": (["line"], ["line"], []),
+    "pipe": (["line"], ["line"], []),
+    "file": (["line"], ["line"], []),
+    "-o FILE": (["status"], ["line"], []),  # whatever standard output is
+}
+"""Where a loss is to be seen: in the line of status, in a line on standard error. With `-v`
+that line is there always, with `-s` alone nothing is."""
+
+
+@pytest.mark.parametrize("stdout", ["terminal", "pipe", "file"])
+@pytest.mark.parametrize("stderr", ["terminal", "pipe", "file", "closed"])
+@pytest.mark.parametrize("to_file", [False, True], ids=["", "-o"])
+@pytest.mark.parametrize("format_", ["text", "raw"])
+@pytest.mark.parametrize("flags", ["", "-v", "-s", "-vs"])
+def test_a_loss_is_seen_once(monkeypatch, tmp_path, stdout, stderr, to_file, format_, flags):
+    row = "-o FILE" if to_file else stdout
+    row = "terminal, raw" if (row, format_) == ("terminal", "raw") else row
+    told = TOLD[row][{"terminal": 0, "closed": 2}.get(stderr, 1)]
+    has_status = "status" in told and "s" not in flags
+    has_line = stderr != "closed" and ("v" in flags or ("line" in told and not flags))
+
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("eventsource.cli.screen.REFRESH", 0.01)
+
+    def reconnected(connection):
+        connection.read_request()
+        if has_status:
+            wait_until(lambda: IN_STATUS.search(screen()), "the line of status")
+        connection.send(HEAD + HI)
+        connection.hold()
+
+    with contextlib.ExitStack() as stack:
+        out, read_out = stack.enter_context(sink(stdout, tmp_path / "out"))
+        err, read_err = out, read_out
+        if (stdout, stderr) != ("terminal", "terminal"):
+            kind = "pipe" if stderr == "closed" else stderr  # to which nothing is written
+            err, read_err = stack.enter_context(sink(kind, tmp_path / "err"))
+        screen = read_err if to_file else read_out
+        arguments = ["-n", "2", "--format", format_, *([flags] if flags else [])]
+        arguments += ["-o", str(tmp_path / "events")] if to_file else []
+        server = stack.enter_context(ScriptedServer(stream(b"retry: 20\n" + HI), reconnected))
+        files = [
+            stack.enter_context(open(number, "w", encoding="utf-8", closefd=False))
+            for number in (out, err)
+        ]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", files[0])
+            patch.setattr(sys, "stderr", None if stderr == "closed" else files[1])
+            status = cli.main([*arguments, server.url])
+    out, err = read_out(), read_err()
+    assert status == 0, (out, err)
+    assert err.count(LOSS) == has_line, err
+    assert bool(IN_STATUS.search(out + err)) == has_status
+    assert err.count("< 200 OK") == (2 if "v" in flags and stderr != "closed" else 0), err
+    assert err.count(": open again") == (has_line and "v" not in flags), err
+    if has_line and "v" not in flags:
+        assert f"\neventsource: {server.url}: {LOSS}" in f"\n{err}"
+    if (stdout, stderr) != ("terminal", "terminal"):
+        assert LOSS not in out
+        assert "open again" not in out
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_reason_is_told_once_while_it_lasts(run):
+    busy, slow = (status(line, "Retry-After: 0") for line in ("503 Busy", "429 Slow"))
+    scripts = [busy, busy, slow, stream(b"retry: 20\n"), slow]
+    with ScriptedServer(*scripts, stream(HI, then="hold")) as server:
+        options = ["--retry-status", "503", "--retry-status", "429", "-n", "1"]
+        done = run(*options, "--format", "data", server.url)
+    assert (done.status, done.out) == (0, b"hi\n")
+    told = [
+        line.removeprefix(f"eventsource: {server.url}: ").partition(",")[0].partition(";")[0]
+        for line in done.err.splitlines()
+    ]
+    assert told == [
+        *("the server answered 503", "the server answered 429", "open"),
+        *("the server ended the stream", "the server answered 429", "open again"),
+    ]
+
+
+def test_a_loss_waits_for_no_reader_of_standard_error(run, monkeypatch):
+    receiving, sending = os.pipe()
+    fill(sending)
+    scripts = [stream(b"retry: 20\n" + HI), stream(HI, then="hold")]
+    with ScriptedServer(*scripts) as server, os.fdopen(sending, "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        done = run("-n", "2", "--format", "data", server.url)
+    os.close(receiving)
+    assert (done.status, done.out) == (0, b"hi\nhi\n")
+
+
+def test_a_loss_is_told_to_what_has_no_descriptor(run, monkeypatch):
+    scripts = [stream(b"retry: 20\n" + HI), stream(HI, then="hold")]
+    with ScriptedServer(*scripts) as server:
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        run("-n", "2", "--format", "data", server.url)
+        assert LOSS in sys.stderr.getvalue()
+
+
+def test_what_is_told_of_a_loss_gives_no_orders_and_no_secrets(run):
+    answer = status("200 OK", "Content-Type: \x1b[2J")
+    scripts = [stream(b"retry: 20\n"), answer, status("204 No Content")]
+    with ScriptedServer(*scripts) as server:
+        url = server.url.replace("//", f"//ada:{SECRET}@") + f"?key={QUERY_SECRET}"
+        done = run("--retry-status", "200", url)
+    assert done.status == 0
+    assert not secrets_in(done.err)
+    assert "\x1b" not in done.err
+    assert "'\\x1b[2J'" in done.err
+
+
+def test_a_line_of_ours_is_one_of_its_own_among_raw_bytes(on_terminal, monkeypatch):
+    """They may end anywhere; also the last one, which the shell's prompt follows."""
+    scripts = [stream(b"retry: 20\ndata: cut"), stream(b"data: x\n\ndata: y", then="hold")]
+    with ScriptedServer(*scripts) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr("eventsource.cli.following._is_terminal", lambda _: True)
+            got, done = on_terminal("--format", "raw", "-n", "1", server.url)
+    assert (done.status, done.err) == (0, "")
+    lines = re.sub("\x1b\\[[0-9;]*m", "", got).split("\r\n")
+    assert lines[:2] == ["retry: 20", "data: cut"]
+    assert lines[2].startswith(f"eventsource: {server.url}: {LOSS}")
+    assert lines[3:] == [f"eventsource: {server.url}: open again", "data: x", "", "data: y", ""]
 
 
 # --- JSON laid out ---

@@ -13,10 +13,12 @@ import os
 import random
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -332,6 +334,56 @@ def test_a_symbolic_link_remains_one(follow, tmp_path):
     assert (folder / "target").read_bytes() == "größer\n".encode()
     assert follow() == (0, "", ["größer"])
     assert [path.name for path in folder.iterdir()] == ["target"]
+
+
+@pytest.fixture
+def others(tmp_path, monkeypatch):
+    """What a path may be, other than a file: by name."""
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind("socket")
+        (tmp_path / "link").symlink_to("fifo")
+        yield {
+            "a folder": tmp_path,
+            "a FIFO": tmp_path / "fifo",
+            "a link to one": tmp_path / "link",
+            "a socket": tmp_path / "socket",
+            "a device": Path(os.devnull),
+        }
+
+
+@pytest.mark.parametrize("what", ["a folder", "a FIFO", "a link to one", "a socket", "a device"])
+def test_what_is_no_file_is_wrong_use_and_left_alone(follow, others, what):
+    path = others[what]
+    before = path.lstat()
+    code, said, asked = follow(path=path)
+    assert (code, asked) == (Exit.USAGE, [])
+    assert said.startswith("eventsource: ")
+    assert said.count("\n") == 1
+    assert str(path) in said
+    assert ("not a regular file" in said) == (what != "a folder")
+    assert "--resume" in said
+    after = path.lstat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="there is no /dev/fd")
+def test_a_pipe_of_the_shells_is_no_file(follow):
+    receiving, sending = os.pipe()
+    code, said, asked = follow(path=f"/dev/fd/{receiving}")
+    os.close(receiving)
+    os.close(sending)
+    assert (code, asked) == (Exit.USAGE, [])
+    assert "not a regular file" in said
+
+
+def test_the_output_is_not_where_a_place_is_written_first(follow, tmp_path):
+    path = tmp_path / "place.new"
+    code, said, asked = follow("-o", str(path))
+    assert (code, asked) == (Exit.USAGE, [])
+    assert said.startswith(f"eventsource: --output: --resume writes to {path} first")
+    assert not path.exists()
 
 
 def test_a_folder_that_is_not_there_or_cannot_be_written(follow, tmp_path):

@@ -371,6 +371,18 @@ def test_no_password_is_given(keys, code):
         assert b"Traceback" not in terminal.raw
 
 
+def test_the_demo_ends_at_once():
+    """Its server hears Ctrl-C, too, and does not hurry through the rest."""
+    with Terminal("-m", "eventsource", "demo") as terminal:
+        terminal.wait_for("event number 1 ")
+        terminal.type("\x03")
+        assert terminal.finish() == Exit.INTERRUPTED
+        after = terminal.text.partition("^C")[2]
+        assert after.count("event number") <= 1  # the one that had come
+        assert "Traceback" not in terminal.text
+        assert "error" not in after
+
+
 def test_a_terminal_that_goes_away_ends_it():
     """Also when nobody sends SIGHUP, as after `disown`."""
     with ScriptedServer(stream(HI, then="hold")) as server:

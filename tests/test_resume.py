@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -158,6 +159,50 @@ def test_a_file_that_cannot_be_read_or_written_is_an_os_error(tmp_path):
         folder.load()
     with pytest.raises(OSError, match=r"directory|exists|busy"):
         folder.save("7")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+@pytest.mark.parametrize("which", ["fifo", "socket", "link", os.devnull])
+def test_what_is_no_regular_file_is_refused_and_left_alone(tmp_path, monkeypatch, which):
+    """A FIFO would be waited for, and renaming would replace it, or the device."""
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    os.mkfifo("fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind("socket")
+    path = tmp_path / which
+    before = path.lstat()
+    file = ResumeFile(path)
+    with pytest.raises(OSError, match="not a regular file") as caught:
+        file.load()
+    assert caught.value.filename == os.path.realpath(path)
+    with pytest.raises(OSError, match="not a regular file"):
+        file.save("7")
+    after = path.lstat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert names(tmp_path) == ["fifo", "link", "socket"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+@pytest.mark.parametrize("which", ["fifo", "link"])
+def test_a_new_file_is_not_written_through_what_stands_there(path, which):
+    """To a FIFO, which would be waited for; nor through a link to another file."""
+    file = ResumeFile(path)
+    file.save("7")
+    new = path.with_name("place.new")
+    other = path.with_name("other")
+    other.write_bytes(b"theirs")
+    if which == "fifo":
+        os.mkfifo(new)
+    else:
+        new.symlink_to(other)
+    with pytest.raises(OSError, match="not a regular file") as caught:
+        file.save("8")
+    assert caught.value.filename == os.path.realpath(path) + ".new"
+    assert (file.load(), other.read_bytes()) == ("7", b"theirs")
+    new.unlink()
+    file.save("8")
+    assert file.load() == "8"
 
 
 def test_an_id_that_could_not_be_saved_is_saved_by_the_next_call(path):

@@ -175,7 +175,12 @@ Exit status:
 @click.option(
     "-v", "--verbose", is_flag=True, help="Show requests, responses, comments on standard error."
 )
-@click.option("-s", "--silent", is_flag=True, help="No line of status on the terminal.")
+@click.option(
+    "-s",
+    "--silent",
+    is_flag=True,
+    help="No line of status on the terminal, and none of a lost connection elsewhere.",
+)
 @click.option(
     "-N",
     "--no-buffer",
@@ -234,6 +239,8 @@ def command(
         output = None
     if resume and output and os.path.realpath(resume) == os.path.realpath(output):
         raise click.UsageError("--resume and --output name the same file")
+    if resume and output and f"{os.path.realpath(resume)}.new" == os.path.realpath(output):
+        raise click.UsageError(f"--output: --resume writes to {output} first")
     if proxy is not None:
         proxy = _checked_proxy(proxy)
     _check_certificates(cacert, cert, key)

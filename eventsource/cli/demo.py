@@ -6,7 +6,7 @@ it drops the connection, so that one sees the source resume.
 
 from __future__ import annotations
 
-import contextlib
+import signal
 import subprocess
 import sys
 import threading
@@ -50,8 +50,8 @@ def serve() -> None:
     """Serve until standard input ends; print the URL first."""
     with ScriptedServer(count) as server:
         print(server.url, flush=True)  # noqa: T201 - to the process that started this one
-        with contextlib.suppress(KeyboardInterrupt):  # which that one hears, too
-            sys.stdin.read()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # that one hears it, too, and ends this one
+        sys.stdin.read()
 
 
 def main() -> int:
@@ -100,8 +100,10 @@ def main() -> int:
         )
         source.on("price", message)
         source.on("bye", lambda _: done.set())
-        in_time = done.wait(TIME_LIMIT)
-        source.close()
+        try:
+            in_time = done.wait(TIME_LIMIT)
+        finally:  # also at Ctrl-C, after which nothing more is printed
+            source.close()
         source.join(TIME_LIMIT)
         say("closed   the reader thread has ended")
         server.stdin.close()

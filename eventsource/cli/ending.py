@@ -105,10 +105,9 @@ class Ending:
                 thread.join()
 
     @contextlib.contextmanager
-    def after(self, seconds: float) -> Iterator[None]:
-        """Within, end when that time has passed."""
-        stop = Stop(Exit.TIMEOUT, f"--max-time: {seconds:g} seconds have passed")
-        timer = threading.Timer(seconds, self.set, [stop])
+    def after(self, seconds: float, stop: Callable[[], Stop]) -> Iterator[None]:
+        """Within, end when that time has passed, as `stop()` says then, in another thread."""
+        timer = threading.Timer(seconds, lambda: self.set(stop()))
         timer.name = "eventsource-max-time"
         timer.daemon = True
         timer.start()

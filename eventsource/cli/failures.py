@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import re
+import select
 import sys
 
 import requests
@@ -115,3 +116,20 @@ def say(text: str) -> None:
         return
     with contextlib.suppress(OSError):  # a closed pipe: there is nowhere to complain
         print(one_line(text), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def say_if_ready(text: str) -> None:
+    """Do what `say()` does, unless that takes a wait: nobody reads a pipe that is full.
+
+    For what the command says though it was not asked, perhaps each minute for years.
+    """
+    if sys.stderr is not None and hasattr(select, "poll"):
+        poll = select.poll()
+        try:
+            poll.register(sys.stderr, select.POLLOUT)
+        except (OSError, ValueError):  # it has no descriptor, so it is no pipe
+            pass
+        else:
+            if not poll.poll(0):
+                return
+    say(text)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import re
+import stat
 import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import requests
 from urllib3.exceptions import InsecureRequestWarning
@@ -20,21 +22,21 @@ from eventsource.protocol.events import Comment, ErrorEvent, MessageEvent, OpenE
 from eventsource.protocol.policy import ReconnectPolicy
 from eventsource.resume import ResumeFile
 from eventsource.stream import EventStream
-from eventsource.urls import redact
+from eventsource.urls import redact, redact_text
 
 from .ending import Ending
-from .failures import Exit, Stop, exit_for, reason, say
-from .formats import FORMATS
+from .failures import Exit, Stop, exit_for, reason, say, say_if_ready
+from .formats import FORMATS, counted
 from .output import STANDARD_OUTPUT, Output, descriptor
 from .screen import Screen, Status, terminal
 
 HIDDEN: Final = re.compile(
-    r"authorization$|cookie|token|secret|password|credential|signature|(^|[-_])(api)?key$|location",
+    r"authorization$|cookie|token|secret|password|credential|signature|(^|[-_])(api)?key$",
     re.IGNORECASE,
 )
 """Header fields whose values `-v` does not show: what it prints goes into bug reports."""
 MAX_BODY: Final = 2000
-"""Characters of an error's body that `-v` shows."""
+"""Characters of a refusal's body that `-v` shows."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +106,24 @@ def follow(settings: Settings) -> None:
         output = Output(number, settings.output or STANDARD_OUTPUT, ending)
         stack.enter_context(ending.at_signals())
         stack.enter_context(output.watched())
-        if settings.max_time is not None:
-            stack.enter_context(ending.after(settings.max_time))
         status = Status()
+        if settings.max_time is not None:
+            out_of_time = functools.partial(_out_of_time, settings.max_time, stream, status)
+            stack.enter_context(ending.after(settings.max_time, out_of_time))
         screen = _screen(settings, output, ending, status)
         if screen:
             stack.enter_context(screen)
         printer = _Printer(settings, stream, ending, output, place, screen, status)
         printer.run()
+
+
+def _out_of_time(max_time: float, stream: EventStream, status: Status) -> Stop:
+    """Return the end by `--max-time`; why there is no connection is part of the reason."""
+    have = "has" if max_time == 1 else "have"
+    text = f"--max-time: {counted(max_time, 'second')} {have} passed"
+    if failure := status.failure:  # another thread may be about to change it
+        text = f"{redact(stream.url)}: {text}; the last failure: {failure}"
+    return Stop(Exit.TIMEOUT, text)
 
 
 def _screen(settings: Settings, output: Output, ending: Ending, status: Status) -> Screen | None:
@@ -136,11 +148,14 @@ class _Place(ResumeFile):
     def is_empty(self) -> bool:
         """Whether it says nothing; a line with nothing in it says that there is no ID."""
         try:
-            return Path(self._shown).stat().st_size == 0
+            status = Path(self._shown).stat()
         except FileNotFoundError:
             return True
         except OSError as error:
             raise self._unreadable(error) from None
+        if not stat.S_ISREG(status.st_mode):  # a FIFO and a device have no size either
+            raise Stop(Exit.USAGE, f"--resume: {self._shown}: not a regular file")
+        return status.st_size == 0
 
     def load(self) -> str:
         try:
@@ -271,25 +286,30 @@ class _Printer:
             case OpenEvent():
                 if not self._has_opened and self._settings.output and not self._place:
                     self._output.empty()  # not before there is something to take its place
+                self._note_exchange(self._stream.response)
+                if self._status.failure and not self._settings.verbose:  # which has shown it
+                    self._tell_unasked("open again" if self._has_opened else "open")
                 self._status.opened()
                 self._status.reconnects += self._has_opened
                 self._has_opened = True
-                self._note_exchange(self._stream.response)
             case ErrorEvent(error=error, retry_in=retry_in):
                 self._ending.check()  # what was asked for first counts
                 why = reason(error)
+                self._note_exchange(getattr(error, "response", None))
                 if isinstance(error, UnexpectedStatus | UnexpectedContentType):
-                    self._note_exchange(error.response)
-                if isinstance(error, UnexpectedStatus) and error.response is not None:
-                    for line in error.response.text[:MAX_BODY].splitlines():
-                        self._note(f"| {line}")
+                    self._note_body(error.response)
                 if retry_in is None or not self._goes_on_after(error):
                     status = exit_for(error, has_opened=self._has_opened)
-                    self._note(f"* ended: {why}")
-                    text = "" if status is Exit.DONE else f"{redact(self._stream.url)}: {why}"
-                    raise Stop(status, text)
+                    if status is Exit.DONE:
+                        self._note(f"* ended: {why}")
+                        raise Stop(status)
+                    raise Stop(status, f"{redact(self._stream.url)}: {why}")
+                plan = f"{why}; next attempt in {retry_in:.1f} s"
+                if self._settings.verbose:
+                    self._note(f"* {plan}")
+                elif why != self._status.failure:  # a reason is told once, while it lasts
+                    self._tell_unasked(plan)
                 self._status.lost(why, retry_in)
-                self._note(f"* {why}; next attempt in {retry_in:.1f} s")
             case Comment(text=text):
                 self._note(f"* comment: {text}")
 
@@ -304,28 +324,74 @@ class _Printer:
     def _note_exchange(self, last: requests.Response | None) -> None:
         if last is None or not self._settings.verbose:
             return
-        request = last.request
-        path, query, _ = request.path_url.partition("?")
-        self._note(f"> {request.method} {path}{query and '?...'}")
-        for name, value in request.headers.items():
-            if value != SKIP_HEADER:
-                self._note(f"> {_shown(name, value)}")
-        self._note(f"< {last.status_code} {last.reason}")
-        for name, value in last.headers.items():
-            self._note(f"< {_shown(name, value)}")
+        for response in (*last.history, last):  # the redirects first
+            request = response.request
+            path, query, _ = request.path_url.partition("?")
+            self._note(f"> {request.method} {path}{query and '?...'}")
+            for name, value in request.headers.items():
+                if value != SKIP_HEADER:
+                    self._note(f"> {_shown(name, value)}")
+            self._note(f"< {response.status_code} {response.reason}")
+            for name, value in response.headers.items():
+                self._note(f"< {_shown(name, value)}")
+
+    def _note_body(self, response: requests.Response | None) -> None:
+        if response is None or not self._settings.verbose or not response.content:
+            return
+        text = _text_of(response)
+        if text is None:
+            size = len(response.content)
+            self._note(f"| {counted(size, 'byte')} that {'is' if size == 1 else 'are'} no text")
+            return
+        for line in text[:MAX_BODY].splitlines():
+            self._note(f"| {line}")
+        if len(text) > MAX_BODY:
+            self._note("| ...")
 
     def _note(self, text: str) -> None:
         """Say something about the connection, if that is wanted."""
         if not self._settings.verbose:
             return
-        if self._screen and sys.stderr is not None and sys.stderr.isatty():
+        if self._screen and _is_terminal(sys.stderr):
             self._screen.note(text)
             self._screen.flush()
         else:
             say(text)
 
+    def _tell_unasked(self, text: str) -> None:
+        """Say that the connection is lost, or there again, where no line of status shows it."""
+        if self._settings.silent:
+            return
+        text = f"eventsource: {redact(self._stream.url)}: {text}"
+        if self._screen is None or not _is_terminal(sys.stderr):
+            say_if_ready(text)
+        elif not self._screen.has_status:
+            self._screen.note(text)
+            self._screen.flush()
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
 
 def _shown(name: str, value: str | bytes) -> str:
+    """Return a header field without what is secret in it."""
     if HIDDEN.search(name):
         return f"{name}: ..."
-    return f"{name}: {value.decode('utf-8', 'replace') if isinstance(value, bytes) else value}"
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    # A URL without a host is taken for one only where nothing else can be.
+    is_url = re.search("location|referer$", name, re.IGNORECASE)
+    return f"{name}: {redact(text) if is_url else redact_text(text)}"
+
+
+def _text_of(response: requests.Response) -> str | None:
+    """Return the beginning of a body, a little more than `MAX_BODY`; None if it is no text."""
+    head = response.content[: 4 * (MAX_BODY + 1)]  # bytes of a character at the most
+    stated = "charset" in response.headers.get("Content-Type", "").lower()
+    try:
+        text = head.decode((stated and response.encoding) or "utf-8", "replace")
+    except (LookupError, ValueError):  # no encoding of text; or it is one that always fails
+        text = head.decode(errors="replace")
+    # What is no text has a NUL soon; or little of it can be decoded.
+    text = text[: MAX_BODY + 1]
+    return None if "\0" in text or text.count("\ufffd") > len(text) / 4 else text

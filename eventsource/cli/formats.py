@@ -83,6 +83,12 @@ def one_line(text: str) -> str:
     return visible(text).replace("\n", " ")
 
 
+def counted(number: float, noun: str) -> str:
+    """Return how many there are of something: `1 second`, `0.5 seconds`, `1,000 events`."""
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:.15g}"
+    return f"{shown} {noun}{'' if number == 1 else 's'}"
+
+
 _PART: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}:,]|[^][{}:,"\s]+')
 
 

@@ -27,7 +27,7 @@ from eventsource.runtime.wakeup import Wakeup
 
 from .ending import Ending
 from .failures import Stop
-from .formats import on_one_line, one_line, pretty, visible
+from .formats import counted, on_one_line, one_line, pretty, visible
 from .output import AT_ONCE, Output
 
 SPAN: Final = 5.0
@@ -48,24 +48,26 @@ class Status:
         events: messages so far.
         received: bytes of event streams so far.
         reconnects: connections after the first.
+        failure: why there is no connection; `""` if there is one, or nothing has failed yet.
     """
 
     def __init__(self) -> None:
         self.events = 0
         self.received = 0
         self.reconnects = 0
+        self.failure = ""
         self._state = ReadyState.CONNECTING
-        self._lost = ""  # why
         self._due = 0.0  # when the next attempt is made (monotonic clock)
         self._samples: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
 
     def opened(self) -> None:
         """Note that there is a connection."""
+        self.failure = ""
         self._state = ReadyState.OPEN
 
     def lost(self, why: str, retry_in: float) -> None:
         """Note that it has been lost, and when another one will be made, in seconds."""
-        self._lost = why
+        self.failure = why
         self._due = time.monotonic() + retry_in
         self._state = ReadyState.CONNECTING
 
@@ -85,23 +87,19 @@ class Status:
         parts = [Text(f"● {self._state.name}", "bold green" if is_open else "bold yellow")]
         if not is_open and self._due > now:
             parts.append(Text(f"next attempt in {math.ceil(self._due - now)} s", "yellow"))
-        if not is_open and self._lost:
-            parts.append(Text(self._lost, "dim"))
+        if not is_open and self.failure:
+            parts.append(Text(self.failure, "dim"))
         parts += [
-            Text(_counted(self.events, "event")),
+            Text(counted(self.events, "event")),
             Text(f"{self.rate(now):.1f}/s"),
             Text(decimal(self.received)),
         ]
         if self.reconnects:
-            parts.append(Text(_counted(self.reconnects, "reconnect")))
+            parts.append(Text(counted(self.reconnects, "reconnect")))
         line = Text()
         for part in parts:
             line.append(" · " if line else "", "dim").append_text(part)
         return line
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 class Screen:
@@ -126,6 +124,7 @@ class Screen:
         moves = not console.is_dumb_terminal and not console.legacy_windows
         self._status = status if moves else None
         self._unwritten: list[str] = []
+        self._is_within_line = False  # after what has been shown
         self._lock = threading.Lock()  # held while something is written
         self._shown = ""  # the line of status, as it is there
         self._is_over = False
@@ -133,6 +132,11 @@ class Screen:
         self._thread = threading.Thread(
             target=self._keep_up, name="eventsource-status", daemon=True
         )
+
+    @property
+    def has_status(self) -> bool:
+        """Whether it has the line of status."""
+        return self._status is not None
 
     def show(self, event: MessageEvent) -> None:
         """Show an event, in the order and colours for people."""
@@ -152,10 +156,15 @@ class Screen:
 
     def show_plain(self, text: str) -> None:
         """Show text in a form that is the same elsewhere."""
-        self._unwritten.append(visible(text))
+        if text:
+            self._unwritten.append(visible(text))
+            self._is_within_line = not text.endswith("\n")
 
     def note(self, line: str) -> None:
-        """Show a line about the connection."""
+        """Show a line about the connection, as a line of its own."""
+        if self._is_within_line:
+            self._unwritten.append("\n")
+            self._is_within_line = False
         mark, _, text = one_line(line).partition(" ")
         name, colon, value = text.partition(": ")
         if mark in ("<", ">") and colon:
@@ -227,6 +236,8 @@ class Screen:
             self._thread.join()
         if self._shown:
             self._output.write_if_ready(f"{PLAIN}{ERASE}".encode())
+        elif self._is_within_line:
+            self._output.write_if_ready(b"\n")
 
 
 def terminal(number: int) -> Console | None:
