@@ -324,16 +324,18 @@ with warnings.catch_warnings():
     import {module}
 import ssl
 {patch}
-import json, sys, threading
+import json, socket, sys, threading
 from eventsource import EventSource, EventStream, ReconnectPolicy
 
-url, wrong, authority = sys.argv[1:]
+url, wrong, authority, port = sys.argv[1:]
 verify = {verify}
 before = getattr(verify, "verify_mode", None), getattr(verify, "check_hostname", None)
 received, errors, last = [], [], threading.Event()
 
 def show(event):
     received.append(event.data)
+    if event.data == "2":
+        socket.create_connection(("127.0.0.1", int(port))).close()  # the server may go on
     if event.data == "last":
         last.set()
 
@@ -356,14 +358,20 @@ print(json.dumps([received, errors, refused]))
 """
 
 
-def in_records(*chunks):
-    """A script that sends each chunk in a record of its own, then the last chunk."""
+def in_records(listener):
+    """A script that sends records which arrive at once, and more when they have been read."""
+    listener.settimeout(LIMIT)
 
     def script(connection):
         connection.read_request()
         connection.send(CHUNKED)
-        for data in chunks:
-            connection.send_chunk(data)
+        cork = getattr(socket, "TCP_CORK", socket.TCP_NODELAY)
+        connection.sock.setsockopt(socket.IPPROTO_TCP, cork, 1)
+        connection.send_chunk(b"data: 1\n\n")
+        connection.send_chunk(b"data: 2\n\n")
+        connection.sock.setsockopt(socket.IPPROTO_TCP, cork, 0)
+        listener.accept()[0].close()
+        connection.send_chunk(b"data: 3\n\n")
         connection.send_chunk(b"")
 
     return script
@@ -393,17 +401,21 @@ def test_streams_on_another_make_of_tls_reconnect_tell_a_cut_and_can_be_closed(
     program = textwrap.dedent(PROGRAM).format(
         module=module, patch=patch, verify=verify, limit=LIMIT / 2
     )
-    scripts = [
-        *[in_records(b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n")] * 2,
-        *(stream(b"data: whole\n\n"), cut_in_the_middle, hold_at_last),
-    ]
     tls, other = server_context(), server_context(host="other.example")
     with (
-        ScriptedServer(*scripts, ssl_context=tls) as server,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        ScriptedServer(
+            *[in_records(listener)] * 2,
+            *(stream(b"data: whole\n\n"), cut_in_the_middle, hold_at_last),
+            ssl_context=tls,
+        ) as server,
         ScriptedServer(stream(b"data: x\n\n"), ssl_context=other) as wrong,
     ):
         done = subprocess.run(
-            [sys.executable, "-c", program, server.url, wrong.url, str(authority_file)],
+            [
+                *(sys.executable, "-c", program, server.url, wrong.url, str(authority_file)),
+                str(listener.getsockname()[1]),
+            ],
             env={
                 **{k: v for k, v in os.environ.items() if k[-9:] != "CA_BUNDLE"},
                 "SSL_CERT_FILE": str(authority_file),  # what OpenSSL takes for the system's
