@@ -42,7 +42,7 @@ from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 from eventsource.errors import HeadTooLarge
 
 from .cookies import CookieJar, drop_bad_cookies
-from .failures import NoSocksSupport, TunnelRefused
+from .failures import LostInHead, NoSocksSupport, TunnelRefused
 from .options import TLS_CONTEXT
 from .sockets import Sockets, current_sockets
 
@@ -117,7 +117,8 @@ class _HeadReader:
             if size > most:
                 raise HeadTooLarge(size, most)
         if not line.endswith(b"\n"):
-            raise http.client.RemoteDisconnected("the connection ended within the response's head")
+            kind = LostInHead if self._size else http.client.RemoteDisconnected
+            raise kind("the connection ended before the end of the response's head")
         self.status_line = self.status_line or line
         return _SPACE_AFTER.sub(b"", line)
 

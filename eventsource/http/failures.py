@@ -26,6 +26,10 @@ class TunnelRefused(OSError):
         super().__init__(f"Tunnel connection failed: {status} {phrase_of(status)}".rstrip())
 
 
+class LostInHead(http.client.RemoteDisconnected):
+    """The connection ended within the head of a response."""
+
+
 class NoSocksSupport(requests.exceptions.InvalidSchema):
     """There is a SOCKS proxy, and PySocks is not installed."""
 
@@ -142,6 +146,8 @@ def _plain_text(error: BaseException) -> str:
         error = error.reason
     if isinstance(error, urllib3.exceptions.LocationParseError):
         return "a URL cannot be parsed"  # it may be a proxy's, with a password
+    if any(isinstance(arg, LostInHead) for arg in error.args):
+        return "the connection was lost within the response's head"
     if any(isinstance(arg, http.client.RemoteDisconnected) for arg in error.args):
         return "the server closed the connection without an answer"
     if any(isinstance(arg, _NOT_HTTP) for arg in error.args):
