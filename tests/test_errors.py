@@ -70,7 +70,11 @@ URL = f"http://user:{SECRET}@host/path?{QUERY_SECRET}"
         ),
         (requests.exceptions.InvalidURL(f"bad {URL!r}"), requests.exceptions.InvalidURL, None),
         (requests.ConnectionError(), requests.ConnectionError, ""),
-        (urllib3.exceptions.ProtocolError("cut"), requests.exceptions.ChunkedEncodingError, "cut"),
+        (
+            urllib3.exceptions.ProtocolError("cut"),
+            requests.exceptions.ChunkedEncodingError,
+            "the connection was lost within the response",
+        ),
         (urllib3.exceptions.DecodeError("x"), requests.exceptions.ContentDecodingError, "x"),
         (urllib3.exceptions.SSLError("x"), requests.exceptions.SSLError, "x"),
         (urllib3.exceptions.HTTPError("x"), requests.ConnectionError, "x"),
@@ -101,27 +105,68 @@ def test_what_is_not_requests_own_stays_as_it_is():
         assert describe(error) is error
 
 
+RESET = ConnectionResetError(104, "Connection reset by peer")
+
+
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        (
-            ("Connection broken: IncompleteRead(0 bytes read)", http.client.IncompleteRead(b"")),
-            "Connection broken: IncompleteRead(0 bytes read)",
-        ),
-        (
-            (
-                "Connection broken: ConnectionResetError(104, 'Connection reset by peer')",
-                ConnectionResetError(104, "Connection reset by peer"),
-            ),
-            "Connection broken: Connection reset by peer",
-        ),
-        (
-            ("Connection aborted.", ConnectionResetError(104, "Connection reset by peer")),
-            "Connection aborted: Connection reset by peer",
-        ),
+        (("Connection aborted.", RESET), "Connection aborted: Connection reset by peer"),
         (("Unable to connect to proxy", OSError("403")), "Unable to connect to proxy: 403"),
         (("Connection aborted.", ConnectionError()), "Connection aborted"),
     ],
 )
-def test_a_lost_connection_is_said_in_words_and_not_as_a_pair(args, text):
-    assert str(describe(urllib3.exceptions.ProtocolError(*args))) == text
+def test_a_failure_to_connect_is_said_in_words_and_not_as_a_pair(args, text):
+    error = urllib3.exceptions.ProtocolError(*args)
+    assert str(describe(requests.ConnectionError(error))) == text
+
+
+def of_a_bad_size():
+    """As http.client raises it, also where the connection ends instead of a chunk's size."""
+    try:
+        try:
+            int(b"", 16)
+        except ValueError:
+            raise http.client.IncompleteRead(b"")  # noqa: B904 - as it does
+    except http.client.IncompleteRead as error:
+        return error
+
+
+LOST = "the connection was lost within the response"
+BAD_SIZE = "the size of a chunk is no hexadecimal number"
+
+
+@pytest.mark.parametrize("wrap", [lambda e: e, requests.exceptions.ChunkedEncodingError])
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (("Connection broken: …", http.client.IncompleteRead(b"")), LOST),
+        (
+            ("Connection broken: …", http.client.IncompleteRead(b"x", 5)),
+            f"{LOST}: 5 bytes are missing",
+        ),
+        (
+            ("Connection broken: …", urllib3.exceptions.IncompleteRead(4, 12)),
+            f"{LOST}: 12 bytes are missing",
+        ),
+        (
+            ("Response may not contain content.", urllib3.exceptions.IncompleteRead(4, -4)),
+            "the response has content where none may be",
+        ),
+        (("Connection broken: …", of_a_bad_size()), f"{LOST}, or {BAD_SIZE}"),
+        (
+            (
+                "Connection broken: …",
+                urllib3.exceptions.InvalidChunkLength(urllib3.HTTPResponse(), SECRET.encode()),
+            ),
+            BAD_SIZE,
+        ),
+        (("Connection broken: …", RESET), f"{LOST}: Connection reset by peer"),
+        (("Connection broken: …", ConnectionError()), LOST),
+        (("Response ended prematurely",), LOST),
+    ],
+)
+def test_a_connection_that_is_lost_within_a_response_is_said_to_be_lost(args, text, wrap):
+    described = describe(wrap(urllib3.exceptions.ProtocolError(*args)))
+    assert type(described) is requests.exceptions.ChunkedEncodingError
+    assert str(described) == text

@@ -23,6 +23,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -35,12 +36,14 @@ from urllib3.exceptions import (
     NewConnectionError,
     SSLError,
 )
+from urllib3.util import ssl_
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
 from eventsource.errors import HeadTooLarge
 
 from .cookies import CookieJar, drop_bad_cookies
-from .failures import NoSocksSupport, TunnelRefused
+from .failures import LostInHead, NoSocksSupport, TunnelRefused
+from .options import TLS_CONTEXT
 from .sockets import Sockets, current_sockets
 
 MAX_HEAD_SIZE: Final = 256 * 1024
@@ -114,7 +117,8 @@ class _HeadReader:
             if size > most:
                 raise HeadTooLarge(size, most)
         if not line.endswith(b"\n"):
-            raise http.client.RemoteDisconnected("the connection ended within the response's head")
+            kind = LostInHead if self._size else http.client.RemoteDisconnected
+            raise kind("the connection ended before the end of the response's head")
         self.status_line = self.status_line or line
         return _SPACE_AFTER.sub(b"", line)
 
@@ -224,10 +228,50 @@ class _Connection(HTTPConnection):
             self.sock.settimeout(timeout)
 
 
+class _CallersContext:
+    """A TLS context of the caller's, as urllib3 is given it: it decides alone, unchanged.
+
+    urllib3 sets a context's `verify_mode`, `check_hostname` and the protocols that it offers,
+    and matches names itself where the context does not check them.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    @property
+    def verify_mode(self) -> Any:
+        return self._context.verify_mode
+
+    @verify_mode.setter
+    def verify_mode(self, mode: object) -> None:
+        """Leave it."""
+
+    @property
+    def check_hostname(self) -> bool:
+        """Whether urllib3 may leave names to the context."""
+        return True
+
+    @check_hostname.setter
+    def check_hostname(self, value: object) -> None:
+        """Leave it."""
+
+    def set_alpn_protocols(self, protocols: object) -> None:
+        """Leave them."""
+
+    def wrap_socket(self, sock: socket.socket, server_hostname: str | None = None) -> Any:
+        return self._context.wrap_socket(sock, server_hostname=server_hostname)
+
+    def wrap_bio(self, *bios: Any, server_hostname: str | None = None) -> Any:
+        return self._context.wrap_bio(*bios, server_hostname=server_hostname)
+
+
 class _TLSConnection(_Connection, HTTPSConnection):  # pyright: ignore[reportIncompatibleVariableOverride]
     def connect(self) -> None:
+        if isinstance(self.ssl_context, _CallersContext) and self.proxy_config is not None:
+            self.proxy_config = self.proxy_config._replace(ssl_context=self.ssl_context)
         plain_to_proxy = self.proxy is None or self.proxy.scheme != "https"
-        if self.ssl_context is None and plain_to_proxy and not self._has_particulars():
+        is_common = self.ssl_context is None and plain_to_proxy and not self._has_particulars()
+        if is_common and vars(ssl_)["SSLContext"].__module__ in SHARED:
             self.ssl_context = _shared_context(self.cert_reqs, self.ca_certs, self.ca_cert_dir)
             self.ca_certs = self.ca_cert_dir = None  # else they would be loaded again
         self.response = None
@@ -242,8 +286,12 @@ class _TLSConnection(_Connection, HTTPSConnection):  # pyright: ignore[reportInc
                 raise
             refused = TunnelRefused(int(status[1]))
         else:
+            _complete(self.sock)
             return
         raise refused
+
+    def _connect_tls_proxy(self, hostname: str, sock: socket.socket) -> Any:
+        return _complete(super()._connect_tls_proxy(hostname, sock))
 
     def _has_particulars(self) -> bool:
         return any(
@@ -256,6 +304,18 @@ class _TLSConnection(_Connection, HTTPSConnection):  # pyright: ignore[reportInc
         )
 
 
+def _complete(sock: Any) -> Any:
+    """Give pyOpenSSL's TLS socket the methods of ssl's that it lacks; return the socket."""
+    if not hasattr(sock, "gettimeout"):
+        sock.gettimeout = sock.socket.gettimeout
+        sock.pending = sock.connection.pending
+    return sock
+
+
+SHARED: Final = frozenset(("ssl", "gevent.ssl", "eventlet.green.ssl"))
+"""The modules of whose contexts one is shared. pyOpenSSL's must not be set up again, as urllib3
+does for each connection; truststore's let one handshake go on at a time, so that a server which
+does not answer would hold up all streams."""
 _contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
 MAX_CONTEXTS: Final = 16
 """TLS contexts that are kept; more than one program has need of."""
@@ -352,6 +412,12 @@ class _Adapter(HTTPAdapter):
         raise NoSocksSupport("a SOCKS proxy needs PySocks: pip install 'requests[socks]'")
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002
+        if isinstance(verify, TLS_CONTEXT):
+            if conn.scheme == "https":
+                # The rest of what a pool makes connections with. No other request of this
+                # session has another context.
+                conn.conn_kw["ssl_context"] = _CallersContext(verify)
+            return
         # requests goes by the URL, and would not verify a proxy that carries plain HTTP in TLS.
         try:
             super().cert_verify(conn, f"{conn.scheme}:", verify, cert)
@@ -377,6 +443,28 @@ def new_session(cookies: CookieJar) -> requests.Session:
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
+
+
+def check_verify(session: requests.Session, url: str, verify: object) -> None:
+    """Refuse a TLS context for a session of the caller's that cannot take one.
+
+    requests' adapter takes it for a path, in `cert_verify`, unless that is overridden.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    if not isinstance(verify, TLS_CONTEXT):
+        return
+    try:  # a redirect may lead from http to https
+        adapter = session.get_adapter(urlsplit(url)._replace(scheme="https").geturl())
+    except requests.exceptions.InvalidSchema:
+        return
+    own = getattr(adapter, "cert_verify", None)
+    if getattr(own, "__func__", None) is HTTPAdapter.cert_verify:
+        raise TypeError(
+            f"verify: the session's {type(adapter).__name__} cannot take an SSLContext; use no"
+            " session, or mount an adapter that has the context (ssl_context=...)"
+        )
 
 
 class Connected(NamedTuple):
@@ -406,6 +494,10 @@ def take_over(response: requests.Response) -> Connected | None:
     below = connection.response
     if below is None or below.fp is not below.file or below.file.closed:
         return None
+    if hasattr(below.sock, "suppress_ragged_eofs"):
+        # Of a TLS socket of any make. Not before the head is here: then it would be an SSLError
+        # instead of no answer.
+        below.sock.suppress_ragged_eofs = False
     below.wire.is_dry = True  # peek() then returns what the buffer has, and does not wait
     received = below.file.peek()
     return Connected(below.sock, received, below.getheader)

@@ -10,11 +10,12 @@ import errno
 import math
 import ssl
 import time
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from urllib3.util import wait_for_read
 
-from eventsource.errors import EventTimeout
+from eventsource.errors import BrokenBody, EventTimeout
 from eventsource.protocol.framing import Body
 
 from .decoding import Decoder
@@ -40,6 +41,9 @@ class BodyReader(Protocol):
 class SocketBody:
     """The body on a connection of ours.
 
+    Over TLS, the end of the connection is the end of the body only if the server has said so,
+    with the closing alert: anybody between can cut a connection.
+
     Args:
         sock: the socket; its timeout is the longest wait for bytes.
         received: what has been received and is part of the body.
@@ -54,7 +58,9 @@ class SocketBody:
         self._decoder = decoder
         self._read_timeout: float | None = sock.gettimeout()
         self._timeout = self._read_timeout  # as the socket has it
-        self._failure: Exception | None = None  # comes when what came before it has been read
+        self._pending: Callable[[], int] | None = getattr(sock, "pending", None)  # TLS has it
+        self._is_cut = False  # TLS has ended without its closing alert
+        self._failure: OSError | None = None  # comes when what came before it has been read
 
     def read(self, timeout: float | None = None) -> bytes:
         """See `BodyReader`."""
@@ -66,6 +72,8 @@ class SocketBody:
             elif framing.is_over:
                 if framing.error is not None:
                     raise framing.error
+                if self._is_cut:
+                    raise BrokenBody("the TLS connection was cut without its closing alert")
                 return b""
             elif received := self._receive(deadline):
                 data = framing.feed(received)
@@ -82,30 +90,35 @@ class SocketBody:
         data, self._received = self._received, b""
         if data:
             return data
-        if self._failure is not None:
-            raise self._failure
-        sock = self._sock
         timeout, is_limited = self._read_timeout, False
         if deadline != math.inf:
             left = max(deadline - time.monotonic(), 0.0001)  # 0: would not wait at all
             if timeout is None or left < timeout:
                 timeout, is_limited = left, True
-        if timeout != self._timeout:
-            self._set_timeout(timeout)
         try:
-            data = sock.recv(READ_SIZE)
-            if data and isinstance(sock, ssl.SSLSocket):
-                data = self._with_more_records(sock, data)
-        except TimeoutError as error:
-            if is_limited and error.errno != errno.ETIMEDOUT:
+            if self._failure is not None:
+                raise self._failure
+            if timeout != self._timeout:
+                self._set_timeout(timeout)
+            data = self._sock.recv(READ_SIZE)
+            if data and self._pending is not None:
+                data = self._with_more_records(data, self._pending)
+        except ssl.SSLZeroReturnError:
+            return b""
+        except OSError as error:
+            if _is_cut(error):
+                self._is_cut = True
+                return b""
+            if is_limited and _has_timed_out(error):
                 raise EventTimeout("no message in time") from None
             raise
         return data
 
-    def _with_more_records(self, sock: ssl.SSLSocket, record: bytes) -> bytes:
+    def _with_more_records(self, record: bytes, pending: Callable[[], int]) -> bytes:
         # A TLS socket returns one record a call, and servers write one per event.
         # Part of a record must not be waited for: hence without a timeout.
-        if not sock.pending() and not wait_for_read(sock, timeout=0):
+        sock = self._sock
+        if not pending() and not wait_for_read(sock, timeout=0):
             return record
         records = [record]
         room = READ_SIZE - len(record)
@@ -117,7 +130,8 @@ class SocketBody:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass  # no more whole records
         except OSError as error:
-            self._failure = error
+            if not _has_timed_out(error):  # so do eventlet and pyOpenSSL say the same
+                self._failure = error
         return b"".join(records)
 
     def _set_timeout(self, timeout: float | None) -> None:
@@ -125,10 +139,20 @@ class SocketBody:
         self._timeout = timeout
 
 
+def _has_timed_out(error: OSError) -> bool:
+    """Whether the time of a socket has passed, and not that of the connection, as TCP has it."""
+    return isinstance(error, TimeoutError) and error.errno != errno.ETIMEDOUT
+
+
+def _is_cut(error: OSError) -> bool:
+    """Whether a TLS connection has ended without its closing alert."""
+    return isinstance(error, ssl.SSLEOFError) or error.errno == -1  # which is pyOpenSSL's
+
+
 class RawBody:
     """A body that urllib3 takes out of its framing, as of a session of the caller's.
 
-    Its reads cannot be limited.
+    Its reads cannot be limited, and it cannot be told whether TLS was cut.
 
     Args:
         raw: the response below that of requests.

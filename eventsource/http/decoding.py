@@ -159,25 +159,30 @@ class _Refusal(Decoder):
         raise zlib.error(self._reason)
 
 
+_CODINGS: Final = frozenset(("gzip", "x-gzip", "deflate", "br", "zstd"))
+
+
 def decoder_for(coding: str) -> Decoder | None:
     """Return what undoes the coding that a `Content-Encoding` field names.
 
     Args:
-        coding: the field's value; "" if there is none.
+        coding: the field's value, several fields joined by commas; "" if there is none.
 
     Returns:
-        None if there is nothing to undo. Names that are no codings, such as a character
-        encoding's, change nothing, as in browsers.
+        None if there is nothing to undo. What is no coding changes nothing, as in browsers,
+        in a list either: `identity`, an empty member, the name of a character encoding.
     """
-    match coding.strip(" \t").lower():
-        case "gzip" | "x-gzip":
+    names = [part.strip(" \t").lower() for part in coding.split(",")]
+    match [name for name in names if name in _CODINGS]:
+        case []:
+            return None
+        case ["gzip" | "x-gzip"]:
             return _Zlib(16 + zlib.MAX_WBITS)
-        case "deflate":
+        case ["deflate"]:
             return _Zlib(None)
-        case "br":
+        case ["br"]:
             return _Brotli() if _brotli is not None else _Refusal("br is not installed")
-        case "zstd":
+        case ["zstd"]:
             return _Zstd() if _zstd is not None else _Refusal("zstd is not installed")
-        case several if "," in several:  # what is between them would have no bounds
+        case _:  # what is between them would have no bounds
             return _Refusal("there is more than one content coding")
-    return None

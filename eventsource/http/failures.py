@@ -26,6 +26,10 @@ class TunnelRefused(OSError):
         super().__init__(f"Tunnel connection failed: {status} {phrase_of(status)}".rstrip())
 
 
+class LostInHead(http.client.RemoteDisconnected):
+    """The connection ended within the head of a response."""
+
+
 class NoSocksSupport(requests.exceptions.InvalidSchema):
     """There is a SOCKS proxy, and PySocks is not installed."""
 
@@ -58,10 +62,15 @@ def describe(error: BaseException) -> BaseException:
         if type(error) in _TEXTS and not is_of_the_answer:
             text = _TEXTS[type(error)]  # and not its own, which quotes a token or a URL
             return type(error)(text, request=error.request, response=error.response)
-        text = _plain_text(reason) if isinstance(reason, Exception) else redact_text(str(error))
+        text = redact_text(str(error))
+        if isinstance(reason, Exception):
+            is_of_body = isinstance(error, requests.exceptions.ChunkedEncodingError)
+            text = _text_of_body(reason) if is_of_body else _plain_text(reason)
         return type(error)(text, request=error.request, response=error.response)
     if isinstance(error, urllib3.exceptions.HTTPError):
-        return _KINDS.get(type(error), requests.ConnectionError)(_plain_text(error))
+        kind = _KINDS.get(type(error), requests.ConnectionError)
+        is_of_body = kind is requests.exceptions.ChunkedEncodingError
+        return kind(_text_of_body(error) if is_of_body else _plain_text(error))
     return error
 
 
@@ -75,7 +84,7 @@ def describe_of_socket(error: BaseException) -> BaseException:
         return requests.ReadTimeout("Read timed out")
     if isinstance(error, ssl.SSLError):
         return requests.exceptions.SSLError(error.strerror or str(error))
-    return BrokenBody(f"Connection broken: {error.strerror or error}")
+    return BrokenBody(_lost(error.strerror))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -98,6 +107,30 @@ _KINDS: Final[dict[type, type[requests.RequestException]]] = {
 }
 
 
+def _lost(reason: str | None) -> str:
+    lost = "the connection was lost within the response"
+    return f"{lost}: {reason}" if reason else lost
+
+
+def _text_of_body(error: BaseException) -> str:
+    """Say what is wrong with a body that urllib3 or http.client has read."""
+    # urllib3's error is of a text and the cause, or the cause itself.
+    cause = error.args[1] if len(error.args) == 2 else error
+    if isinstance(cause, urllib3.exceptions.InvalidChunkLength):
+        return "the size of a chunk is no hexadecimal number"  # its own quotes the server
+    if isinstance(cause, http.client.IncompleteRead):
+        if cause.expected is not None and cause.expected < 0:
+            return "the response has content where none may be"
+        if isinstance(cause.__context__, ValueError):  # http.client's: of no size, or of a bad one
+            return f"{_lost(None)}, or the size of a chunk is no hexadecimal number"
+        return _lost(f"{cause.expected} bytes are missing" if cause.expected else None)
+    if isinstance(cause, OSError):
+        return _lost(cause.strerror)
+    if type(cause) is urllib3.exceptions.ProtocolError:  # the last chunk is missing
+        return _lost(None)
+    return _plain_text(error)
+
+
 _NOT_HTTP: Final = (http.client.BadStatusLine, http.client.UnknownProtocol)
 
 _TEXTS: Final[dict[type, str]] = {
@@ -113,6 +146,8 @@ def _plain_text(error: BaseException) -> str:
         error = error.reason
     if isinstance(error, urllib3.exceptions.LocationParseError):
         return "a URL cannot be parsed"  # it may be a proxy's, with a password
+    if any(isinstance(arg, LostInHead) for arg in error.args):
+        return "the connection was lost within the response's head"
     if any(isinstance(arg, http.client.RemoteDisconnected) for arg in error.args):
         return "the server closed the connection without an answer"
     if any(isinstance(arg, _NOT_HTTP) for arg in error.args):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Mapping
 from http.cookiejar import CookieJar
@@ -18,6 +19,10 @@ from eventsource.urls import redact_strictly
 DEFAULT_TIMEOUT: Final = (10.0, None)
 """Seconds to connect, and to wait for bytes (no limit: a stream may be silent)."""
 
+TLS_CONTEXT: Final = ssl.SSLContext.__mro__[-2]
+"""What all TLS contexts are, whatever stands in `ssl` for its own class: truststore's,
+gevent's and eventlet's are, too."""
+
 _OPTIONS: Final[dict[str, tuple[type, ...]]] = {
     "params": (object,),
     "data": (object,),
@@ -29,7 +34,7 @@ _OPTIONS: Final[dict[str, tuple[type, ...]]] = {
     "allow_redirects": (bool,),
     "proxies": (Mapping,),
     "hooks": (Mapping,),
-    "verify": (bool, str),
+    "verify": (bool, str, TLS_CONTEXT),
     "cert": (str, tuple),
 }
 """The keyword arguments of `requests.request` and the types each may have; `auth`,
@@ -84,8 +89,13 @@ def check_options(method: object, session: object, options: Mapping[str, Any]) -
         elif name not in _OPTIONS:
             raise TypeError(f"unexpected keyword argument {name!r}")
         elif value is not None and not isinstance(value, _OPTIONS[name]):
-            kinds = " or ".join(kind.__name__ for kind in _OPTIONS[name])
+            kinds = " or ".join(kind.__name__.lstrip("_") for kind in _OPTIONS[name])
             raise TypeError(f"{name} must be of type {kinds}, not {type(value).__name__}")
+    if isinstance(options.get("verify"), TLS_CONTEXT) and options.get("cert") is not None:
+        raise ValueError(
+            "cert: verify is an SSLContext, which has a client certificate of its own"
+            " (load_cert_chain)"
+        )
     check_headers(options.get("headers") or {})
     try:
         _check_timeout(options.get("timeout", DEFAULT_TIMEOUT))

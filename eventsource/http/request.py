@@ -18,7 +18,7 @@ from urllib3.exceptions import LocationParseError
 
 from eventsource.urls import origin_of, redact_strictly
 
-from .adapter import check_upstream, new_session, set_content
+from .adapter import check_upstream, check_verify, new_session, set_content
 from .cookies import CookieJar
 from .options import (
     DEFAULT_TIMEOUT,
@@ -77,6 +77,8 @@ class RequestTemplate:
         """What servers set, on sessions of our own: there is one for each attempt."""
         if session is None:
             check_upstream()  # here, and not in a thread, where nobody would be told
+        else:
+            check_verify(session, url, options.get("verify"))
         self.options = {"timeout": DEFAULT_TIMEOUT, "allow_redirects": True, **options}
         if session is not None and silence is not None:
             self.options["timeout"] = at_most(self.options["timeout"], silence + MARGIN)

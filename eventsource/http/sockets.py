@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import copy
 import functools
 import math
 import os
@@ -25,7 +26,7 @@ from urllib3.util import wait_for_read, wait_for_write
 from urllib3.util.connection import allowed_gai_family
 
 from eventsource.errors import Aborted
-from eventsource.runtime.fork import no_fork
+from eventsource.runtime.fork import close_in_child, no_fork
 from eventsource.runtime.wakeup import Wakeup
 
 LONGEST_POLL: Final = (2**31 - 1) / 1000
@@ -286,38 +287,112 @@ class Sockets:
     def look_up(self, host: str, port: int, timeout: float | None) -> list[Any]:
         """Return the addresses of `host`, as `socket.getaddrinfo` does.
 
-        Unlike that, `shut_down()` ends it, and `timeout` seconds. As nothing can
-        interrupt the resolver, it runs in a thread of its own, which is left to
-        itself when its answer is no longer wanted.
+        Unlike that, `shut_down()` ends it, and `timeout` seconds. What is being looked up
+        for another exchange is waited for, and not looked up a second time.
         """
         with contextlib.suppress(socket.gaierror):
-            return get_addresses(host, port, socket.AI_NUMERICHOST)
-        found: list[Any] = []
-        failures: list[Exception] = []
+            return get_addresses(host, port, allowed_gai_family(), socket.AI_NUMERICHOST)
+        limit = self.bounded(timeout)
         wakeup = Wakeup()
-
-        def ask() -> None:
-            try:
-                found.extend(get_addresses(host, port))
-            except Exception as error:  # whatever it is, it is for the one who asked
-                failures.append(error)
-            wakeup.set()
-
         with self._lock:
             if self.is_shut_down:
                 raise Aborted("aborted")
             self._looking_up = wakeup
-        threading.Thread(target=ask, name=f"eventsource-dns {host}", daemon=True).start()
         try:
-            if not wakeup.wait(self.bounded(timeout)):
-                raise TimeoutError(f"looking up {host} timed out")
+            answer = _look_ups.ask(host, port, wakeup)
+            try:
+                if not answer.is_here and not wakeup.wait(limit):
+                    raise TimeoutError(f"looking up {host} timed out")
+            finally:
+                answer.leave(wakeup)
         finally:
             self._looking_up = None
         if self.is_shut_down:
             raise Aborted("aborted")
-        if failures:
-            raise failures[0]
-        return found
+        if answer.failure is not None:
+            raise copy.copy(answer.failure)  # the others raise it, too, in their threads
+        return answer.found
+
+
+class _Answer:
+    """What the resolver says to one question, and who waits for it.
+
+    Each side changes its part before it reads the other's (`waiting`, `is_here`), so whoever
+    begins to wait is woken, or sees that the answer is here.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[Wakeup] = []
+        self.is_here = False
+        self.found: list[Any] = []
+        self.failure: Exception | None = OSError("the look-up was given up")
+
+    def leave(self, wakeup: Wakeup) -> None:
+        """Wait no longer."""
+        with contextlib.suppress(ValueError):
+            self.waiting.remove(wakeup)
+
+    def give(self) -> None:
+        """Wake those who wait."""
+        self.is_here = True
+        for wakeup in [*self.waiting]:
+            wakeup.set()
+
+
+class _LookUps:
+    """What this process is asking the resolver: each question once at a time.
+
+    Nothing can interrupt the resolver, so each question has a thread of its own, which is
+    left to itself when nobody waits any more. While it is under way, whoever has the same
+    question waits for its answer, which nobody gets who asks after that has come. So a
+    resolver that hangs keeps one thread for each host, however many attempts there are.
+
+    Threads: all is for any thread. No lock is needed: each step is one call of a dict or list.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: dict[tuple[Any, ...], _Answer] = {}
+        close_in_child(self, _LookUps._forget)
+
+    def ask(self, host: str, port: int, wakeup: Wakeup) -> _Answer:
+        """Return the answer that is to come; `wakeup` is set when it is there."""
+        question = (host, port, allowed_gai_family())
+        own = _Answer()
+        has_begun = False
+        try:
+            answer = self._under_way.setdefault(question, own)
+            answer.waiting.append(wakeup)
+            if answer is own:
+                name = f"eventsource-dns {host}"
+                threading.Thread(
+                    target=self._look_up, args=(question, own), name=name, daemon=True
+                ).start()
+            has_begun = True
+        finally:
+            if not has_begun:  # there are too many threads, or Ctrl-C
+                self._end(question, own)
+        return answer
+
+    def _look_up(self, question: tuple[Any, ...], answer: _Answer) -> None:
+        try:
+            answer.found = get_addresses(*question)
+            answer.failure = None
+        except Exception as error:  # whatever it is, it is for those who asked
+            answer.failure = error.with_traceback(None)  # else they keep each other alive
+        finally:
+            self._end(question, answer)
+
+    def _end(self, question: tuple[Any, ...], answer: _Answer) -> None:
+        if self._under_way.get(question) is answer:
+            self._under_way.pop(question, None)
+        answer.give()
+
+    def _forget(self) -> None:
+        """In the child of a fork: the threads that would end them are the parent's."""
+        self._under_way.clear()
+
+
+_look_ups: Final = _LookUps()
 
 
 def _duplicate(sock: socket.socket) -> socket.SocketType:
@@ -330,9 +405,9 @@ def _duplicate(sock: socket.socket) -> socket.SocketType:
     return next(map(make, map(os.dup, (sock.fileno(),))))
 
 
-def get_addresses(host: str, port: int, flags: int = 0) -> list[Any]:
+def get_addresses(host: str, port: int, family: int, flags: int = 0) -> list[Any]:
     """Return the addresses of a host, as `socket.getaddrinfo` does."""
-    return socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM, 0, flags)
+    return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, flags)
 
 
 current_sockets: contextvars.ContextVar[Sockets | None] = contextvars.ContextVar(

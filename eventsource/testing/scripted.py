@@ -199,6 +199,11 @@ class ScriptedServer:
 
     @staticmethod
     def _end(connection: Connection) -> None:
+        if isinstance(connection.sock, ssl.SSLSocket):
+            # Say that this is the end, as servers do, else it is a cut; do not wait for the same.
+            with contextlib.suppress(OSError, ValueError):
+                connection.sock.settimeout(0.0)
+                connection.sock.unwrap()
         with contextlib.suppress(OSError):
             # FIN also when a duplicate of the socket lives on.
             connection.sock.shutdown(socket.SHUT_RDWR)

@@ -357,6 +357,7 @@ class Peer:
         self.client = context.wrap_socket(
             near, server_hostname="127.0.0.1", do_handshake_on_connect=False
         )
+        self.client.suppress_ragged_eofs = False  # as the adapter hands it over
         for end in (self.client, self.far):
             end.settimeout(0)
         self._shake_hands()
@@ -398,10 +399,10 @@ class Peer:
         """Each in a record of its own."""
         self.send(*map(self.record, plaintexts))
 
-    def body(self, timeout=LIMIT):
+    def body(self, timeout=LIMIT, framing=None):
         """A body in chunks; the timeout is the socket's own."""
         self.client.settimeout(timeout)
-        return SocketBody(self.client, b"", ChunkedBody(), None)
+        return SocketBody(self.client, b"", framing or ChunkedBody(), None)
 
     def close(self):
         self.client.close()
@@ -518,6 +519,100 @@ def test_tls_the_end_after_records_is_found_when_they_have_been_read(peer, recor
     data, failure = read_to_end(body)
     assert data == expected
     assert str(failure) == str(framing.error)
+
+
+CUT = "the TLS connection was cut without its closing alert"
+
+
+@pytest.mark.parametrize("records", [[], [b"abc"], [b"abc"] * 3])
+@pytest.mark.parametrize("how", ["farewell", "none", "within a record"])
+def test_tls_a_body_that_ends_with_the_connection_ends_with_the_closing_alert(peer, records, how):
+    body = peer.body(framing=CloseDelimitedBody())
+    peer.send_records(*records)
+    if how == "farewell":
+        peer.send(peer.farewell())
+    elif how == "within a record":
+        peer.send(peer.record(b"def")[:9])
+    peer.far.close()
+    data, failure = read_to_end(body)
+    assert data == b"".join(records)
+    if how == "farewell":
+        assert failure is None
+    else:
+        assert (type(failure), str(failure)) == (BrokenBody, CUT)
+        with pytest.raises(BrokenBody, match=CUT):
+            body.read()
+
+
+@pytest.mark.parametrize("length", [6, 9])
+def test_tls_a_cut_after_a_body_of_known_length_is_none_and_before_it_says_what_is_missing(
+    peer, length
+):
+    body = peer.body(framing=SizedBody(length))
+    peer.send_records(b"abc", b"def")
+    peer.far.close()
+    data, failure = read_to_end(body)
+    assert data == b"abcdef"
+    expected = None if length == 6 else "the connection ended 3 bytes before the end of the body"
+    assert (failure and str(failure)) == expected
+
+
+def test_tls_a_cut_after_the_last_chunk_is_none(peer):
+    body = peer.body()
+    peer.send_records(chunk(b"abc"), b"0\r\n\r\n")
+    peer.far.close()
+    assert read_to_end(body) == (b"abc", None)
+
+
+class OtherStack:
+    """A TLS socket whose stack says "would block" and "cut" in its own way."""
+
+    def __init__(self, *steps):
+        self._steps = [*steps]
+        self.timeout = LIMIT
+
+    def recv(self, size):
+        step = self._steps.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    def pending(self):
+        return 1
+
+    def gettimeout(self):
+        return self.timeout
+
+    def settimeout(self, timeout):
+        self.timeout = timeout
+
+
+def test_tls_eventlet_s_and_pyopenssl_s_timeouts_say_that_no_more_records_are_here():
+    sock = OtherStack(b"abc", TimeoutError("timed out"), b"def", b"ghi", TimeoutError(), b"")
+    body = SocketBody(sock, b"", CloseDelimitedBody(), None)
+    assert [body.read(), body.read(), body.read()] == [b"abc", b"defghi", b""]
+
+
+def test_tls_a_timeout_of_tcp_s_own_after_records_is_a_failure():
+    gone = TimeoutError(errno.ETIMEDOUT, "gone")
+    body = SocketBody(OtherStack(b"abc", gone), b"", CloseDelimitedBody(), None)
+    assert body.read() == b"abc"
+    with pytest.raises(TimeoutError, match="gone"):
+        body.read()
+
+
+def test_tls_pyopenssl_s_own_error_is_a_cut():
+    sock = OtherStack(OSError(-1, "(-1, 'Unexpected EOF')"))
+    with pytest.raises(BrokenBody, match=CUT):
+        SocketBody(sock, b"", CloseDelimitedBody(), None).read()
+
+
+@pytest.mark.parametrize("error", [ssl.SSLZeroReturnError(6, "closed"), ssl.SSLEOFError(8, "eof")])
+def test_tls_an_alert_that_is_raised_is_an_end_and_a_raised_end_is_a_cut(error):
+    body = SocketBody(OtherStack(b"abc", error), b"", CloseDelimitedBody(), None)
+    is_cut = isinstance(error, ssl.SSLEOFError)
+    data, failure = read_to_end(body)
+    assert (data, failure and str(failure)) == (b"abc", CUT if is_cut else None)
 
 
 def test_tls_the_last_chunk_after_records_ends_the_body(peer):

@@ -448,7 +448,21 @@ def test_the_work_is_in_proportion_to_what_comes(name):
 # ---------------------------------------------------------------- names
 
 
-@pytest.mark.parametrize("coding", ["", "identity", "utf-8", "none", "compress", "aes128gcm"])
+@pytest.mark.parametrize(
+    "coding",
+    [
+        *("", "identity", "utf-8", "none", "compress", "aes128gcm"),
+        *(
+            ",",
+            " ,\t, ",
+            "identity, identity",
+            "IDENTITY,",
+            "utf-8, identity",
+            "gzip\xa0",
+            "\x0bbr",
+        ),
+    ],
+)
 def test_what_is_no_known_coding_changes_nothing(coding):
     assert decoder_for(coding) is None
 
@@ -460,7 +474,26 @@ def test_a_coding_is_known_without_case_and_space_around_it(coding):
         assert decoder_for(spelling).decode(wire, 1000) == b"text"
 
 
-@pytest.mark.parametrize("coding", ["gzip, gzip", "gzip,identity", "br, gzip", ","])
+@pytest.mark.parametrize(
+    "listed",
+    [
+        *("identity, {}", "{},identity", "IDENTITY,\t{}", ", {} ,, ", "identity, {}, identity"),
+        *("utf-8, {}", "{}, none"),
+    ],
+)
+@pytest.mark.parametrize("coding", [*dict.fromkeys(map(coding_of, PACKERS))])
+def test_a_coding_in_a_list_of_what_is_no_coding_is_undone(coding, listed):
+    wire = packed(coding, b"text")
+    assert decoder_for(listed.format(coding)).decode(wire, 1000) == b"text"
+
+
+@pytest.mark.parametrize(
+    "coding",
+    [
+        *("gzip, gzip", "gzip,x-gzip", "br, gzip", "identity, gzip, gzip", "gzip,,gzip"),
+        "gzip, identity, deflate",
+    ],
+)
 def test_more_than_one_coding_is_refused_as_soon_as_there_is_something_to_decode(coding):
     decoder = decoder_for(coding)
     assert not decoder.holds_more

@@ -248,6 +248,80 @@ def test_a_broken_body_is_a_requests_exception(data, kind):
         exchange.abort()
 
 
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Content-Encoding: identity, gzip",
+        b"Content-Encoding: identity\r\nContent-Encoding: gzip",
+        b"Content-Encoding: , gzip,\r\nContent-Encoding:",
+    ],
+)
+def test_identity_beside_a_coding_changes_nothing(fields, own):
+    data = HEAD[:-2] + fields + b"\r\n\r\n" + gzip.compress(b"data: x\n\n")
+    with ScriptedServer(respond(data)) as server, requests.Session() as session:
+        exchange = exchange_with(server.url, None if own else session)
+        exchange.open()
+        assert exchange.read() == b"data: x\n\n"
+        exchange.abort()
+
+
+LOST = "the connection was lost within the response"
+SIZED = HEAD[:-2] + b"Content-Length: 9\r\n\r\nabc"
+
+
+@pytest.mark.parametrize(
+    ("data", "then", "own", "text"),
+    [
+        (HEAD + b"abc", "reset", True, f"{LOST}: Connection reset by peer"),
+        (HEAD + b"abc", "reset", False, f"{LOST}: Connection reset by peer"),
+        (SIZED, "close", False, f"{LOST}: 6 bytes are missing"),
+        (CHUNKED + b"10\r\nabc", "close", False, LOST),
+        (
+            CHUNKED + b"3\r\nabc\r\n",
+            "close",
+            False,
+            f"{LOST}, or the size of a chunk is no hexadecimal number",
+        ),
+    ],
+)
+def test_a_connection_that_is_lost_within_a_response_is_said_to_be_lost(data, then, own, text):
+    proceed = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        connection.send(data)
+        assert proceed.wait(LIMIT)  # else a reset may come before the data have been read
+        if then == "reset":
+            connection.reset()
+
+    with ScriptedServer(script) as server, requests.Session() as session:
+        exchange = exchange_with(server.url, None if own else session)
+        exchange.open()
+        assert exchange.read() == b"abc"
+        proceed.set()
+        with pytest.raises(requests.exceptions.ChunkedEncodingError) as caught:
+            exchange.read()
+        exchange.abort()
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "the server closed the connection without an answer"),
+        (b"HT", "the connection was lost within the response's head"),
+        (HEAD[:-2], "the connection was lost within the response's head"),
+        (b"HTTP/1.1 100 Continue\r\n", "the connection was lost within the response's head"),
+    ],
+)
+def test_a_connection_that_is_lost_within_the_head_is_said_to_be_lost(data, text):
+    with ScriptedServer(respond(data)) as server:
+        with pytest.raises(requests.ConnectionError) as caught:
+            open_and_abort(exchange_with(server.url))
+    assert str(caught.value) == text
+
+
 def test_a_read_timeout_is_a_read_timeout(monkeypatch):
     answered = threading.Event()
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
 
+from eventsource import EventSource
 from eventsource.errors import Aborted
+from eventsource.http import sockets as sockets_module
 from eventsource.http.sockets import KEEP_ALIVE, AddressRotation, Sockets
 from eventsource.runtime.fork import no_fork
 from tests.support import (
@@ -148,6 +153,196 @@ def test_what_the_resolver_raises_is_raised(sockets, resolver, error):
     resolver(fail)
     with pytest.raises(type(error), match=str(error)):
         sockets.look_up("some.host", 80, LIMIT)
+
+
+# --- One look-up at a time ---
+
+
+class Resolver:
+    """A resolver that hangs until it is told what to answer to each question."""
+
+    def __init__(self):
+        self.asked = queue.SimpleQueue()
+
+    def __call__(self, host, port):
+        answer = queue.SimpleQueue()
+        self.asked.put(((host, port), answer))
+        result = answer.get(timeout=LIMIT)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def next(self):
+        return self.asked.get(timeout=LIMIT)
+
+
+class Asker(threading.Thread):
+    """Looks a name up; keeps what comes of it."""
+
+    def __init__(self, host="some.host", port=80):
+        super().__init__()
+        self.sockets = Sockets()
+        self.address = (host, port)
+        self.result = None
+        self.start()
+
+    def run(self):
+        try:
+            self.result = [found[-1] for found in self.sockets.look_up(*self.address, LIMIT)]
+        except Exception as error:
+            self.result = error
+
+
+def wait_until_waiting(count):
+    under_way = sockets_module._look_ups._under_way
+    wait_until(lambda: [len(answer.waiting) for answer in under_way.values()] == [count])
+
+
+def look_up_threads():
+    return [t for t in threading.enumerate() if t.name.startswith("eventsource-dns ")]
+
+
+@pytest.fixture
+def hanging(resolver):
+    hanging = Resolver()
+    resolver(hanging)
+    return hanging
+
+
+def test_many_attempts_while_the_resolver_hangs_leave_one_thread(sockets, hanging):
+    for _ in range(20):
+        with pytest.raises(TimeoutError):
+            sockets.look_up("some.host", 80, 0.0)
+    _, answer = hanging.next()
+    assert len(look_up_threads()) == 1
+    answer.put([])
+    assert hanging.asked.empty()
+
+
+def test_many_restarts_while_the_resolver_hangs_leave_one_thread(hanging):
+    begun = []
+    with EventSource(
+        "http://some.host/", auth=lambda request: begun.append(1) or request
+    ) as source:
+        source.on("error", lambda _: None)
+        _, answer = hanging.next()
+        for number in range(20):
+            wait_until(lambda count=number: len(begun) > count, "an attempt to begin")
+            source.restart()
+        wait_until(lambda: len(begun) > 20, "an attempt to begin")
+        assert len(look_up_threads()) == 1
+        source.close()
+        answer.put([])
+    assert hanging.asked.empty()
+
+
+def test_the_answer_is_for_all_who_wait_for_it(hanging):
+    askers = [Asker() for _ in range(5)]
+    _, answer = hanging.next()
+    wait_until_waiting(len(askers))
+    answer.put([("127.0.0.1", 1)])
+    for asker in askers:
+        asker.join(LIMIT)
+        assert asker.result == [("127.0.0.1", 1)]
+    assert hanging.asked.empty()
+
+
+@pytest.mark.parametrize("error", [socket.gaierror(-3, "again"), UnicodeError("label too long")])
+def test_an_error_is_for_all_who_wait_and_each_has_its_own(hanging, error):
+    askers = [Asker() for _ in range(3)]
+    _, answer = hanging.next()
+    wait_until_waiting(len(askers))
+    answer.put(error)
+    for asker in askers:
+        asker.join(LIMIT)
+        assert (type(asker.result), asker.result.args) == (type(error), error.args)
+    assert len({id(asker.result) for asker in askers}) == 3
+
+
+def test_an_answer_is_not_for_those_who_ask_after_it_has_come(hanging):
+    first = Asker()
+    hanging.next()[1].put([("127.0.0.1", 1)])
+    first.join(LIMIT)
+    second = Asker()
+    hanging.next()[1].put([("127.0.0.1", 2)])
+    second.join(LIMIT)
+    assert (first.result, second.result) == ([("127.0.0.1", 1)], [("127.0.0.1", 2)])
+
+
+def test_other_hosts_and_ports_are_looked_up_meanwhile(hanging):
+    first = Asker()
+    _, slow = hanging.next()
+    for address in (("other.host", 80), ("some.host", 443)):
+        asker = Asker(*address)
+        asked, answer = hanging.next()
+        assert asked == address
+        answer.put([address])
+        asker.join(LIMIT)
+        assert asker.result == [address]
+    slow.put([])
+    first.join(LIMIT)
+
+
+def test_one_that_is_shut_down_does_not_end_the_look_up_for_the_others(hanging):
+    first, second = Asker(), Asker()
+    _, answer = hanging.next()
+    wait_until_waiting(2)
+    first.sockets.shut_down()
+    first.join(LIMIT)
+    assert isinstance(first.result, Aborted)
+    answer.put([("127.0.0.1", 1)])
+    second.join(LIMIT)
+    assert second.result == [("127.0.0.1", 1)]
+
+
+def test_a_look_up_whose_thread_cannot_be_started_is_not_waited_for(sockets, hanging, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="new thread"):
+            sockets.look_up("some.host", 80, LIMIT)
+    asker = Asker()
+    hanging.next()[1].put([("127.0.0.1", 1)])
+    asker.join(LIMIT)
+    assert asker.result == [("127.0.0.1", 1)]
+
+
+FORKED = """
+import os, socket, threading
+from eventsource.http.sockets import Sockets
+
+asked, answer = threading.Event(), threading.Event()
+
+def hang(host, port, family=0, kind=0, protocol=0, flags=0):
+    if flags:
+        raise socket.gaierror("no number")
+    asked.set()
+    answer.wait()
+
+socket.getaddrinfo = hang
+threading.Thread(target=Sockets().look_up, args=("some.host", 80, None), daemon=True).start()
+asked.wait()
+child = os.fork()
+if not child:
+    socket.getaddrinfo = lambda host, port, *_: [host] if _[-1] == 0 else hang(host, port, *_)
+    os._exit(Sockets().look_up("some.host", 80, 20.0) != ["some.host"])
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_in_the_child_of_a_fork_no_look_up_is_under_way():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT * 2,
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 # --- Shutting down, in each phase ---
