@@ -24,6 +24,7 @@ from .resume import ResumeFile
 from .source import EventSource
 from .sseclient import Event, SSEClient
 from .stream import EventStream
+from .version import __version__ as __version__
 
 __all__ = [
     "BrokenBody",
@@ -52,5 +53,3 @@ __all__ = [
     "aparse",
     "parse",
 ]
-
-__version__ = "0.1.0"

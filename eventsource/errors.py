@@ -45,20 +45,32 @@ class UnexpectedStatus(EventSourceError, requests.HTTPError):
         status (int): the HTTP status.
         response (requests.Response): its body, as far as it arrived within limits
             (64 KiB, one second), is in `response.content`.
+
+    Args:
+        response: what the server answered.
+        withheld_from: the origin that a redirect led to and that was not sent the
+            caller's credentials; if the status is 401 or 403, the text says so.
     """
 
-    def __init__(self, response: requests.Response) -> None:
+    def __init__(self, response: requests.Response, withheld_from: str | None = None) -> None:
         self.status: int = response.status_code
         # A reason of its own making may be anything, such as what it was sent.
         usual = response.reason and response.reason == phrase_of(self.status)
         reason = f" {response.reason}" if usual else ""
+        self._withheld_from = withheld_from
+        why = ""
+        if withheld_from is not None and self.status in (401, 403):
+            why = (
+                f"; the credentials were not sent to {brief(withheld_from)},"
+                " which is not in trusted_origins"
+            )
         super().__init__(
-            f"the server answered {self.status}{reason}, not 200",
+            f"the server answered {self.status}{reason}, not 200{why}",
             response=response,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.response,)
+        return type(self), (self.response, self._withheld_from)
 
 
 class UnexpectedContentType(EventSourceError):

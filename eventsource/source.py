@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from types import CoroutineType
 from typing import Any, NamedTuple, Self
 
@@ -98,8 +98,8 @@ class EventSource(BrowserNames):
     and then join them, also if theirs do the same to this one: see `join`.
 
     The arguments that are not listed here are those of `EventStream`, with the same meaning.
-    Time spent in handlers is not counted for `event_timeout`, and an `auth` callable runs in
-    the reader thread.
+    Time spent in handlers is not counted for `event_timeout`, and an `auth` callable and a
+    `params` function run in the reader thread.
 
     Args:
         on_open: a handler of `open`, registered before the thread starts.
@@ -147,6 +147,7 @@ class EventSource(BrowserNames):
         dispatch: Dispatch | None = None,
         max_waiting: int = MAX_WAITING,
         on_comment: Callable[[str], object] | None = None,
+        trusted_origins: Collection[str] = (),
         method: str = "GET",
         session: requests.Session | None = None,
         start: bool = True,
@@ -171,6 +172,7 @@ class EventSource(BrowserNames):
             event_timeout=event_timeout,
             max_event_size=max_event_size,
             comments=on_comment is not None,
+            trusted_origins=trusted_origins,
             method=method,
             session=session,
             **request_options,

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 import requests
 
 from .errors import UnexpectedStatus
+from .http.request import withheld_from
 from .protocol.events import ErrorEvent
 from .protocol.parser import Block, BlockParser
 from .protocol.policy import ReconnectPolicy, check_number
@@ -226,7 +227,7 @@ class _ClientStream(EventStream):
 
     def refusal(self, response: requests.Response) -> Exception | None:
         if response.status_code >= 400 or response.status_code == NO_CONTENT:
-            return UnexpectedStatus(response)
+            return UnexpectedStatus(response, withheld_from(response))
         return None
 
 

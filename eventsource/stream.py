@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -27,7 +27,7 @@ from requests.utils import parse_list_header
 from .async_iterator import AsyncItems
 from .errors import StreamEnded, UnexpectedContentType, UnexpectedStatus, summary
 from .http.exchange import Exchange
-from .http.request import RequestTemplate
+from .http.request import RequestTemplate, withheld_from
 from .protocol.events import ReadyState
 from .protocol.parser import MAX_EVENT_SIZE, EventStreamParser
 from .protocol.policy import (
@@ -85,6 +85,10 @@ class EventStream:
         comments: also yield a `Comment` for each comment line.
         on_bytes: called with what each read brought of the body, before it is parsed. What it
             raises, the iteration raises; the next step makes a new connection.
+        trusted_origins: origins, `scheme://host[:port]` each, to which a redirect takes
+            your headers, `auth` (which is asked anew), cookies and client certificate
+            along, as it does within the origin of `url`. To any other, and from there on,
+            nothing goes that you gave, but for `Accept`, `User-Agent` and the last event ID.
         method: the request method.
         session: a `requests.Session` to use. Streams may share one, as long as its
             settings are left alone and its pool has room for each. It keeps its own
@@ -95,7 +99,9 @@ class EventStream:
             data, json, files, cookies, auth, timeout, proxies, hooks, verify,
             cert, allow_redirects. `timeout` is 10 seconds to connect and none to
             read unless you say otherwise. An `auth` callable runs at each
-            attempt, so that it can refresh a token. A file given as `data` is
+            attempt, so that it can refresh a token. `params` may be a function of the
+            last event ID that is sent (`""` without one), called once for each attempt,
+            that returns what requests takes. A file given as `data` is
             rewound for each attempt; an iterator or `files` can be sent once.
 
     Raises:
@@ -121,12 +127,18 @@ class EventStream:
         max_event_size: int = MAX_EVENT_SIZE,
         comments: bool = False,
         on_bytes: Callable[[bytes], object] | None = None,
+        trusted_origins: Collection[str] = (),
         method: str = "GET",
         session: requests.Session | None = None,
         **request_options: Any,
     ) -> None:
         self._template = RequestTemplate(
-            url, method=method, session=session, silence=event_timeout, options=request_options
+            url,
+            method=method,
+            session=session,
+            silence=event_timeout,
+            trusted_origins=trusted_origins,
+            options=request_options,
         )
         check_last_event_id("last_event_id", last_event_id)
         if reconnect is not None and not isinstance(reconnect, ReconnectPolicy):
@@ -434,7 +446,7 @@ class EventStream:
         A subclass that accepts more may have its own.
         """
         if response.status_code != 200:
-            return UnexpectedStatus(response)
+            return UnexpectedStatus(response, withheld_from(response))
         # Of several fields, which requests joins with commas, the last counts (Fetch, "extract
         # a MIME type").
         types = parse_list_header(response.headers.get("Content-Type", "")) or [""]

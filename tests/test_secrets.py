@@ -23,6 +23,7 @@ import trustme
 import urllib3
 from requests.auth import HTTPDigestAuth
 
+import eventsource
 from eventsource import ErrorEvent, EventSource, EventStream, ReconnectPolicy, SSEClient
 from eventsource.testing import ScriptedServer
 from eventsource.urls import redact_text
@@ -104,7 +105,7 @@ def assert_bare(request, *more):
     assert request.header("Accept-Encoding") == "identity"
     assert request.header("Cache-Control") == "no-cache"
     assert request.header("Last-Event-ID") == "7"
-    assert request.header("User-Agent") == requests.utils.default_user_agent()
+    assert request.header("User-Agent") == f"eventsource-client/{eventsource.__version__}"
 
 
 # --- The watch over everything that is logged (see conftest.py) ---
@@ -210,7 +211,7 @@ def bearer(request):
 
 
 EVERYTHING = {
-    "headers": {"Authorization": f"Bearer {SECRET}", "X-Api-Key": SECRET, "User-Agent": SECRET},
+    "headers": {"Authorization": f"Bearer {SECRET}", "X-Api-Key": SECRET},
     "cookies": {"sid": SECRET},
     "params": {"key": QUERY_SECRET},
 }
@@ -251,8 +252,6 @@ KINDS = {
     "a key": {"headers": {"X-Api-Key": SECRET}},
     "a Cookie field": {"headers": {"Cookie": f"sid={SECRET}"}},
     "a Proxy-Authorization field": {"headers": {"Proxy-Authorization": SECRET}},
-    "a User-Agent": {"headers": {"User-Agent": SECRET}},
-    "an Accept field": {"headers": {"Accept": f"text/event-stream;token={SECRET}"}},
     "a Host": {"headers": {"Host": f"{SECRET}.example"}},
     "user and password": {"auth": ("user", SECRET)},
     "a callable": {"auth": bearer},

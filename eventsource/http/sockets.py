@@ -331,7 +331,12 @@ def _duplicate(sock: socket.socket) -> socket.SocketType:
 
 
 def get_addresses(host: str, port: int, flags: int = 0) -> list[Any]:
-    """Return the addresses of a host, as `socket.getaddrinfo` does."""
+    """Return the addresses of a host, as `socket.getaddrinfo` does.
+
+    Of an IPv6 address with a zone, too, in its spelling in a URL: `fe80::1%25eth0` (RFC 6874).
+    """
+    if ":" in host:
+        host = host.replace("%25", "%", 1)
     return socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM, 0, flags)
 
 

@@ -261,7 +261,7 @@ def redirect(target, line="302 Found", *headers):
 
 
 SECRETS = {
-    "headers": {"X-Api-Key": SECRET, "Authorization": f"Bearer {SECRET}", "User-Agent": SECRET},
+    "headers": {"X-Api-Key": SECRET, "Authorization": f"Bearer {SECRET}"},
     "cookies": {"session": SECRET},
 }
 
