@@ -335,8 +335,10 @@ def get_addresses(host: str, port: int, flags: int = 0) -> list[Any]:
 
     Of an IPv6 address with a zone, too, in its spelling in a URL: `fe80::1%25eth0` (RFC 6874).
     """
-    if ":" in host:
-        host = host.replace("%25", "%", 1)
+    if ":" in host and "%25" in host:
+        address, _, zone = host.partition("%25")
+        # By its number: some systems take the name only with an address that needs a zone.
+        host = f"{address}%{zone if zone.isdecimal() else socket.if_nametoindex(zone)}"
     return socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM, 0, flags)
 
 
