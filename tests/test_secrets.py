@@ -518,6 +518,107 @@ def test_a_client_certificate_is_shown_at_home_only(session, given_by, files):
     assert names["away"] == [("/3", False)] * 2
 
 
+# --- Trusted origins ---
+
+
+@pytest.mark.parametrize("kind", places(*[type("", (), {"port": 1})] * 2))
+def test_no_spelling_of_a_location_passes_for_a_trusted_origin(session, kind):
+    give_all_to(session)
+    servers = []
+
+    def start(connection):
+        location = places(*servers)[kind].encode()
+        respond(b"HTTP/1.1 302 x\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")(
+            connection
+        )
+
+    with (
+        ScriptedServer(route({})) as trusted,
+        ScriptedServer(route({})) as away,
+        ScriptedServer(start) as home,
+    ):
+        servers[:] = trusted, away
+        with EventStream(
+            home.url.replace("//", f"//user:{SECRET}@"),
+            session=session,
+            reconnect=None,
+            timeout=LIMIT,
+            trusted_origins=[f"http://127.0.0.1:{trusted.port}"],
+            **EVERYTHING,
+        ) as events:
+            next(events)
+        assert secrets_in(repr(home.requests))
+        assert not secrets_in(repr(away.requests))
+
+
+@pytest.mark.parametrize("trusted", ["http", "https"])
+def test_from_https_to_http_everything_goes_only_where_that_is_named(session, trusted, files):
+    give_all_to(session)
+    with (
+        ScriptedServer(route({})) as away,
+        ScriptedServer(route({"/": away.url}), ssl_context=server_context()) as home,
+    ):
+        origins = [f"{trusted}://127.0.0.1:{away.port}"]
+        opened(home.url, session, verify=files["verify"], trusted_origins=origins, **EVERYTHING)
+        for request in away.requests:
+            if trusted == "http":
+                assert request.header("X-Api-Key") == SECRET
+                assert request.header("Authorization") == f"Bearer {SECRET}"
+                assert f"sid={SECRET}" in request.header("Cookie")
+                assert QUERY_SECRET not in request.target
+            else:
+                assert_bare(request)
+
+
+def test_netrc_sends_nothing_in_the_clear_to_a_trusted_origin_either(netrc, session, files):
+    with (
+        ScriptedServer(route({})) as away,
+        ScriptedServer(route({"/": away.url}), ssl_context=server_context()) as home,
+    ):
+        origins = [f"http://127.0.0.1:{away.port}"]
+        opened(home.url, session, verify=files["verify"], trusted_origins=origins)
+        for request in away.requests:
+            assert_bare(request, "Connection")
+
+
+@pytest.mark.parametrize("given_by", ["option", "session"])
+def test_a_client_certificate_is_shown_to_a_trusted_origin(session, given_by, files):
+    shown = []
+
+    def note(script):
+        def noting(connection):
+            peer = connection.sock.getpeercert()
+            script(connection)
+            shown.append((connection.request.target, bool(peer)))
+
+        return noting
+
+    context = server_context()
+    context.verify_mode = ssl.CERT_OPTIONAL
+    CLIENTS.configure_trust(context)
+    options = {"verify": files["verify"]}
+    if given_by == "option":
+        options["cert"] = files["cert"]
+    elif session is None:
+        pytest.skip("there is no session to give it to")
+    else:
+        session.cert = files["cert"]
+    with (
+        ScriptedServer(note(status("403 No")), ssl_context=context) as away,
+        ScriptedServer(note(route({"/": f"{away.url}2"})), ssl_context=context) as home,
+    ):
+        trusted = f"https://127.0.0.1:{away.port}"
+        texts = []
+        for origins in ([], [trusted]):
+            (event,) = errors(
+                EventStream(home.url, session=session, trusted_origins=origins, **options)
+            )
+            texts.append(str(event.error))
+    assert shown == [("/", True), ("/2", False), ("/", True), ("/2", True)]
+    assert trusted in texts[0]
+    assert "trusted_origins" not in texts[1]
+
+
 # --- Proxies ---
 
 

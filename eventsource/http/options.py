@@ -66,8 +66,8 @@ def _is_fetchable(url: str) -> bool:
     try:
         host = urlsplit(url.strip()).hostname or ""
         # The forbidden host code points of the URL standard; a zone ID is RFC 6874's.
-        bare = re.sub(r"(?<=[0-9a-f:.])%(?!25$)(25)?[A-Za-z0-9._~-]+$", "", host) if ":" in host else host
-        if re.search(r"[\x00-\x20#/<>?@\\^|%\x7f]", bare):
+        name = re.sub(r"%(?!25$)(25)?[A-Za-z0-9._~-]+$", "", host) if ":" in host else host
+        if re.search(r"[\x00-\x20#/<>?@\\^|%\x7f]", name):
             return False
         host.encode("idna")
         requests.Request("GET", url).prepare()
