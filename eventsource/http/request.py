@@ -9,6 +9,7 @@ connected to.
 
 from __future__ import annotations
 
+import http.cookiejar
 import importlib.util
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -18,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
+from requests.cookies import RequestsCookieJar, cookiejar_from_dict, merge_cookies
 from requests.sessions import merge_hooks
 from requests.structures import CaseInsensitiveDict
 from requests.utils import (
@@ -315,12 +317,15 @@ class RequestTemplate:
             headers.pop(name, None)
         if request.body is None:
             headers.pop("Content-Type", None)
+        cookies = self.options.get("cookies") or {}
+        if not isinstance(cookies, http.cookiejar.CookieJar):
+            cookies = cookiejar_from_dict(cookies)
         return requests.Request(
             request.method,
             request.url,
             headers=headers,
             data=request.body,
-            cookies=request._cookies,  # noqa: SLF001
+            cookies=merge_cookies(merge_cookies(RequestsCookieJar(), session.cookies), cookies),
             auth=finish,
             hooks=merge_hooks(self.options.get("hooks") or {}, session.hooks),
         ).prepare()

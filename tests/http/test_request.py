@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import requests
@@ -560,6 +561,32 @@ def test_fields_that_requests_drops_on_the_way_to_another_host_go_along(options,
         (request,) = there.requests
     assert request.header("Authorization") == "Bearer t"
     assert request.header("Cookie") == "sid=1"
+
+
+@pytest.mark.parametrize("kind", [dict, MappingProxyType, requests.cookies.cookiejar_from_dict])
+def test_of_the_cookies_those_of_the_caller_go_along_and_each_host_has_its_own(kind, session):
+    with ScriptedServer(redirect("/2", "302 Found", "Set-Cookie: away=1"), respond(HEAD)) as there:
+        trusted = origin(there, "localhost")
+        with ScriptedServer(redirect(f"{trusted}/", "302 Found", "Set-Cookie: home=1")) as here:
+            template = RequestTemplate(
+                here.url,
+                session=session,
+                trusted_origins=[trusted],
+                options={"cookies": kind({"mine": "1"})},
+            )
+            for _ in range(2):
+                open_and_abort(Exchange(template))
+            sent = [
+                [request.target, *sorted((request.header("Cookie") or "").split("; "))]
+                for request in here.requests + there.requests
+            ]
+    assert sent == [
+        ["/", "mine=1"],
+        ["/", "home=1", "mine=1"],
+        ["/", "mine=1"],
+        ["/2", "away=1", "mine=1"],
+        ["/", "away=1", "mine=1"],
+    ]
 
 
 def test_user_and_password_of_the_url_go_along_and_those_of_netrc_do_not(session, netrc):
