@@ -52,7 +52,7 @@ def check_url(url: object, *, has_own_session: bool = True) -> str:
     if scheme is None or re.match(r"[^:/]*:[0-9]+(/|$)", url.lstrip()):
         raise requests.exceptions.MissingSchema(refusal)
     if scheme.group().lower() in ("http", "https"):
-        if not _is_fetchable(url):
+        if not is_fetchable(url):
             raise requests.exceptions.InvalidURL(refusal)
         if not has_own_session and "%" in (urlsplit(url.strip()).hostname or ""):
             raise requests.exceptions.InvalidURL(
@@ -61,7 +61,7 @@ def check_url(url: object, *, has_own_session: bool = True) -> str:
     return url
 
 
-def _is_fetchable(url: str) -> bool:
+def is_fetchable(url: str) -> bool:
     """Whether requests can be sent to an http or https URL."""
     try:
         host = urlsplit(url.strip()).hostname or ""
@@ -90,7 +90,7 @@ def check_origins(name: str, origins: object) -> frozenset[str]:
     for origin in origins:
         if not isinstance(origin, str):
             raise TypeError(f"{name}: an origin is a str {example}, not {type(origin).__name__}")
-        if not re.fullmatch(r"(?i:https?)://[^/?#@\\*\s]+", origin) or not _is_fetchable(origin):
+        if not re.fullmatch(r"(?i:https?)://[^/?#@\\*\s]+", origin) or not is_fetchable(origin):
             raise ValueError(f"{name}: {redact_strictly(origin)!r} is no origin {example}")
         found.append(origin_of(requests.Request("GET", origin).prepare().url or ""))
     return frozenset(found)

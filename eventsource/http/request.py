@@ -47,6 +47,7 @@ from .options import (
     check_sendable,
     check_url,
     has_unknown_socks_scheme,
+    is_fetchable,
 )
 from .sockets import AddressRotation
 
@@ -254,8 +255,12 @@ class RequestTemplate:
                 request.prepare_url(location, None)  # to what it will be connected to
                 url = request.url or ""
                 origin = origin_of(url)
+                # http.client fails an assertion at a host with a percent sign.
+                is_good = is_fetchable(url) or urlsplit(url).scheme not in ("http", "https")
             except (ValueError, LocationParseError):
                 raise _bad_redirect(location) from None
+            if not is_good:
+                raise _bad_redirect(location)
             settings = self._settings(session, url)
             _check_proxy(session, url, settings["proxies"])
             if stranger is None and origin != home and origin not in self.trusted_origins:

@@ -391,6 +391,20 @@ def test_a_redirected_post_keeps_its_body_with_307_and_not_with_303():
         assert (request.method, request.body) == expected
 
 
+def test_a_redirect_to_an_international_name_is_followed(session, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ScriptedServer(respond(HEAD)) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        with ScriptedServer(redirect("http://xn--bcher-kva.example/")) as here:
+            for origins in ([], ["http://bücher.example"]):
+                response = open_and_abort(
+                    trusting(here.url, origins, session, headers={"X-Key": "k"})
+                )
+                expected = None if origins else "http://xn--bcher-kva.example"
+                assert withheld_from(response) == expected
+        assert [r.header("X-Key") for r in proxy.requests] == [None, "k"]
+
+
 def test_the_endless_body_of_a_redirect_is_not_read():
     def endless(connection):
         connection.read_request()
@@ -440,6 +454,7 @@ def test_a_redirect_to_a_scheme_that_cannot_be_fetched_fails():
     "location",
     [
         *("http://[", "http://host:99999/", "http://host:x/", "\xff", "http://a..b/"),
+        *("http://b\xc3\xbccher.example/", "http://a\x1b.example/"),
         *(f"\0//{SECRET}@host/", f"\x1f//u:{SECRET}@host"),  # to requests, hosts without a scheme
     ],
 )
@@ -600,6 +615,17 @@ def test_user_and_password_of_the_url_go_along_and_those_of_netrc_do_not(session
                 basic("u", "p"),
             ]
         assert [r.header("Authorization") for r in there.requests] == [None, basic("u", "p")]
+
+
+def test_user_and_password_of_a_location_count_where_there_is_nothing_else(session, netrc):
+    with ScriptedServer(respond(HEAD)) as there:
+        with ScriptedServer(redirect(there.url.replace("//", "//v:w@"))) as here:
+            for url in (here.url, here.url.replace("//", "//u:p@")):
+                open_and_abort(trusting(url, [origin(there)], session))
+        assert [r.header("Authorization") for r in there.requests] == [
+            basic("v", "w"),
+            basic("u", "p"),
+        ]
 
 
 def test_an_auth_callable_runs_for_each_trusted_origin(session):
