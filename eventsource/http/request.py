@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import http.cookiejar
 import importlib.util
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
@@ -408,9 +407,6 @@ def _finish(request: requests.PreparedRequest, last_event_id: str) -> None:
         # As bytes, and past requests' check: UTF-8 as the standard says, and an id
         # may begin with a space.
         request.headers["Last-Event-ID"] = last_event_id.encode()
-    host = urlsplit(request.url or "").netloc.rpartition("@")[2]
-    if re.match(r"\[[^]]*%", host):  # a zone ID means nothing to the server (RFC 6874, 1)
-        request.headers.setdefault("Host", re.sub(r"%[^]]*", "", host))
     request.register_hook("response", _check_redirect)
 
 
