@@ -25,6 +25,7 @@ from .resume import ResumeFile
 from .source import EventSource
 from .sseclient import Event, SSEClient
 from .stream import EventStream
+from .version import __version__ as __version__
 
 __all__ = [
     "BrokenBody",
@@ -54,5 +55,3 @@ __all__ = [
     "aparse",
     "parse",
 ]
-
-__version__ = "0.1.0"

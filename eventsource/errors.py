@@ -55,18 +55,31 @@ class UnexpectedStatus(EventSourceError, requests.HTTPError):
         status (int): the HTTP status.
         response (requests.Response): its body, as far as it arrived within limits
             (64 KiB, one second), is in `response.content`.
+
+    Args:
+        response: what the server answered.
+        withheld_from: the origin that a redirect led to and that was not sent the
+            caller's credentials; if the status is 401 or 403, the text says so.
     """
 
-    def __init__(self, response: requests.Response) -> None:
+    def __init__(self, response: requests.Response, withheld_from: str | None = None) -> None:
         self.status: int = response.status_code
         # Not the server's own phrase, which may be anything, such as what it was sent.
         answer = f"{self.status} {phrase_of(self.status)}".rstrip()
+        self._withheld_from = withheld_from
+        why = ""
+        if withheld_from is not None and self.status in (401, 403):
+            why = (
+                f"; the credentials were not sent to {brief(withheld_from)},"
+                " which is not in trusted_origins"
+            )
         super().__init__(
-            f"the server answered {answer}, not 200{_place_of(response)}", response=response
+            f"the server answered {answer}, not 200{_place_of(response)}{why}",
+            response=response,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.response,)
+        return type(self), (self.response, self._withheld_from)
 
 
 class UnexpectedContentType(EventSourceError):
@@ -134,7 +147,9 @@ class HeadTooLarge(EventSourceError):
 
 def _place_of(response: requests.Response) -> str:
     """Name the URL that answered, if it is not the one that was asked."""
-    return f", at {redact(response.url)}" if response.history else ""
+    return (
+        f", at {redact(response.url)}" if any(hop.is_redirect for hop in response.history) else ""
+    )
 
 
 def phrase_of(status: int) -> str:

@@ -118,8 +118,8 @@ class EventSource(BrowserNames):
     and then join them, also if theirs do the same to this one: see `join`.
 
     The arguments that are not listed here are those of `EventStream`, with the same meaning.
-    Time spent in handlers is not counted for `event_timeout`, and an `auth` callable runs in
-    the reader thread.
+    Time spent in handlers is not counted for `event_timeout`, and an `auth` callable and a
+    `params` function run in the reader thread.
 
     Args:
         on_open: a handler of `open`, registered before the thread starts. The attribute of
@@ -169,6 +169,7 @@ class EventSource(BrowserNames):
         max_waiting: int = MAX_WAITING,
         on_comment: Callable[[str], object] | None = None,
         content_types: Collection[str] = EVENT_STREAM,
+        trusted_origins: Collection[str] = (),
         method: str = "GET",
         session: requests.Session | None = None,
         start: bool = True,
@@ -193,6 +194,7 @@ class EventSource(BrowserNames):
             event_timeout=event_timeout,
             max_event_size=max_event_size,
             content_types=content_types,
+            trusted_origins=trusted_origins,
             method=method,
             session=session,
             **request_options,

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 import requests
 
 from .errors import UnexpectedStatus
+from .http.request import withheld_from
 from .keywords import check_keywords
 from .protocol.events import ErrorEvent
 from .protocol.parser import Block, BlockParser
@@ -21,8 +22,12 @@ from .stream import EventStream
 
 DEFAULT_RETRY: Final = 3000
 """Milliseconds, as in `sseclient`."""
+# Those of `EventStream` that mean the same here are admitted, too.
 _KEYWORDS: Final = frozenset(
-    {"last_id", "retry", "session", "chunk_size", "event_timeout", "max_event_size"}
+    {
+        *("last_id", "retry", "session", "chunk_size"),
+        *("event_timeout", "max_event_size", "trusted_origins"),
+    }
 )
 NO_CONTENT: Final = 204
 """The status that tells a client to stop (HTML standard, 9.2.3)."""
@@ -232,7 +237,7 @@ class _ClientStream(EventStream):
 
     def refusal(self, response: requests.Response) -> Exception | None:
         if response.status_code >= 400 or response.status_code == NO_CONTENT:
-            return UnexpectedStatus(response)
+            return UnexpectedStatus(response, withheld_from(response))
         return None
 
 

@@ -17,7 +17,7 @@ from .async_iterator import AsyncItems, Taker
 from .engine import Engine
 from .errors import UnexpectedContentType, UnexpectedStatus
 from .http.content_types import ANY, EVENT_STREAM, check_content_types, content_type_of
-from .http.request import RequestTemplate
+from .http.request import RequestTemplate, withheld_from
 from .keywords import check_keywords
 from .messages import Messages
 from .protocol.events import ReadyState
@@ -68,6 +68,10 @@ class EventStream:
             response without a `Content-Type`, `"*/*"` for all.
         on_bytes: called with what each read brought of the body, before it is parsed. What it
             raises, the iteration raises; the next step makes a new connection.
+        trusted_origins: origins, `scheme://host[:port]` each, to which a redirect takes
+            your headers, `auth` (which is asked anew), cookies and client certificate
+            along, as it does within the origin of `url`. To any other, and from there on,
+            nothing goes that you gave, but for `Accept`, `User-Agent` and the last event ID.
         method: the request method.
         session: a `requests.Session` to use. Streams may share one, as long as its
             settings are left alone and its pool has room for each. It keeps its own
@@ -78,7 +82,9 @@ class EventStream:
             data, json, files, cookies, auth, timeout, proxies, hooks, verify,
             cert, allow_redirects. `timeout` is 10 seconds to connect and none to
             read unless you say otherwise. An `auth` callable runs at each
-            attempt, so that it can refresh a token. A file given as `data` is
+            attempt, so that it can refresh a token. `params` may be a function of the
+            last event ID that is sent (`""` without one), called once for each attempt,
+            that returns what requests takes. A file given as `data` is
             rewound for each attempt; an iterator or `files` can be sent once.
 
     Raises:
@@ -109,13 +115,19 @@ class EventStream:
         comments: bool = False,
         on_bytes: Callable[[bytes], object] | None = None,
         content_types: Collection[str] = EVENT_STREAM,
+        trusted_origins: Collection[str] = (),
         method: str = "GET",
         session: requests.Session | None = None,
         **request_options: Any,
     ) -> None:
         check_keywords("EventStream", request_options, EventStream.__init__.__kwdefaults__ or ())
         template = RequestTemplate(
-            url, method=method, session=session, silence=event_timeout, options=request_options
+            url,
+            method=method,
+            session=session,
+            silence=event_timeout,
+            trusted_origins=trusted_origins,
+            options=request_options,
         )
         check_last_event_id("last_event_id", last_event_id)
         if reconnect is not None and not isinstance(reconnect, ReconnectPolicy):
@@ -357,7 +369,7 @@ class EventStream:
         A subclass that accepts more may have its own.
         """
         if response.status_code != 200:
-            return UnexpectedStatus(response)
+            return UnexpectedStatus(response, withheld_from(response))
         if ANY in self._content_types or content_type_of(response) in self._content_types:
             return None
         return UnexpectedContentType(response, self._content_types)

@@ -833,7 +833,7 @@ def test_a_stream_that_is_dropped_after_its_loop_has_been_closed(own_session):
         assert events.ready_state is ReadyState.OPEN
         if not own_session:
             events.close()
-        del events
+        events = None
         wait_until(lambda: not readers(), "the thread to end")
 
 
@@ -923,7 +923,7 @@ def test_a_cancelled_task_that_is_kept_keeps_no_thread():
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()
-            del stream_, read
+            stream_ = None
             await until(lambda: not readers(), "the thread to end")
             del task
 

@@ -122,7 +122,7 @@ def test_verbose(store):
             terminal.wait_for("2 events")
             address = f"127\\.0\\.0\\.1:{server.port}"
             shown = "example.com".ljust(len(f"127.0.0.1:{server.port}"))
-            agent = r"python-requests/[\d.]+"
+            agent = r"eventsource-client/[\d.]+"
             length = len(re.search(agent, terminal.text).group())
             store(
                 terminal,
@@ -135,7 +135,7 @@ def test_verbose(store):
                         lambda m: f"https://example.com{m.group(1)}".ljust(len(m.group())),
                     ),
                     (address, shown),
-                    (agent, "python-requests/2.34.2".ljust(length)),
+                    (agent, "eventsource-client/1.0.0".ljust(length)),
                 ],
             )
             lines = terminal.lines

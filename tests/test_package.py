@@ -29,7 +29,7 @@ LAYERS = [
     {"protocol"},
     {"runtime"},
     {"errors"},
-    {"urls"},
+    {"urls", "version"},
 ]
 """From the top down. A room imports only what stands below its layer, and itself."""
 

@@ -23,6 +23,7 @@ import trustme
 import urllib3
 from requests.auth import HTTPDigestAuth
 
+import eventsource
 from eventsource import ErrorEvent, EventSource, EventStream, ReconnectPolicy, SSEClient
 from eventsource.testing import ScriptedServer
 from eventsource.urls import redact_text
@@ -104,7 +105,7 @@ def assert_bare(request, *more):
     assert request.header("Accept-Encoding") == "identity"
     assert request.header("Cache-Control") == "no-cache"
     assert request.header("Last-Event-ID") == "7"
-    assert request.header("User-Agent") == requests.utils.default_user_agent()
+    assert request.header("User-Agent") == f"eventsource-client/{eventsource.__version__}"
 
 
 # --- The watch over everything that is logged (see conftest.py) ---
@@ -210,7 +211,7 @@ def bearer(request):
 
 
 EVERYTHING = {
-    "headers": {"Authorization": f"Bearer {SECRET}", "X-Api-Key": SECRET, "User-Agent": SECRET},
+    "headers": {"Authorization": f"Bearer {SECRET}", "X-Api-Key": SECRET},
     "cookies": {"sid": SECRET},
     "params": {"key": QUERY_SECRET},
 }
@@ -251,8 +252,6 @@ KINDS = {
     "a key": {"headers": {"X-Api-Key": SECRET}},
     "a Cookie field": {"headers": {"Cookie": f"sid={SECRET}"}},
     "a Proxy-Authorization field": {"headers": {"Proxy-Authorization": SECRET}},
-    "a User-Agent": {"headers": {"User-Agent": SECRET}},
-    "an Accept field": {"headers": {"Accept": f"text/event-stream;token={SECRET}"}},
     "a Host": {"headers": {"Host": f"{SECRET}.example"}},
     "user and password": {"auth": ("user", SECRET)},
     "a callable": {"auth": bearer},
@@ -519,6 +518,107 @@ def test_a_client_certificate_is_shown_at_home_only(session, given_by, files):
     assert names["away"] == [("/3", False)] * 2
 
 
+# --- Trusted origins ---
+
+
+@pytest.mark.parametrize("kind", places(*[type("", (), {"port": 1})] * 2))
+def test_no_spelling_of_a_location_passes_for_a_trusted_origin(session, kind):
+    give_all_to(session)
+    servers = []
+
+    def start(connection):
+        location = places(*servers)[kind].encode()
+        respond(b"HTTP/1.1 302 x\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")(
+            connection
+        )
+
+    with (
+        ScriptedServer(route({})) as trusted,
+        ScriptedServer(route({})) as away,
+        ScriptedServer(start) as home,
+    ):
+        servers[:] = trusted, away
+        with EventStream(
+            home.url.replace("//", f"//user:{SECRET}@"),
+            session=session,
+            reconnect=None,
+            timeout=LIMIT,
+            trusted_origins=[f"http://127.0.0.1:{trusted.port}"],
+            **EVERYTHING,
+        ) as events:
+            next(events)
+        assert secrets_in(repr(home.requests))
+        assert not secrets_in(repr(away.requests))
+
+
+@pytest.mark.parametrize("trusted", ["http", "https"])
+def test_from_https_to_http_everything_goes_only_where_that_is_named(session, trusted, files):
+    give_all_to(session)
+    with (
+        ScriptedServer(route({})) as away,
+        ScriptedServer(route({"/": away.url}), ssl_context=server_context()) as home,
+    ):
+        origins = [f"{trusted}://127.0.0.1:{away.port}"]
+        opened(home.url, session, verify=files["verify"], trusted_origins=origins, **EVERYTHING)
+        for request in away.requests:
+            if trusted == "http":
+                assert request.header("X-Api-Key") == SECRET
+                assert request.header("Authorization") == f"Bearer {SECRET}"
+                assert f"sid={SECRET}" in request.header("Cookie")
+                assert QUERY_SECRET not in request.target
+            else:
+                assert_bare(request)
+
+
+def test_netrc_sends_nothing_in_the_clear_to_a_trusted_origin_either(netrc, session, files):
+    with (
+        ScriptedServer(route({})) as away,
+        ScriptedServer(route({"/": away.url}), ssl_context=server_context()) as home,
+    ):
+        origins = [f"http://127.0.0.1:{away.port}"]
+        opened(home.url, session, verify=files["verify"], trusted_origins=origins)
+        for request in away.requests:
+            assert_bare(request, "Connection")
+
+
+@pytest.mark.parametrize("given_by", ["option", "session"])
+def test_a_client_certificate_is_shown_to_a_trusted_origin(session, given_by, files):
+    shown = []
+
+    def note(script):
+        def noting(connection):
+            peer = connection.sock.getpeercert()
+            script(connection)
+            shown.append((connection.request.target, bool(peer)))
+
+        return noting
+
+    context = server_context()
+    context.verify_mode = ssl.CERT_OPTIONAL
+    CLIENTS.configure_trust(context)
+    options = {"verify": files["verify"]}
+    if given_by == "option":
+        options["cert"] = files["cert"]
+    elif session is None:
+        pytest.skip("there is no session to give it to")
+    else:
+        session.cert = files["cert"]
+    with (
+        ScriptedServer(note(status("403 No")), ssl_context=context) as away,
+        ScriptedServer(note(route({"/": f"{away.url}2"})), ssl_context=context) as home,
+    ):
+        trusted = f"https://127.0.0.1:{away.port}"
+        texts = []
+        for origins in ([], [trusted]):
+            (event,) = errors(
+                EventStream(home.url, session=session, trusted_origins=origins, **options)
+            )
+            texts.append(str(event.error))
+    assert shown == [("/", True), ("/2", False), ("/", True), ("/2", True)]
+    assert trusted in texts[0]
+    assert "trusted_origins" not in texts[1]
+
+
 # --- Proxies ---
 
 
@@ -665,16 +765,46 @@ def test_one_proxy_is_not_told_the_password_of_another(session):
 
 
 def texts_of(error):
-    """All that a program may print of an exception, also one that has been sent elsewhere."""
+    """All that may be shown of an exception, also one that has been sent elsewhere.
+
+    And of those in whose handling it was raised: `from None` keeps a traceback from being
+    printed, and nothing else; error reporters look at `__context__`.
+    """
     texts = traceback.format_exception(error)
-    while error is not None:
-        texts += [str(error), repr(error), repr(error.args)]
-        texts += [repr(getattr(error, name, None)) for name in ("request", "response", "filename")]
+    waiting = [error]
+    while waiting:
+        error = waiting.pop()
+        texts += [str(error), repr(error), repr(error.args), repr(vars(error))]
+        texts += [repr(getattr(error, "__notes__", None))]
+        texts += [repr(getattr(error, name, None)) for name in ("object", "doc", "filename")]
         if isinstance(error, requests.RequestException):
             other = pickle.loads(pickle.dumps(error))  # noqa: S301
             texts += [str(other), repr(other)]
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        waiting += filter(None, (error.__cause__, error.__context__))
     return "\n".join(texts)
+
+
+@pytest.mark.parametrize("where", ["cause", "context", "hidden context", "args", "notes"])
+def test_the_texts_of_an_error_are_those_of_all_that_hangs_on_it(where):
+    def fail():
+        if where == "args":
+            raise KeyError(0, [SECRET])
+        if where == "notes":
+            error = ValueError("x")
+            error.add_note(SECRET)
+            raise error
+        try:
+            f"{SECRET}\ud800".encode()
+        except UnicodeError as error:
+            if where == "cause":
+                raise ValueError("x") from error
+            if where == "context":
+                raise ValueError("x")  # noqa: B904
+            raise ValueError("x") from None
+
+    with pytest.raises((KeyError, ValueError)) as caught:
+        fail()
+    assert secrets_in(texts_of(caught.value))
 
 
 def with_secrets(url):
@@ -844,6 +974,27 @@ with_bad_proxy(f"http://user:'{SECRET}@127.0.0.1:{{port}}/")
 with_bad_proxy(f"http://user: {SECRET}@127.0.0.1:{{port}}/")
 
 
+for scheme in ("socks5h", "socks4", "socks6", "socks"):
+    with_bad_proxy(f"{scheme}://user:{SECRET}@127.0.0.1:{{port}}/")
+failing(
+    "a redirect with a password not in latin-1", status("302 x", f"Location: //u:{SECRET}é@h:x")
+)
+failing("a redirect to a bad name", status("302 x", f"Location: http://u:{SECRET}@a..b/"))
+failing("a redirect to a zone", status("302 x", f"Location: http://u:{SECRET}@[fe80::1%25no0]/"))
+failing("params that are none", respond(HEAD), params=lambda _: [QUERY_SECRET])
+failing("params not in utf-8", respond(HEAD), params=lambda _: {"key": f"{QUERY_SECRET}\ud800"})
+failing("auth that returns nothing", respond(HEAD), auth=lambda _: None)
+failing("auth that returns something else", respond(HEAD), auth=lambda _: {"token": SECRET})
+
+
+@failure
+def a_refused_redirect(stack, _session, _monkeypatch):
+    away = stack.enter_context(ScriptedServer(status("401 No")))
+    location = with_secrets(away.url)
+    home = stack.enter_context(ScriptedServer(status("302 x", f"Location: {location}")))
+    return with_secrets(home.url), {"headers": {"X-Api-Key": SECRET}}
+
+
 @failure
 def bad_token_from_a_callable(_stack, _session, _monkeypatch):
     def authorize(request):
@@ -987,6 +1138,44 @@ BAD_ARGUMENTS = [
     {"params": f"key={QUERY_SECRET}\ud800"},
     {"json": {"key": {SECRET}}},
     {"json": {SECRET: float("nan")}},
+    {"json": {"key": f"{SECRET}", "x": object()}},
+    {"json": {("a", SECRET): 1}},
+    {"url": f"http://user:{SECRET}@h:port/"},
+    {"url": f"http://user:{SECRET}日@h:99999/"},
+    {"url": f"http://user:{SECRET}@[fe80::1%25 x]/"},
+    {"url": f"http://user:{SECRET}@[::1%25lo]/", "session": requests.Session()},
+    {"url": f"http://user:{SECRET}@a..b/"},
+    {"url": f"http://user:{SECRET}@{'a' * 64}.example/"},
+    {"url": f"http://user:{SECRET}@"},
+    {"headers": {f"Authorization: Bearer {SECRET}": [SECRET]}},
+    {"headers": {("Authorization", SECRET): "x"}},
+    {"auth": ("user", f"{SECRET}\ud800")},
+    {"proxies": {"http": f"http://user:{SECRET}日@"}},
+    {"proxies": {"http": f"http://user:{SECRET}@h:port/"}},
+    {"proxies": {"http": f"http://user:{SECRET}@h:99999/"}},
+    {"proxies": {"http": f"socks6://user:{SECRET}@h:1/"}},
+    {"proxies": {"http": f"socks:user:{SECRET}@h:1/"}},
+    {"proxies": {"http": f"socks5://user:{SECRET}@[::1/"}},
+    {"proxies": {f"http://user:{SECRET}@host/": 5}},
+    {"cookies": {"sid": f"{SECRET}日"}},
+    {"cookies": {"sid": f"{SECRET}\ud800"}},
+    {"params": [("key", f"{QUERY_SECRET}\ud800")]},
+    {"params": [QUERY_SECRET]},
+    {"params": {"key": (QUERY_SECRET, 5, "\ud800")}},
+    {"timeout": SECRET},
+    {"timeout": (SECRET, 1)},
+    {"timeout": (1, 2, SECRET)},
+    {"timeout": {SECRET: 1}},
+    {"method": f"GET http://user:{SECRET}@host/?{QUERY_SECRET}"},
+    {"method": [SECRET]},
+    {"data": 5, "json": {"key": SECRET}},
+    {"hooks": SECRET},
+    {"verify": [SECRET]},
+    {"trusted_origins": f"https://user:{SECRET}@host"},
+    {"trusted_origins": [f"https://user:{SECRET}@host"]},
+    {"trusted_origins": [f"https://user:{SECRET}@host:port/?{QUERY_SECRET}"]},
+    {"trusted_origins": [f"https://host?{QUERY_SECRET}"]},
+    {"trusted_origins": [SECRET.encode()]},
     {"session": {"Authorization": SECRET}},
     {"cert": [SECRET]},
 ]

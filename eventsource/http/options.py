@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http.cookiejar import CookieJar
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ import requests
 import urllib3
 from urllib3.util import parse_url
 
-from eventsource.urls import redact_strictly
+from eventsource.urls import origin_of, redact_strictly, redact_text
 
 DEFAULT_TIMEOUT: Final = (10.0, None)
 """Seconds to connect, and to wait for bytes (no limit: a stream may be silent)."""
@@ -43,7 +44,7 @@ _OPTIONS: Final[dict[str, tuple[type, ...]]] = {
 OPTION_NAMES: Final = frozenset({*_OPTIONS, "auth"})
 
 
-def check_url(url: object) -> str:
+def check_url(url: object, *, has_own_session: bool = True) -> str:
     """Return `url` if it is an absolute URL that could be fetched.
 
     A scheme that cannot be fetched passes: that is a failed connection.
@@ -58,16 +59,48 @@ def check_url(url: object) -> str:
     if scheme is None or re.match(r"[^:/]*:[0-9]+(/|$)", url.lstrip()):
         raise requests.exceptions.MissingSchema(refusal)
     if scheme.group().lower() in ("http", "https"):
-        try:
-            host = urlsplit(url.strip()).hostname or ""
-            # The forbidden host code points of the URL standard.
-            if re.search(r"[\x00-\x20#/<>?@\\^|%\x7f]", host):
-                raise ValueError("a character that no host name has")  # noqa: TRY301
-            host.encode("idna")
-            requests.Request("GET", url).prepare()
-        except (ValueError, requests.RequestException):
-            raise requests.exceptions.InvalidURL(refusal) from None
+        if not is_fetchable(url):
+            raise requests.exceptions.InvalidURL(refusal)
+        if not has_own_session and "%" in (urlsplit(url.strip()).hostname or ""):
+            raise requests.exceptions.InvalidURL(
+                "url has an IPv6 zone ID, which requests cannot connect to: leave session out"
+            )
     return url
+
+
+def is_fetchable(url: str) -> bool:
+    """Whether requests can be sent to an http or https URL."""
+    try:
+        host = urlsplit(url.strip()).hostname or ""
+        # The forbidden host code points of the URL standard; a zone ID is RFC 6874's.
+        name = re.sub(r"%(?!25$)(25)?[A-Za-z0-9._~-]+$", "", host) if ":" in host else host
+        if re.search(r"[\x00-\x20#/<>?@\\^|%\x7f]", name):
+            return False
+        host.encode("idna")
+        requests.Request("GET", url).prepare()
+    except (ValueError, requests.RequestException):
+        return False
+    return True
+
+
+def check_origins(name: str, origins: object) -> frozenset[str]:
+    """Return origins in the form of `origin_of`.
+
+    Raises:
+        TypeError: it is no collection of str; ValueError: one is no origin.
+    """
+    example = "such as 'https://host:8443'"
+    if isinstance(origins, str | bytes) or not isinstance(origins, Collection):
+        kind = type(origins).__name__
+        raise TypeError(f"{name} must be a collection of origins {example}, not {kind}")
+    found = []
+    for origin in origins:
+        if not isinstance(origin, str):
+            raise TypeError(f"{name}: an origin is a str {example}, not {type(origin).__name__}")
+        if not re.fullmatch(r"(?i:https?)://[^/?#@\\*\s]+", origin) or not is_fetchable(origin):
+            raise ValueError(f"{name}: {redact_strictly(origin)!r} is no origin {example}")
+        found.append(origin_of(requests.Request("GET", origin).prepare().url or ""))
+    return frozenset(found)
 
 
 def check_options(method: object, session: object, options: Mapping[str, Any]) -> None:
@@ -78,9 +111,9 @@ def check_options(method: object, session: object, options: Mapping[str, Any]) -
         ValueError: a value cannot be sent.
     """
     if not isinstance(method, str):
-        raise TypeError(f"method must be a str, not {method!r}")
+        raise TypeError(f"method must be a str, not {type(method).__name__}")
     if not re.fullmatch(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+", method):
-        raise ValueError(f"method must be a token such as 'GET', not {method!r}")
+        raise ValueError(f"method must be a token such as 'GET', not {redact_text(method)!r}")
     if session is not None and not isinstance(session, requests.Session):
         raise TypeError(f"session must be a requests.Session or None, not {type(session).__name__}")
     for name, value in options.items():
@@ -97,14 +130,15 @@ def check_options(method: object, session: object, options: Mapping[str, Any]) -
             " (load_cert_chain)"
         )
     check_headers(options.get("headers") or {})
-    try:
-        _check_timeout(options.get("timeout", DEFAULT_TIMEOUT))
-    except ValueError as error:
-        raise ValueError(f"timeout: {error}") from None
+    _check_timeout(options.get("timeout", DEFAULT_TIMEOUT))
     _check_proxies(options.get("proxies") or {})
     for name in ("params", "json", "cookies"):
-        if options.get(name) is not None:
-            _check_sendable(name, options[name])
+        value = options.get(name)
+        if name == "params" and callable(value):
+            if inspect.iscoroutinefunction(value):
+                raise TypeError("params must not be a coroutine function: nothing would await it")
+        elif value is not None:
+            check_sendable(name, value)
     for name in ("data", "files"):
         if options.get("json") is not None and options.get(name):
             raise ValueError(f"json: there is {name}, too, and a request has one body")
@@ -118,13 +152,15 @@ def check_headers(headers: Mapping[Any, Any]) -> None:
         ValueError: a name or value holds what must not be in it.
     """
     for name, value in headers.items():
-        if not isinstance(name, str | bytes) or not isinstance(value, str | bytes | None):
-            raise TypeError(f"headers: {name!r} and its value must be str or bytes")
+        if not isinstance(name, str | bytes):
+            raise TypeError(f"headers: a name must be str or bytes, not {type(name).__name__}")
         text = name.decode("latin-1") if isinstance(name, bytes) else name
         shown = re.split("[:=]", text, maxsplit=1)[0]  # not the value of "name: value"
         label = f"headers[{shown!r}]"
         if not re.fullmatch(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+", text):
             raise ValueError(f"{label}: not the name of a header field")
+        if not isinstance(value, str | bytes | None):
+            raise TypeError(f"{label} must be str or bytes, not {type(value).__name__}")
         if value is None:
             continue
         line = value.decode("latin-1") if isinstance(value, bytes) else value
@@ -140,6 +176,8 @@ def check_headers(headers: Mapping[Any, Any]) -> None:
 
 
 def _check_auth(auth: object) -> None:
+    if inspect.iscoroutinefunction(auth):
+        raise TypeError("auth must not be a coroutine function: nothing would await it")
     if auth is None or callable(auth):
         return
     if type(auth) is not tuple or len(auth) != 2:
@@ -147,11 +185,8 @@ def _check_auth(auth: object) -> None:
     for part in auth:
         if not isinstance(part, str | bytes):
             raise TypeError("auth: user and password must be str or bytes")
-        if isinstance(part, str) and not part.isascii():
-            try:
-                part.encode("latin-1")
-            except UnicodeEncodeError:
-                raise ValueError("auth: not latin-1; pass user and password as bytes") from None
+        if isinstance(part, str) and re.search(r"[^\0-\xff]", part):
+            raise ValueError("auth: not latin-1; pass user and password as bytes")
 
 
 def _check_proxies(proxies: Mapping[Any, Any]) -> None:
@@ -162,33 +197,59 @@ def _check_proxies(proxies: Mapping[Any, Any]) -> None:
             host = parse_url(url).host
         except (TypeError, AttributeError, urllib3.exceptions.LocationParseError):
             host = None
+        label = f"proxies[{redact_strictly(str(name))!r}]"
         if not host:
-            raise ValueError(f"proxies[{name!r}] is not a URL")
+            raise ValueError(f"{label} is not a URL")
+        if has_unknown_socks_scheme(url):
+            raise ValueError(f"{label} {BAD_SOCKS}")
 
 
-def _check_sendable(name: str, value: object) -> None:
+BAD_SOCKS: Final = "must begin with socks4://, socks4a://, socks5:// or socks5h://"
+
+
+def has_unknown_socks_scheme(proxy: str) -> bool:
+    """Whether a proxy is of a SOCKS that urllib3 does not know, whose refusal quotes the URL."""
+    return re.match(r"socks(?!(4a?|5h?)://)", proxy, re.IGNORECASE) is not None
+
+
+def check_sendable(name: str, value: object) -> None:
+    """Refuse what requests can make no request of, naming the argument but not what is in it.
+
+    Raises:
+        TypeError: it is of the wrong type; ValueError: a value cannot be sent.
+    """
+    kind: type[Exception] = ValueError
     try:
         prepared = requests.Request("GET", "http://host/", **{name: value}).prepare()  # type: ignore[arg-type]
-        for header in prepared.headers.values():
-            if re.search(r"[\r\n]", str(header)):
-                raise ValueError("holds a line end")  # noqa: TRY301
     except (TypeError, AttributeError) as error:
-        raise TypeError(f"{name}: {error}") from None
+        kind, text = TypeError, str(error)
     except (ValueError, requests.RequestException) as error:
-        raise ValueError(f"{name}: {error}") from None
+        text = str(error)
+    else:
+        fields = [str(line) for line in prepared.headers.values()]
+        bad = next(filter(None, (re.search(r"[\r\n]|[^\0-\xff]", line) for line in fields)), None)
+        if bad is None:
+            return
+        text = f"{bad.group()!r} cannot be sent"
+    # Here, and not where it was caught: the error from below, which holds the value, would
+    # become the `__context__` of this one.
+    raise kind(f"{name}: {text}")
 
 
 def _check_timeout(timeout: Any) -> None:
     if isinstance(timeout, urllib3.Timeout):
         return
-    if not isinstance(timeout, tuple):
-        timeout = (timeout, timeout)
-    if len(timeout) != 2:
-        raise ValueError(f"must be seconds or (connect, read), not {timeout!r}")
-    urllib3.Timeout(connect=timeout[0], read=timeout[1])
-    for seconds in timeout:
-        if seconds is not None and not seconds <= threading.TIMEOUT_MAX:
-            raise ValueError(f"must be at most {threading.TIMEOUT_MAX}, not {seconds!r}")
+    if isinstance(timeout, tuple) and len(timeout) != 2:
+        raise ValueError(f"timeout must be seconds or (connect, read), not {len(timeout)} of them")
+    for seconds in timeout if isinstance(timeout, tuple) else [timeout]:
+        if seconds is None:
+            continue
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(f"timeout must be in seconds, not {type(seconds).__name__}")
+        if not 0 < seconds <= threading.TIMEOUT_MAX:
+            raise ValueError(
+                f"timeout must be more than 0 and at most {threading.TIMEOUT_MAX}, not {seconds!r}"
+            )
 
 
 def at_most(timeout: Any, seconds: float) -> tuple[float, float]:

@@ -1,32 +1,52 @@
 """The request of a stream: made anew for each attempt, with its credentials and redirects.
 
-The rule for redirects: to another origin goes nothing that the caller gave, but for the last
-event ID, which is no secret.
+The rule for redirects: to another origin goes nothing that the caller gave, but for what is no
+secret: the last event ID, `Accept` and `User-Agent`. Origins that the caller trusts by name get
+all that the home origin gets, until another origin has been asked on the way: then nothing goes
+along any more, also not back home. What an origin is called is read off the URL that is then
+connected to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import http.cookiejar
+import importlib.util
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
+from requests.cookies import RequestsCookieJar, cookiejar_from_dict, merge_cookies
+from requests.sessions import merge_hooks
 from requests.structures import CaseInsensitiveDict
-from requests.utils import default_user_agent, get_auth_from_url, get_netrc_auth
+from requests.utils import (
+    default_user_agent,
+    get_auth_from_url,
+    get_netrc_auth,
+    select_proxy,
+)
 from urllib3.exceptions import LocationParseError
 
 from eventsource.urls import origin_of, redact_strictly
+from eventsource.version import __version__
 
 from .adapter import check_upstream, check_verify, new_session, set_content
 from .cookies import CookieJar
+from .failures import NoSocksSupport
 from .options import (
+    BAD_SOCKS,
     DEFAULT_TIMEOUT,
     ReplayableBody,
     at_most,
     check_headers,
     check_options,
+    check_origins,
+    check_sendable,
     check_url,
+    has_unknown_socks_scheme,
+    is_fetchable,
 )
 from .sockets import AddressRotation
 
@@ -42,6 +62,19 @@ OWN_HEADERS: Final = {
     "Accept-Encoding": "identity",
 }
 """Header fields of every request; the caller's take precedence."""
+USER_AGENT: Final = f"eventsource-client/{__version__}"
+"""Sent in place of requests' own, which some public servers refuse."""
+_FOR_EVERYBODY: Final = ("Accept", "User-Agent")
+"""Fields of the caller's that also another origin gets: they say what is asked for, and by what."""
+_NO_CREDENTIALS: Final = frozenset(
+    (
+        *("accept", "accept-encoding", "cache-control", "connection", "host", "user-agent"),
+        *("content-length", "content-type", "transfer-encoding"),
+        *("last-event-id", "proxy-authorization"),
+    )
+)
+"""Fields that no origin could want a client to be known by."""
+_WITHHELD: Final = "_eventsource_withheld_from"
 
 
 class RequestTemplate:
@@ -53,6 +86,7 @@ class RequestTemplate:
         session: a session of the caller's, or None for one of our own.
         silence: seconds without a byte that end an exchange on a session of the
             caller's, where nothing else ends the wait for the head.
+        trusted_origins: `scheme://host[:port]` each; a redirect there takes all along.
         options: further arguments of `requests.Session.request`.
 
     Raises:
@@ -66,9 +100,11 @@ class RequestTemplate:
         method: str = "GET",
         session: requests.Session | None = None,
         silence: float | None = None,
+        trusted_origins: Collection[str] = (),
         options: Mapping[str, Any],
     ) -> None:
-        self.url = check_url(url)
+        self.url = check_url(url, has_own_session=session is None)
+        self.trusted_origins = check_origins("trusted_origins", trusted_origins)
         check_options(method, session, options)
         self.method = method.upper()
         self.owns_session = session is None
@@ -84,7 +120,9 @@ class RequestTemplate:
             self.options["timeout"] = at_most(self.options["timeout"], silence + MARGIN)
         self._body = ReplayableBody(self.options)
         self.headers: CaseInsensitiveDict[Any] = CaseInsensitiveDict(OWN_HEADERS)
-        self.headers.update(self.options.pop("headers", None) or {})
+        for name, value in (self.options.pop("headers", None) or {}).items():
+            # Else a name in bytes would be another than ours.
+            self.headers[name.decode("latin-1") if isinstance(name, bytes) else name] = value
         self.auth = self.options.pop("auth", None)
         self.rotation = AddressRotation()
 
@@ -93,11 +131,17 @@ class RequestTemplate:
         return new_session(self.cookies) if self._session is None else self._session
 
     def send(self, session: requests.Session, last_event_id: str) -> requests.Response:
-        """Send the request, follow redirects, return the response, its body unread."""
+        """Send the request, follow redirects, return the response, its body unread.
+
+        `response.history` has the redirects, in order and closed, as with requests.
+        """
+        given = CaseInsensitiveDict[Any]()  # the fields of the first request, but for `auth`'s
 
         def finish(request: requests.PreparedRequest) -> requests.PreparedRequest:
             # Runs as the request's `auth`: the last step of preparing it. So
             # sessions that override `request()` to add tokens of their own work.
+            if not given:
+                given.update(request.headers)
             request = self._authorize(session, request)
             _finish(request, last_event_id)
             return request
@@ -106,72 +150,135 @@ class RequestTemplate:
         options = dict(self.options)
         follow = options.pop("allow_redirects")
         options["proxies"] = dict(options.get("proxies") or {})  # the session adds to it
+        options["params"] = self._params(session, last_event_id)
+        _check_proxy(session, self.url, self._settings(session, self.url)["proxies"])
         response = session.request(
             self.method,
             self.url,
-            headers=self.headers,
+            headers=self._headers(session),
             auth=finish,
             stream=True,
             allow_redirects=False,
             **options,
         )
-        return self._follow_redirects(session, response, last_event_id) if follow else response
+        if not follow:
+            return response
+        return self._follow_redirects(session, response, last_event_id, given, finish)
 
-    def _authorize(
-        self, session: requests.Session, request: requests.PreparedRequest
-    ) -> requests.PreparedRequest:
-        """Add credentials: what the caller gave most explicitly wins, `.netrc` is last."""
-        auth: Any = self.auth
-        if auth is None and "Authorization" not in request.headers:
-            auth = session.auth
-            if auth is None:
-                auth = get_auth_from_url(self.url)
-                if not any(auth):
-                    auth = get_netrc_auth(self.url) if session.trust_env else None
-        if type(auth) is tuple:
-            auth = HTTPBasicAuth(*auth)
-        if isinstance(auth, AuthBase) and not isinstance(auth, HTTPBasicAuth):
-            request.register_hook("response", _bound_challenge)  # before one of its own
-        return auth(request) if auth is not None else request
+    def _headers(self, session: requests.Session) -> CaseInsensitiveDict[Any]:
+        """Return the caller's fields and our own, among which is `User-Agent` if nobody has one."""
+        headers = self.headers.copy()
+        if session.headers.get("User-Agent") in (None, default_user_agent()):
+            headers.setdefault("User-Agent", USER_AGENT)
+        return headers
 
-    def _follow_redirects(
-        self, session: requests.Session, response: requests.Response, last_event_id: str
-    ) -> requests.Response:
-        home = origin_of(response.request.url or self.url)
-        at_home = True  # false for good once another origin has been asked
-        followed = 0
-        while (request := response.next) is not None:
-            if followed == session.max_redirects:
-                raise requests.TooManyRedirects(
-                    f"more than {followed} redirects", response=response
-                )
-            followed += 1
-            url = request.url or ""
-            try:
-                origin = origin_of(url)
-            except ValueError:  # requests has made it, which drops slashes before Python 3.13
-                raise _bad_redirect(url) from None
-            at_home = at_home and origin == home
-            settings = session.merge_environment_settings(
+    def _own_field(self, session: requests.Session, name: str) -> Any:
+        """Return a header field as the caller has given it; None without one."""
+        return self.headers.get(name, session.headers.get(name))
+
+    def _params(self, session: requests.Session, last_event_id: str) -> Any:
+        """Return the parameters of this attempt."""
+        params = self.options.get("params")
+        if not callable(params):
+            return params
+        place = last_event_id or self._own_field(session, "Last-Event-ID") or ""
+        params = params(place.decode("utf-8", "replace") if isinstance(place, bytes) else place)
+        try:
+            check_sendable("params", params)
+        except (TypeError, ValueError) as error:
+            text = str(error)
+        else:
+            return params
+        # Of requests' kind, so that the log says it; with no `__context__`, see Exchange.
+        raise requests.RequestException(f"{text} (what the function has returned)")
+
+    def _settings(self, session: requests.Session, url: str) -> dict[str, Any]:
+        """Return what the options, the session and the environment say of the way to a URL."""
+        return dict(
+            session.merge_environment_settings(
                 url,
                 dict(self.options.get("proxies") or {}),
                 True,
                 self.options.get("verify"),
                 self.options.get("cert"),
             )
-            response.close()
+        )
+
+    def _authorize(
+        self, session: requests.Session, request: requests.PreparedRequest
+    ) -> requests.PreparedRequest:
+        """Add credentials: what the caller gave most explicitly wins, `.netrc` is last."""
+        url = request.url or self.url
+        auth: Any = self.auth
+        if auth is None and "Authorization" not in request.headers:
+            auth = session.auth
+            if auth is None:
+                auth = get_auth_from_url(self.url)
+                if not any(auth):
+                    auth = get_auth_from_url(url)  # which a redirect may have
+                if not any(auth):
+                    auth = self._netrc_auth(session, url)
+        if type(auth) is tuple:
+            auth = HTTPBasicAuth(*auth)
+        if isinstance(auth, AuthBase) and not isinstance(auth, HTTPBasicAuth):
+            request.register_hook("response", _bound_challenge)  # before one of its own
+        if auth is None:
+            return request
+        authorized = auth(request)
+        if not isinstance(authorized, requests.PreparedRequest):
+            raise TypeError(f"auth must return the request, not {type(authorized).__name__}")
+        return authorized
+
+    def _netrc_auth(self, session: requests.Session, url: str) -> tuple[str, str] | None:
+        """Return what `.netrc` has for a host, unless the way there leads from https to http."""
+        in_the_clear = urlsplit(self.url).scheme == "https" != urlsplit(url).scheme
+        return get_netrc_auth(url) if session.trust_env and not in_the_clear else None
+
+    def _follow_redirects(
+        self,
+        session: requests.Session,
+        response: requests.Response,
+        last_event_id: str,
+        given: CaseInsensitiveDict[Any],
+        finish: Callable[[requests.PreparedRequest], requests.PreparedRequest],
+    ) -> requests.Response:
+        home = here = origin_of(response.request.url or self.url)
+        stranger: str | None = None  # the first origin that may have nothing
+        withheld = False
+        history: list[requests.Response] = []
+        while (request := response.next) is not None:
+            if len(history) == session.max_redirects:
+                raise requests.TooManyRedirects(
+                    f"more than {len(history)} redirects", response=response
+                )
+            location = request.url or ""
             try:
-                if not at_home:
-                    request = self._bare_request(session, request, last_event_id)
+                request.prepare_url(location, None)  # to what it will be connected to
+                url = request.url or ""
+                origin = origin_of(url)
+                # http.client fails an assertion at a host with a percent sign.
+                is_good = is_fetchable(url) or urlsplit(url).scheme not in ("http", "https")
+            except (ValueError, LocationParseError):
+                raise _bad_redirect(location) from None
+            if not is_good:
+                raise _bad_redirect(location)
+            settings = self._settings(session, url)
+            _check_proxy(session, url, settings["proxies"])
+            if stranger is None and origin != home and origin not in self.trusted_origins:
+                stranger = origin
+                withheld = bool(settings["cert"]) or self._gives_credentials(session, given)
+            response.close()
+            history.append(response)
+            try:
+                if stranger is not None:
+                    request = self._bare_request(session, request, last_event_id, given)
                     settings["cert"] = None  # nor does the client say who it is
+                elif origin != here:
+                    request = self._whole_request(session, request, given, finish, origin == home)
                 else:
-                    sent = response.request.headers
-                    if "Authorization" in request.headers and "Authorization" in sent:
-                        request.headers["Authorization"] = sent["Authorization"]  # not .netrc's
-                    # requests adds that of the scheme's proxy, which may not be the one in use.
-                    request.headers.pop("Proxy-Authorization", None)
-                    if "Proxy-Authorization" in sent:
-                        request.headers["Proxy-Authorization"] = sent["Proxy-Authorization"]
+                    _keep_fields(request, response.request)
+                    if self._own_field(session, "Cookie"):  # which requests drops
+                        request.headers["Cookie"] = given["Cookie"]
                 response = session.send(
                     request, timeout=self.options["timeout"], allow_redirects=False, **settings
                 )
@@ -180,20 +287,72 @@ class RequestTemplate:
                 requests.exceptions.InvalidURL,
                 LocationParseError,
             ):
-                raise _bad_redirect(url) from None
+                raise _bad_redirect(location) from None
+            here = origin
+            response.history = [*history]
+            if withheld:
+                setattr(response, _WITHHELD, stranger)
         return response
 
+    def _gives_credentials(
+        self, session: requests.Session, given: CaseInsensitiveDict[Any]
+    ) -> bool:
+        """Whether the caller gave anything that a server could want a client to be known by."""
+        return (
+            self.auth is not None
+            or session.auth is not None
+            or any(get_auth_from_url(self.url))
+            or any(name.lower() not in _NO_CREDENTIALS for name in given)
+        )
+
+    def _whole_request(
+        self,
+        session: requests.Session,
+        request: requests.PreparedRequest,
+        given: CaseInsensitiveDict[Any],
+        finish: Callable[[requests.PreparedRequest], requests.PreparedRequest],
+        is_home: bool,
+    ) -> requests.PreparedRequest:
+        """The request for another origin that is trusted: made anew, so that `auth` runs for it."""
+        headers = given.copy()
+        if not is_home:
+            headers.pop("Host", None)
+        if not self._own_field(session, "Cookie"):
+            headers.pop("Cookie", None)  # those of the jar that are for this host are added
+        for name in ("Content-Length", "Transfer-Encoding"):
+            headers.pop(name, None)
+        if request.body is None:
+            headers.pop("Content-Type", None)
+        cookies = self.options.get("cookies") or {}
+        if not isinstance(cookies, http.cookiejar.CookieJar):
+            cookies = cookiejar_from_dict(cookies)
+        return requests.Request(
+            request.method,
+            request.url,
+            headers=headers,
+            data=request.body,
+            cookies=merge_cookies(merge_cookies(RequestsCookieJar(), session.cookies), cookies),
+            auth=finish,
+            hooks=merge_hooks(self.options.get("hooks") or {}, session.hooks),
+        ).prepare()
+
     def _bare_request(
-        self, session: requests.Session, request: requests.PreparedRequest, last_event_id: str
+        self,
+        session: requests.Session,
+        request: requests.PreparedRequest,
+        last_event_id: str,
+        given: CaseInsensitiveDict[Any],
     ) -> requests.PreparedRequest:
         """The request for another origin: made anew, so that nothing goes along.
 
-        The last event ID does: it is a place, not a secret. So does the body where
-        the redirect keeps it. `.netrc` may have credentials for the new host.
+        The last event ID does: it is a place, not a secret. So do `_FOR_EVERYBODY`, and the
+        body where the redirect keeps it. `.netrc` may have credentials for the new host.
         """
         url = request.url or ""
-        in_the_clear = urlsplit(self.url).scheme == "https" != urlsplit(url).scheme
-        headers: dict[str, Any] = {**OWN_HEADERS, "User-Agent": default_user_agent()}
+        headers: dict[str, Any] = {
+            **OWN_HEADERS,
+            **{name: given[name] for name in _FOR_EVERYBODY if name in given},
+        }
         if request.body is not None and "Content-Type" in request.headers:
             headers["Content-Type"] = request.headers["Content-Type"]
         try:
@@ -202,13 +361,46 @@ class RequestTemplate:
                 url,
                 headers=headers,
                 data=request.body,
-                auth=get_netrc_auth(url) if session.trust_env and not in_the_clear else None,
+                auth=self._netrc_auth(session, url),
                 hooks=self.options.get("hooks"),
             ).prepare()
         except UnicodeError:  # credentials that the server has put into the URL
             raise requests.exceptions.InvalidURL("not latin-1") from None
         _finish(bare, last_event_id)
         return bare
+
+
+def withheld_from(response: requests.Response) -> str | None:
+    """Return the origin on the way to a response that was not sent what the caller gave.
+
+    Returns:
+        The first that is not among the trusted ones; None if there was none, or if the caller
+        gave no credentials: no `auth`, cookies, client certificate, nor fields but our own.
+    """
+    return getattr(response, _WITHHELD, None)
+
+
+def _keep_fields(request: requests.PreparedRequest, sent: requests.PreparedRequest) -> None:
+    """Within an origin, have the credentials go along that were sent, and no others.
+
+    requests adds those of `.netrc`, whatever else there is, and of the scheme's proxy, which
+    may not be the one in use.
+    """
+    for name in ("Authorization", "Proxy-Authorization"):
+        request.headers.pop(name, None)
+        if name in sent.headers:
+            request.headers[name] = sent.headers[name]
+
+
+def _check_proxy(session: requests.Session, url: str, proxies: Any) -> None:
+    """Refuse a SOCKS proxy that cannot be used: urllib3 would quote its URL, with the password."""
+    proxy = select_proxy(url, proxies) or ""
+    if not proxy.lower().startswith("socks"):
+        return
+    if has_unknown_socks_scheme(proxy):
+        raise requests.exceptions.InvalidProxyURL(f"the proxy's URL {BAD_SOCKS}")
+    if isinstance(session.get_adapter(url), HTTPAdapter) and not importlib.util.find_spec("socks"):
+        raise NoSocksSupport("a SOCKS proxy needs PySocks: pip install 'requests[socks]'")
 
 
 def _finish(request: requests.PreparedRequest, last_event_id: str) -> None:

@@ -406,7 +406,14 @@ def _duplicate(sock: socket.socket) -> socket.SocketType:
 
 
 def get_addresses(host: str, port: int, family: int, flags: int = 0) -> list[Any]:
-    """Return the addresses of a host, as `socket.getaddrinfo` does."""
+    """Return the addresses of a host, as `socket.getaddrinfo` does.
+
+    Of an IPv6 address with a zone, too, in its spelling in a URL: `fe80::1%25eth0` (RFC 6874).
+    """
+    if ":" in host and "%25" in host:
+        address, _, zone = host.partition("%25")
+        # By its number: some systems take the name only with an address that needs a zone.
+        host = f"{address}%{zone if zone.isdecimal() else socket.if_nametoindex(zone)}"
     return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, flags)
 
 

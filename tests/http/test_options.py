@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from eventsource import EventSource, EventStream, ReconnectPolicy
+from eventsource.http.options import check_origins
 from eventsource.testing import ScriptedServer
 from tests.support import QUERY_SECRET, SECRET, status
 
@@ -19,6 +20,10 @@ def face(request):
     before = threading.active_count()
     yield request.param
     assert threading.active_count() == before
+
+
+async def coroutine_function(_):
+    """What nobody would await."""
 
 
 @pytest.mark.parametrize(
@@ -43,6 +48,9 @@ def face(request):
         "http://host:port/",
         "http://[::1/",
         "http://[zz]/",
+        "http://[fe80::1%25]/",
+        "http://[fe80::1%25a b]/",
+        "http://host%25eth0/",
     ],
 )
 def test_an_url_that_cannot_be_one_is_a_value_error(face, url):
@@ -101,8 +109,8 @@ def test_the_refusal_of_a_header_does_not_show_its_value(face):
     ("options", "kind", "named"),
     [
         ({"headers": 5}, TypeError, "headers"),
-        ({"headers": {"X": 5}}, TypeError, "headers: 'X'"),
-        ({"headers": {5: "x"}}, TypeError, "headers: 5"),
+        ({"headers": {"X": 5}}, TypeError, r"headers\['X'\] must be str or bytes"),
+        ({"headers": {5: "x"}}, TypeError, "headers: a name must be str or bytes, not int"),
         ({"last_event_id": 5}, TypeError, "last_event_id"),
         ({"last_event_id": None}, TypeError, "last_event_id"),
         ({"last_event_id": "a\0"}, ValueError, r"last_event_id.*'\\x00' \(index 1\)"),
@@ -129,7 +137,9 @@ def test_the_refusal_of_a_header_does_not_show_its_value(face):
         ({"timeout": 0}, ValueError, "timeout"),
         ({"timeout": (1, 2, 3)}, ValueError, "timeout"),
         ({"timeout": "x"}, TypeError, "timeout"),
-        ({"timeout": True}, ValueError, "timeout"),
+        ({"timeout": True}, TypeError, "timeout"),
+        ({"timeout": ("1", None)}, TypeError, "timeout"),
+        ({"timeout": float("nan")}, ValueError, "timeout"),
         ({"timeout": 1e300}, ValueError, "timeout"),
         ({"auth": "user"}, TypeError, "auth"),
         ({"auth": ("a", "b", "c")}, TypeError, "auth"),
@@ -138,12 +148,38 @@ def test_the_refusal_of_a_header_does_not_show_its_value(face):
         ({"proxies": {"http": "http://us:se/cret@127.0.0.1:1"}}, ValueError, r"\['http'\] is not"),
         ({"proxies": {"http": f"http://us:{SECRET}@"}}, ValueError, r"proxies\['http'\]"),
         ({"proxies": {"http": 5}}, ValueError, r"proxies\['http'\]"),
+        ({"proxies": {"http": "socks6://h:1"}}, ValueError, r"\['http'\] must begin with socks4:"),
+        ({"proxies": {"http": "socks://h:1"}}, ValueError, r"\['http'\] must begin with socks4:"),
         ({"cookies": "a=b"}, TypeError, "cookies"),
+        ({"cookies": {"a": "日"}}, ValueError, "cookies: '日'"),
         ({"cookies": {"a": "b\r\nX: y"}}, ValueError, "cookies"),
         ({"proxies": "http://proxy"}, TypeError, "proxies"),
         ({"verify": 5}, TypeError, "verify"),
         ({"cert": 5}, TypeError, "cert"),
         ({"params": 5}, TypeError, "params"),
+        ({"params": coroutine_function}, TypeError, "params must not be a coroutine"),
+        ({"auth": coroutine_function}, TypeError, "auth must not be a coroutine"),
+        ({"trusted_origins": "https://host"}, TypeError, "trusted_origins .*, not str"),
+        ({"trusted_origins": b"https://host"}, TypeError, "trusted_origins"),
+        ({"trusted_origins": None}, TypeError, "trusted_origins"),
+        ({"trusted_origins": iter([])}, TypeError, "trusted_origins"),
+        ({"trusted_origins": [b"https://host"]}, TypeError, "trusted_origins: .*, not bytes"),
+        *(
+            ({"trusted_origins": ["https://good.example", origin]}, ValueError, "trusted_origins")
+            for origin in (
+                *("", "*", "null", "host", "host:80", "//host", "https:", "https://", "https:host"),
+                *("https://h/", "https://h/path", "https://h?", "https://h?q", "https://h#", "a b"),
+                *("https://u@h", "https://u:p@h", "https://@h", "ftp://h", "ws://h", " https://h"),
+                *(
+                    "https://*.host",
+                    "https://h:99999",
+                    "https://h:x",
+                    "https://[::1",
+                    "https://a..b",
+                ),
+                *("https://h\\", "https://h\n", "https://h\0", "https://a%b"),
+            )
+        ),
         ({"json": object()}, TypeError, "json"),
         ({"json": float("nan")}, ValueError, "json"),
         ({"json": {}, "data": "x"}, ValueError, "json: .* data"),  # requests would drop it
@@ -195,7 +231,10 @@ def test_what_requests_takes_is_taken():
         hooks={"response": print},
         verify="/some/file",
         cert=("a", "b"),
+        trusted_origins=["HTTPS://Other.example:443", "http://é.example", "http://[::1]:80"],
     )
+    EventStream("http://host/", params=pytest.fail, proxies={"http": "SOCKS5h://u:p@h:1"})
+    EventStream("http://[fe80::1%25eth0]:80/")
     for timeout in (None, 5, 0.5, (1, None), (None, None)):
         EventStream("http://[::1]:80/", timeout=timeout)
     EventStream("http://é.example/ä?ö", json={"a": 1}, method="report")
@@ -207,3 +246,20 @@ def test_the_callers_objects_are_not_changed():
         list(EventStream(server.url, headers=headers, proxies=proxies))
     assert headers == {"X-Key": "a"}
     assert proxies == {"ftp": "http://127.0.0.1:1/"}
+
+
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ("https://host", "https://host"),
+        ("HTTPS://HoSt:443", "https://host"),
+        ("http://host:80", "http://host"),
+        ("http://host:443", "http://host:443"),
+        ("http://BÜCHER.example:8080", "http://xn--bcher-kva.example:8080"),
+        ("http://xn--bcher-kva.example", "http://xn--bcher-kva.example"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://[FE80::A%25eth0]", "http://[fe80::a%25eth0]"),
+    ],
+)
+def test_a_trusted_origin_is_put_as_that_of_a_redirect_is(given, origin):
+    assert check_origins("trusted_origins", [given]) == {origin}
