@@ -58,6 +58,7 @@ class SocketBody:
         self._decoder = decoder
         self._read_timeout: float | None = sock.gettimeout()
         self._timeout = self._read_timeout  # as the socket has it
+        self._waited = 0.0  # seconds since bytes came last, in reads that had less time than that
         self._pending: Callable[[], int] | None = getattr(sock, "pending", None)  # TLS has it
         self._is_cut = False  # TLS has ended without its closing alert
         self._failure: OSError | None = None  # comes when what came before it has been read
@@ -91,8 +92,10 @@ class SocketBody:
         if data:
             return data
         timeout, is_limited = self._read_timeout, False
+        if timeout is not None:
+            timeout = max(timeout - self._waited, 0.0001)  # 0: would not wait at all
         if deadline != math.inf:
-            left = max(deadline - time.monotonic(), 0.0001)  # 0: would not wait at all
+            left = max(deadline - time.monotonic(), 0.0001)
             if timeout is None or left < timeout:
                 timeout, is_limited = left, True
         try:
@@ -110,8 +113,10 @@ class SocketBody:
                 self._is_cut = True
                 return b""
             if is_limited and _has_timed_out(error):
+                self._waited += timeout or 0.0
                 raise EventTimeout("no message in time") from None
             raise
+        self._waited = 0.0
         return data
 
     def _with_more_records(self, record: bytes, pending: Callable[[], int]) -> bytes:

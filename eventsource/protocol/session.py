@@ -203,7 +203,12 @@ class Session:
         text = "the server ended the stream"
         if self._parser.has_unfinished_event:
             count = self._parser.unfinished_bytes
-            text += f"; {count} byte{'s' * (count != 1)} of an unfinished event were dropped"
+            bytes_were = (
+                "1 byte of an unfinished event was"
+                if count == 1
+                else (f"{count} bytes of an unfinished event were")
+            )
+            text += f"; {bytes_were} dropped"
         return StreamEnded(text)
 
     @property
