@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
@@ -23,12 +24,13 @@ from typing import Any, NamedTuple, Self
 
 import requests
 
+from .engine.telling import Telling
 from .errors import EventSourceError, ForkedError
 from .handlers.browser import BrowserNames
 from .handlers.listeners import NEW_LISTENER, Handler, Pairs, check_handler, name_of
 from .handlers.queue import STALL_SECONDS, Dispatch, DispatchQueue, check_dispatch
 from .http.content_types import EVENT_STREAM
-from .keywords import check_keywords
+from .http.keywords import check_keywords
 from .protocol.events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
 from .protocol.parser import MAX_EVENT_SIZE
 from .protocol.policy import DEFAULT_POLICY, ReconnectPolicy, check_number, check_whole_number
@@ -38,8 +40,7 @@ from .runtime.fork import close_in_child
 from .runtime.thread import ReaderThread
 from .runtime.wakeup import Gate
 from .stream import EventStream
-from .telling import Telling
-from .urls import brief, redact
+from .urls import redact
 
 EXIT_TIMEOUT = 10.0
 """Seconds that leaving a `with` block waits for the reader thread at the most: a
@@ -54,6 +55,8 @@ TELL_SECONDS = 1.0
 
 MAX_UNHEARD = 100
 """Types that nobody listens for, of which each is told once; a server may name any number."""
+
+PLAIN_TYPE = re.compile(r"[A-Za-z0-9_.:/-]{1,100}")
 
 logger = logging.getLogger(__name__)
 
@@ -562,7 +565,9 @@ class EventSource(BrowserNames):
     def _tell_unheard(self, event_type: str) -> None:
         if len(self._unheard) < MAX_UNHEARD:
             self._unheard.add(event_type)
-            logger.debug("%r: nobody listens for events of type %r", self, brief(event_type))
+            # A server that says back what it was sent may have a secret for a type.
+            shown = repr(event_type) if PLAIN_TYPE.fullmatch(event_type) else "that is no word"
+            logger.debug("%r: nobody listens for events of type %s", self, shown)
 
     def _tell_stall(self) -> None:
         """Tell of a handler that has kept the reader from reading for `STALL_SECONDS`."""

@@ -12,8 +12,8 @@ from typing import Any, Final, Self
 import requests
 
 from .errors import UnexpectedStatus
+from .http.keywords import check_keywords
 from .http.request import withheld_from
-from .keywords import check_keywords
 from .protocol.events import ErrorEvent
 from .protocol.parser import Block, BlockParser
 from .protocol.policy import ReconnectPolicy, check_number

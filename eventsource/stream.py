@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Self
 
 import requests
 
-from .async_iterator import AsyncItems, Taker
-from .engine import Engine
+from .engine.async_iterator import AsyncItems, Taker
+from .engine.engine import Engine
+from .engine.messages import Messages
 from .errors import UnexpectedContentType, UnexpectedStatus
 from .http.content_types import ANY, EVENT_STREAM, check_content_types, content_type_of
+from .http.keywords import check_keywords
 from .http.request import RequestTemplate, withheld_from
-from .keywords import check_keywords
-from .messages import Messages
 from .protocol.events import ReadyState
 from .protocol.parser import MAX_EVENT_SIZE, EventStreamParser
 from .protocol.policy import DEFAULT_POLICY, ReconnectPolicy, check_number, check_whole_number

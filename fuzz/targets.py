@@ -491,7 +491,7 @@ class _Life:
 
     def abandon(self) -> None:
         """The reader was interrupted."""
-        self.session.abandon()
+        self.session.abandon(self.now)
         if self.has_event:
             self.failures = 0
         self.under_way = self.is_dropped = False

@@ -28,7 +28,7 @@ from eventsource import (
     ReconnectPolicy,
     UnexpectedStatus,
 )
-from eventsource.engine import Engine
+from eventsource.engine.engine import Engine
 from eventsource.http.body import READ_SIZE
 from eventsource.testing import ScriptedServer
 
@@ -453,7 +453,7 @@ def test_an_exception_leaves_the_block_as_it_is():
 
 
 def test_a_thread_that_is_stuck_is_waited_for_only_so_long(monkeypatch, caplog):
-    monkeypatch.setattr("eventsource.async_iterator.EXIT_TIMEOUT", 0.05)
+    monkeypatch.setattr("eventsource.engine.async_iterator.EXIT_TIMEOUT", 0.05)
     entered, release = threading.Event(), threading.Event()
 
     def auth(request):
@@ -467,7 +467,7 @@ def test_a_thread_that_is_stuck_is_waited_for_only_so_long(monkeypatch, caplog):
                 task = asyncio.create_task(anext(aiter(events), None))
                 await until(entered.is_set)
             assert "the reader thread is still busy" in caplog.text
-            assert caplog.records[-1].name == "eventsource.async_iterator"
+            assert caplog.records[-1].name == "eventsource.engine.async_iterator"
             assert caplog.records[-1].levelno == logging.WARNING
         finally:
             release.set()
@@ -802,7 +802,7 @@ def test_a_loop_that_is_closed_first_closes_the_stream_at_the_next_event(caplog)
         wait_until(lambda: not readers(), "the thread to end")
         assert events.ready_state is ReadyState.CLOSED
         assert server.connections[0].gone.wait(LIMIT)
-    (record,) = [r for r in caplog.records if r.name == "eventsource.async_iterator"]
+    (record,) = [r for r in caplog.records if r.name == "eventsource.engine.async_iterator"]
     assert record.levelno == logging.ERROR
     assert "closed: RuntimeError('Event loop is closed')" in record.getMessage()
 
@@ -818,7 +818,7 @@ def test_a_stream_that_is_closed_after_its_loop_ends_without_a_word(caplog):
         run(main)
         events.close()
         wait_until(lambda: not readers(), "the thread to end")
-    assert [r for r in caplog.records if r.name == "eventsource.async_iterator"] == []
+    assert [r for r in caplog.records if r.name == "eventsource.engine.async_iterator"] == []
 
 
 @pytest.mark.parametrize("own_session", [True, False])

@@ -181,14 +181,14 @@ def test_every_way_to_register_takes_coroutine_functions():
                 on_error=recording("on_error"),
                 on_comment=recording("on_comment"),
             ) as source:
-                source.onmessage = recording("onmessage")
+                source.on_message = recording("on_message, set anew")
                 source.once("message", recording("once"))
                 source.on("message")(recording("decorator"))
                 source.addEventListener("message", recording("addEventListener"))
                 source.start()
                 await until(lambda: source.ready_state is ReadyState.CLOSED)
                 assert await asyncio.to_thread(source.join, LIMIT)
-            messages = ["on_message", "onmessage", "once", "decorator", "addEventListener"]
+            messages = ["on_message, set anew", "once", "decorator", "addEventListener"]
             assert found == [
                 ("on_open", "open"),
                 *((name, "message") for name in messages),

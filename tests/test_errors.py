@@ -31,7 +31,7 @@ def response(status=404, reason="Not Found", **headers):
     ("error", "text"),
     [
         (UnexpectedStatus(response()), "the server answered 404 Not Found, not 200"),
-        (UnexpectedStatus(response(204, "")), "the server answered 204, not 200"),
+        (UnexpectedStatus(response(204, "")), "the server answered 204 No Content, not 200"),
         (
             UnexpectedContentType(response(200, **{"content-type": "a/b"})),
             "the response's content type is 'a/b', not 'text/event-stream'",

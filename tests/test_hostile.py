@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 import time
@@ -261,9 +262,12 @@ def test_an_id_comes_back_as_one_header_field_whatever_is_in_it(comments):
                     break
     first, *others = requests_
     assert not any(line.lower().startswith(b"last-event-id") for line in first)
+    field = []
     for lines, raw in zip(others, IDS, strict=True):
         text = raw.decode("utf-8", "replace")
-        assert lines == [*first, b"Last-Event-ID: " + text.encode()]
+        if not re.search("[\x00-\x08\x0a-\x1f\x7f]", text) and len(text.encode()) <= 4096:
+            field = [b"Last-Event-ID: " + text.encode()]
+        assert lines == first + field
         assert not any(byte in b"\r\n\0" for line in lines for byte in line)
 
 
@@ -330,7 +334,7 @@ def test_what_is_logged_and_told_of_a_server_holds_no_control_characters(wire, c
 
 
 def test_comments_names_and_data_are_never_logged(caplog):
-    body = b": S_CRET\nevent: S_CRET\nid: S_CRET\ndata: S_CRET\nS_CRET: S_CRET\n\n"
+    body = b": S_CRET\nevent: x S_CRET\nid: S_CRET\ndata: S_CRET\nS_CRET: S_CRET\n\n"
     comments, received = Recorder(), Recorder()
     with caplog.at_level(logging.DEBUG, "eventsource"):
         with ScriptedServer(stream(body, b"data: last\n\n", then="hold")) as server:

@@ -113,9 +113,7 @@ def test_what_came_before_the_failure_is_yielded_first():
     with ScriptedServer(stream(TWO), status("401 Unauthorized")) as server:
         found = []
         with pytest.raises(UnexpectedStatus):
-            found.extend(  # noqa: PERF402
-                event for event in EventStream(server.url, reconnect=QUICK).messages()
-            )
+            found.extend(event for event in EventStream(server.url, reconnect=QUICK).messages())
     # extend() keeps what it had
     assert [event.data for event in found] == ["0", "1"]
 
@@ -477,7 +475,7 @@ def test_threads_may_take_turns():
         with EventStream(server.url) as events, ThreadPoolExecutor(1) as pool:
             next(events)
             found = []
-            for number in range(20):
+            for _ in range(20):
                 found.append(next(events).data)
                 found.append(pool.submit(next, events).result(LIMIT).data)
             assert found == [str(number) for number in range(40)]

@@ -24,7 +24,7 @@ LAYERS = [
     {"eventsource"},  # its __init__.py
     {"source", "sseclient", "dispatch"},
     {"stream", "resume"},
-    {"async_iterator"},
+    {"engine"},
     {"handlers", "http"},
     {"protocol"},
     {"runtime"},

@@ -109,7 +109,7 @@ def test_pytest_imports_nothing_of_ours_until_a_test_asks_for_the_fixture(run):
             assert "eventsource.testing" in ours()
         """,
         # plugins of others that import as they please
-        *("-p", "no:anyio", "-p", "no:hypothesispytest"),
+        *("-p", "no:anyio", "-p", "no:hypothesispytest", "-p", "no:requests_mock"),
     )
     result.assert_outcomes(passed=2)
 

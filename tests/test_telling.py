@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -15,16 +16,14 @@ from eventsource import (
     EventStream,
     OpenEvent,
     ReadyState,
-    ReconnectPolicy,
     StreamEnded,
     UnexpectedStatus,
     dispatch,
 )
-from eventsource.telling import Telling
+from eventsource.engine.telling import Telling
 from eventsource.testing import ScriptedServer
 
 from .support import (
-    HEAD,
     LIMIT,
     QUICK,
     Recorder,
@@ -269,6 +268,7 @@ def test_nothing_is_told_of_odd_lines_beside_events(told):
         (b"data: x\n\ndata: y\n", "; 8 bytes of an unfinished event were dropped"),
         (b"data: x\r\n\r\nid: 1\r\ndata: y\r\n", "; 16 bytes of an unfinished event were dropped"),
         (b"data: x\n\n:\n", ""),  # a heartbeat is no event
+        (b"data: x\n\n: cut", ""),
         (b"data: x\n\nd", "; 1 byte of an unfinished event was dropped"),
     ],
 )
@@ -498,4 +498,138 @@ def test_the_name_of_a_state_is_what_is_shown():
     assert f"{ReadyState.OPEN}" == str(ReadyState.OPEN) == "OPEN"
     assert f"{ReadyState.OPEN:>6}" == "  OPEN"
     assert f"{ReadyState.OPEN:d} {ReadyState.CLOSED:03d}" == "1 002"
-    assert "%d" % ReadyState.OPEN == "1"
+
+
+# --- Forks ---
+
+FORK = """
+import logging, os, sys, threading, time
+from eventsource import EventSource, EventStream, ForkedError
+
+told = []
+
+class Told(logging.Handler):
+    def emit(self, record):
+        if held is not None:
+            held.acquire()
+        told.append((record.levelname, record.getMessage()))
+
+logging.getLogger("eventsource").addHandler(Told())
+held = None
+url = sys.argv[1]
+opened = threading.Event()
+source = EventSource(url, on_open=lambda _: opened.set())
+stream = EventStream(url)
+next(stream)
+assert opened.wait(30)
+
+def in_child(check):
+    child = os.fork()
+    if child == 0:
+        try:
+            check()
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+def warned(count):
+    end = time.monotonic() + 30
+    while len(told) < count and time.monotonic() < end:
+        time.sleep(0.001)
+    return told
+"""
+
+
+def fork(program, url):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK + program, url],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+        env={**os.environ, "NO_PROXY": "*"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+
+
+@needs_fork
+def test_what_a_fork_closes_says_so_once_in_the_child_and_not_in_the_parent():
+    with ScriptedServer(stream(then="hold")) as server:
+        fork(
+            """
+def check():
+    text = f"{url}: closed: the process has been forked; make it, or start it, in the child"
+    assert warned(2) == [("WARNING", text)] * 2, told  # the source and the stream
+    for each in (source, stream):
+        assert isinstance(each.error, ForkedError)
+    for refused in (source.start, source.__enter__, stream.__enter__):
+        try:
+            refused()
+        except RuntimeError:
+            pass
+        else:
+            raise AssertionError(refused)
+    assert list(stream) == []
+    try:
+        list(stream.messages())
+    except ForkedError:
+        pass
+    else:
+        raise AssertionError("nothing was raised")
+
+in_child(check)
+assert told == []
+assert source.error is stream.error is None
+""",
+            server.url,
+        )
+
+
+@needs_fork
+def test_a_source_that_was_not_started_is_started_in_the_child():
+    with ScriptedServer(stream(b"data: x\n\n", then="hold")) as server:
+        fork(
+            """
+source.close()
+stream.close()
+heard = []
+idle = EventSource(url, start=False, on_message=heard.append)
+unbegun = EventStream(url)
+
+def check():
+    with idle:
+        idle.start()
+        while not heard:
+            assert not idle.join(0.001)
+    assert next(iter(unbegun.messages())).data == "x"
+    assert told == [], told
+
+in_child(check)
+assert next(iter(unbegun.messages())).data == "x"  # and in the parent, too
+""",
+            server.url,
+        )
+
+
+@needs_fork
+def test_a_log_handler_that_another_thread_holds_does_not_stop_the_child():
+    with ScriptedServer(stream(then="hold")) as server:
+        fork(
+            """
+held = threading.Lock()
+held.acquire()  # for ever, as far as the child is concerned
+
+def check():
+    assert isinstance(source.error, ForkedError)
+    assert told == []
+
+in_child(check)
+""",
+            server.url,
+        )

@@ -142,7 +142,7 @@ class EventStreamParser:
     @property
     def has_unfinished_event(self) -> bool:
         """Whether a block has begun that is more than comments and unknown lines."""
-        return bool(self._size or self._line)
+        return bool(self._size or (self._line and not self._line.startswith(b":")))
 
     def resume_from(self, last_event_id: str) -> None:
         """Let that be the last event ID from here on; a block that has begun keeps its own."""

@@ -801,7 +801,9 @@ def test_a_refusal_after_credentials_were_withheld_says_what_to_do(line, session
             named = re.search(
                 r"not sent to (\S+), which is not in trusted_origins$", str(event.error)
             )
-            assert str(event.error).startswith(f"the server answered {line}, not 200; the cred")
+            assert str(event.error).startswith(
+                f"the server answered {line}, not 200, at {named[1]}/; the cred"
+            )
             other = pickle.loads(pickle.dumps(event.error))  # noqa: S301
             assert (str(other), other.response.url) == (str(event.error), event.error.response.url)
             # What is named is what is to be given.
@@ -810,7 +812,7 @@ def test_a_refusal_after_credentials_were_withheld_says_what_to_do(line, session
                 here.url, session=session, auth=("u", SECRET), trusted_origins=[named[1]]
             )
             (event,) = errors(stream)
-            assert str(event.error) == f"the server answered {line}, not 200"
+            assert str(event.error) == f"the server answered {line}, not 200, at {named[1]}/"
         assert [r.header("Authorization") for r in there.requests] == [None, basic("u", SECRET)]
 
 
@@ -823,7 +825,8 @@ def test_the_client_of_the_other_package_says_so_too():
 def test_of_other_statuses_it_is_not_said(session):
     with ScriptedServer(status("404 No")) as there, ScriptedServer(redirect(there.url)) as here:
         (event,) = errors(EventStream(here.url, session=session, auth=("u", "p")))
-        assert str(event.error) == "the server answered 404, not 200"
+        text = f"the server answered 404 Not Found, not 200, at {there.url}"
+        assert str(event.error) == text
 
 
 def test_a_source_takes_trusted_origins():

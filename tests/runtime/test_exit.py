@@ -12,7 +12,7 @@ import pytest
 from tests.support import LIMIT
 
 SOURCE = """\
-import atexit, os, sys, threading
+import atexit, logging, os, sys, threading
 from eventsource import EventSource
 from eventsource.handlers.queue import DispatchQueue
 from eventsource.runtime import exit as exiting
@@ -84,6 +84,7 @@ def test_the_child_of_a_fork_does_not_wait_for_the_parents_threads():
         source = EventSource(server.url, on_message=print, dispatch=dispatch)
         inside.wait()
         atexit.register(go_on.set)
+        logging.getLogger("eventsource").setLevel(logging.ERROR)  # it warns in the child
         child = os.fork()
         if child == 0:
             atexit.unregister(say)
@@ -104,6 +105,9 @@ def test_after_the_end_nothing_is_dispatched_and_that_is_no_failure():
             def fail(self, reason, error):
                 failures.append(reason)
 
+            def stalled(self):
+                raise AssertionError
+
         def late():
             queue.put([1])
             queue.put([2])
@@ -111,7 +115,7 @@ def test_after_the_end_nothing_is_dispatched_and_that_is_no_failure():
 
         atexit.register(late)  # which is called after what is registered from here on
         source = Source()
-        queue = DispatchQueue(given.append, 10, source.deliver, source.fail)
+        queue = DispatchQueue(given.append, 10, source.deliver, source.fail, source.stalled)
     """) == ["[] []", "the toolkit is taken down"]
 
 

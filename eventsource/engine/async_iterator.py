@@ -14,10 +14,11 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
+from eventsource.protocol.session import Item
+from eventsource.runtime.wakeup import Wakeup
+from eventsource.urls import redact
+
 from .engine import Engine
-from .protocol.session import Item
-from .runtime.wakeup import Wakeup
-from .urls import redact
 
 if TYPE_CHECKING:
     import asyncio  # only programs that have a loop pay for it

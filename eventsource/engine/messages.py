@@ -7,12 +7,10 @@ is raised.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
 
-from .protocol.events import MessageEvent
+from eventsource.protocol.events import MessageEvent
 
-if TYPE_CHECKING:
-    from .stream import EventStream
+from .async_iterator import AsyncItems, HasEngine
 
 
 class Messages:
@@ -25,12 +23,12 @@ class Messages:
         stream: the stream.
     """
 
-    def __init__(self, stream: EventStream) -> None:
+    def __init__(self, stream: HasEngine) -> None:
         self._stream = stream
 
     def __iter__(self) -> Iterator[MessageEvent]:
         stream = self._stream
-        engine = stream._engine  # noqa: SLF001 - a part of the stream
+        engine = stream._engine
         while True:
             for item in engine.rest():
                 if isinstance(item, MessageEvent):
@@ -46,9 +44,9 @@ class Messages:
 class _AsyncMessages(AsyncIterator[MessageEvent]):
     """The iterator of `async for`. One step that is cancelled loses nothing."""
 
-    def __init__(self, stream: EventStream) -> None:
+    def __init__(self, stream: HasEngine) -> None:
         self._stream = stream
-        self._items = aiter(stream)
+        self._items = AsyncItems(stream)
 
     async def __anext__(self) -> MessageEvent:
         try:
@@ -61,7 +59,8 @@ class _AsyncMessages(AsyncIterator[MessageEvent]):
             raise
 
 
-def _raise_failure(stream: EventStream) -> None:
+def _raise_failure(stream: HasEngine) -> None:
     """Raise what closed the stream for good, unless that is no failure."""
-    if stream.error is not None and not stream.ended:
-        raise stream.error
+    session = stream._engine.session
+    if session.error is not None and not session.has_ended_in_order:
+        raise session.error

@@ -25,17 +25,18 @@ from typing import Any, Final, TypeVar
 
 import requests
 
-from .errors import EventTimeout, UnexpectedContentType, UnexpectedStatus
-from .http.exchange import Exchange
-from .http.request import RequestTemplate
-from .protocol.events import ErrorEvent, OpenEvent
-from .protocol.policy import retry_after
-from .protocol.session import Item, Phase, Session
-from .runtime.background import Background
-from .runtime.fork import close_in_child
-from .runtime.wakeup import Wakeup
+from eventsource.errors import EventTimeout, UnexpectedContentType, UnexpectedStatus
+from eventsource.http.exchange import Exchange
+from eventsource.http.request import RequestTemplate
+from eventsource.protocol.events import ErrorEvent, OpenEvent
+from eventsource.protocol.policy import retry_after
+from eventsource.protocol.session import Item, Phase, Session
+from eventsource.runtime.background import Background
+from eventsource.runtime.fork import close_in_child
+from eventsource.runtime.wakeup import Wakeup
+from eventsource.urls import origin_of, redact, without_userinfo
+
 from .telling import Telling
-from .urls import origin_of, redact, without_userinfo
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from .errors import StreamEnded, summary
-from .protocol.events import ErrorEvent, OpenEvent
-from .urls import redact
+from eventsource.errors import StreamEnded, summary
+from eventsource.protocol.events import ErrorEvent, OpenEvent
+from eventsource.urls import redact
 
 logger = logging.getLogger("eventsource")
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Final
 
-from .http.options import OPTION_NAMES
+from .options import OPTION_NAMES
 
 _MEANT: Final = {
     "retry": "reconnect",
@@ -46,6 +45,8 @@ def check_keywords(owner: str, given: Iterable[str], known: Iterable[str]) -> No
 
 
 def _nearest(name: str, names: set[str]) -> str | None:
+    import difflib  # noqa: PLC0415 - only for those who need it
+
     spelled = {each.replace("_", ""): each for each in names}
     meant = _MEANT.get(name, "")
     if meant in names:
