@@ -1071,3 +1071,64 @@ def test_sources_whose_pool_was_shut_down_are_not_kept(monkeypatch):
     EventSource("http://127.0.0.1:9/", dispatch=print, start=False)
     gc.collect()
     assert [ref() for ref in failed] == [None] * 5
+
+
+ENDING = """
+import asyncio, sys
+from eventsource import EventSource, dispatch
+
+seen = []
+
+async def handler(event):
+    seen.append(event)
+    await asyncio.sleep(0)
+
+async def main():
+    source = EventSource(sys.argv[1], on_message=handler, dispatch=dispatch.asyncio())
+    while len(seen) < int(sys.argv[2]):
+        await asyncio.sleep(0)
+
+{ending}
+"""
+
+ENDINGS = {
+    "asyncio.run": "asyncio.run(main())",
+    "a loop that is closed": """
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+loop.close()
+""",
+    "a task that is cancelled": """
+async def both():
+    task = asyncio.create_task(main())
+    while len(seen) < int(sys.argv[2]):
+        await asyncio.sleep(0)
+    for each in asyncio.all_tasks() - {asyncio.current_task()}:
+        each.cancel()
+
+asyncio.run(both())
+""",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_program_that_ends_while_events_come_leaves_no_coroutine(ending):
+    def script(connection):
+        connection.start_stream()
+        for number in range(10**9):
+            connection.send(b"data: %d\n\n" % number * 20)
+
+    program = ENDING.replace("{ending}", ENDINGS[ending])
+    with ScriptedServer(script) as server:
+        for count in (1, 2, 3, 50, 51, 200):
+            done = subprocess.run(
+                [sys.executable, "-X", "dev", "-c", program, server.url, str(count)],
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+                check=False,
+            )
+            assert done.returncode == 0
+            assert "never awaited" not in done.stderr
+            if ending == "asyncio.run":  # which cancels all tasks
+                assert "destroyed" not in done.stderr

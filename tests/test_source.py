@@ -276,6 +276,104 @@ def test_between_two_events_of_a_read_nothing_but_the_handlers_is_called():
     assert in_a_row > 0.9 * count  # the others begin a read
 
 
+# --- Those who hear everything ---
+
+
+def star(*blocks, register, count):
+    """What is heard, as pairs of type and name, up to so many."""
+    heard = []
+    done = threading.Event()
+
+    def named(name):
+        def handler(event):
+            heard.append((event.type, name))
+            if len(heard) == count:
+                done.set()
+
+        return handler
+
+    with ScriptedServer(stream(*blocks, then="hold")) as server:
+        with EventSource(server.url, start=False) as source:
+            register(source, named)
+            source.start()
+            assert done.wait(LIMIT)
+    return heard
+
+
+def test_those_of_every_type_hear_each_message_after_those_of_its_own():
+    def register(source, named):
+        source.on("*", named("all"))
+        source.on("price", named("own"))
+        source.once("*", named("once"))
+
+    blocks = b"event: price\ndata: x\n\ndata: y\n\nevent: new_listener\ndata: z\n\n"
+    assert star(blocks, register=register, count=5) == [
+        ("price", "own"),
+        *(("price", "all"), ("price", "once")),
+        ("message", "all"),
+        ("new_listener", "all"),
+    ]
+
+
+def test_they_hear_neither_opens_nor_errors_but_what_a_server_calls_so():
+    def register(source, named):
+        source.on("*", named("all"))
+        source.on("open", lambda _: None)
+        source.on("error", lambda _: None)
+
+    blocks = b"event: open\ndata: x\n\nevent: error\ndata: y\n\nevent: *\ndata: z\n\n"
+    heard = star(blocks, register=register, count=3)
+    assert heard == [("open", "all"), ("error", "all"), ("*", "all")]
+
+
+def test_one_that_is_registered_for_both_is_called_once():
+    def register(source, named):
+        both = named("both")
+        source.on("*", named("all"))
+        source.on("*", both)
+        source.on("x", both)
+        source.on("last", named("last"))
+
+    blocks = b"event: x\ndata\n\nevent: last\ndata\n\n"
+    assert star(blocks, register=register, count=5) == [
+        *(("x", "both"), ("x", "all")),
+        *(("last", "last"), ("last", "all"), ("last", "both")),
+    ]
+
+
+def test_one_that_is_removed_from_one_of_both_still_hears():
+    def register(source, named):
+        both = named("both")
+        source.on("x", lambda _: source.remove_listener("x", both))
+        source.on("x", both)
+        source.on("*", both)
+
+    assert star(b"event: x\ndata\n\n" * 2, register=register, count=2) == [("x", "both")] * 2
+
+
+def test_it_can_be_removed_and_emit_reaches_it():
+    heard = []
+    with EventSource("http://127.0.0.1:9/", start=False) as source:
+        source.on("*", heard.append)
+        event = MessageEvent("x", "data")
+        assert source.emit("x", event)
+        assert not source.emit("x", "what is no event")
+        source.remove_listener("*", heard.append)
+        assert not source.emit("x", event)
+    assert heard == [event]
+
+
+def test_a_handler_that_was_exchanged_meanwhile_is_called_in_its_place():
+    heard = []
+    with ScriptedServer(stream(b"data: x\n\n", b"id: end\n\n", then="hold")) as server:
+        with EventSource(server.url, start=False) as source:
+            source.on("message", lambda _: setattr(source, "onmessage", lambda _: heard.append(2)))
+            source.onmessage = lambda _: heard.append(1)
+            source.start()
+            wait_until(lambda: source.last_event_id == "end")
+    assert heard == [2]
+
+
 def test_removing_what_is_not_there_is_no_error(server):
     with EventSource(server.url, start=False) as source:
         source.remove_listener("message", print)

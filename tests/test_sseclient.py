@@ -383,3 +383,31 @@ def test_a_client_keeps_its_arguments_as_attributes():
         with SSEClient(server.url, chunk_size=7, params={"a": "b"}) as client:
             assert (client.session, client.chunk_size) == (None, 7)
             assert client.requests_kwargs == {"params": {"a": "b"}}
+
+
+# --- Nothing fails in silence ---
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("last_event_id", "last_id"), ("header", "headers"), ("reconnect", None)]
+)
+def test_a_keyword_that_it_does_not_take_is_refused_by_its_name(name, near):
+    with pytest.raises(TypeError) as refused:
+        SSEClient("http://127.0.0.1:9/", **{name: "x"})
+    text = str(refused.value)
+    assert text.startswith(f"SSEClient: unexpected keyword argument {name!r}")
+    assert "_ClientStream" not in text
+    if near:
+        assert text.endswith(f"; did you mean {near!r}?")
+
+
+def test_an_outage_is_a_warning_once(caplog):
+    caplog.set_level(logging.INFO, "eventsource")
+    lost = respond(HEAD[:-2] + b"Content-Length: 99\r\n\r\n" + b"data: x\n\n")
+    refused = respond(b"")
+    with ScriptedServer(lost, refused, refused, stream(b"data: y\n\n")) as server:
+        with SSEClient(server.url, retry=20) as client:
+            assert [next(client).data, next(client).data] == ["x", "y"]
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["INFO", "WARNING", "INFO", "INFO", "INFO"]
+    assert "open again" in caplog.text
