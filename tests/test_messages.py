@@ -343,6 +343,17 @@ def test_close_and_restart_end_an_attempt_that_goes_on(call):
             events.close()
 
 
+def test_close_ends_the_wait_for_an_attempt_that_it_cannot_end():
+    with port_that_never_answers() as port, requests.Session() as session:
+        events = EventStream(f"http://127.0.0.1:{port}/", session=session, timeout=(2, None))
+        with pytest.raises(TimeoutError):
+            events.take(timeout=0.02)
+        events.close()
+        assert events.take() == []
+        assert [t for t in threading.enumerate() if t.name.endswith("(step)")] != []
+        wait_until(lambda: not [t for t in threading.enumerate() if t.name.endswith("(step)")])
+
+
 def test_a_stream_that_is_dropped_ends_an_attempt_that_goes_on():
     with port_that_never_answers() as port:
         events = EventStream(f"http://127.0.0.1:{port}/", timeout=None)

@@ -367,6 +367,9 @@ class Engine:
 
     def _wait_for(self, step: Background[T], finish: Finish[T], deadline: float | None) -> None:
         while not step.is_done:
+            if self.session.is_over:  # closed; on a session of the caller's the step may go on
+                self._pending = self._exchange = None
+                return
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise _TimeIsUp
