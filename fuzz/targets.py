@@ -326,7 +326,7 @@ class _Life:
         )
         self.now = 1000.0
         self.kept: list[Any] = []  # what has not been yielded
-        self.last_id = "0"
+        self.last_id = self.sent_id = "0"
         self.time = self.policy.delay if self.policy else 3.0
         self.failures = 0
         self.is_closed = self.is_over = False
@@ -342,7 +342,9 @@ class _Life:
         self.body = self.since_set = b""
         self.id_then = self.last_id
         self.has_event = False
-        self.parser = EventStreamParser(last_event_id=self.last_id, max_event_size=self.limit)
+        self.parser = EventStreamParser(
+            last_event_id=self.last_id, resume_id=self.sent_id, max_event_size=self.limit
+        )
 
     def number(self) -> float:
         """Return a number from 0 to 1."""
@@ -406,6 +408,9 @@ class _Life:
         self.body += chunk
         self.since_set += chunk
         self.last_id = self.parser.last_event_id
+        self.sent_id = self.parser.resume_id
+        check(NOT_SENT.search(self.sent_id) is None, self.sent_id)
+        check(self.sent_id == self.last_id or NOT_SENT.search(self.last_id), self.sent_id)
         time = self.parser.reconnection_time
         if time is not None:
             self.time = min(max(time, 0.02), 3600.0)
@@ -461,10 +466,7 @@ class _Life:
             self.failures, self.due = 0, self.now
             return
         assert lost is not None
-        is_success = self.opened_at is not None and (
-            self.has_event or self.now - self.opened_at >= 1.0
-        )
-        self.failures = 0 if is_success else self.failures + 1
+        self.failures = 0 if self.is_success() else self.failures + 1
         policy = self.policy
         is_final = (
             policy is None
@@ -489,10 +491,14 @@ class _Life:
         check(least - 1e-6 <= lost.retry_in <= most, least, lost.retry_in, most)
         self.due = self.now + lost.retry_in
 
+    def is_success(self) -> bool:
+        """Whether the connection counts as one that worked."""
+        return self.opened_at is not None and (self.has_event or self.now - self.opened_at >= 1.0)
+
     def abandon(self) -> None:
         """The reader was interrupted."""
         self.session.abandon(self.now)
-        if self.has_event:
+        if self.under_way and self.is_success():
             self.failures = 0
         self.under_way = self.is_dropped = False
 
@@ -520,6 +526,7 @@ class _Life:
         self.session.resume_from(last_id)
         self.parser.resume_from(last_id)
         self.last_id = self.id_then = last_id
+        self.sent_id = self.parser.resume_id
         self.since_set = b"\n" if self.body else b""  # a byte order mark stands at the start only
 
     def set_reconnection_time(self) -> None:
@@ -554,7 +561,7 @@ class _Life:
         state = ReadyState.OPEN if is_open else ReadyState.CONNECTING
         check(session.ready_state is (ReadyState.CLOSED if self.is_over else state))
         check(session.has_items() == bool(self.kept), self.kept)
-        check(session.resume_id == self.last_id, session.resume_id, self.last_id)
+        check(session.resume_id == self.sent_id, session.resume_id, self.sent_id)
         check(_same_time(session.reconnection_time, self.time), self.time)
 
 
@@ -822,6 +829,9 @@ def _framing_may_differ(answer: http.client.HTTPResponse) -> bool:
 
 
 # --- From the bytes on the wire to the events ---
+
+NOT_SENT: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+"""What no header field can carry, in ids that are short."""
 
 NEXT_CONNECTION: Final = b"\n%%\n"
 TYPE: Final = "text/event-stream"

@@ -351,7 +351,7 @@ class Session:
 
         The next attempt is due at once, or when it was.
         """
-        if self._is_success(now):
+        if self.phase in _UNDER_WAY and self._is_success(now):
             self._failures = 0
         self._enter(_What.ABANDON)
 

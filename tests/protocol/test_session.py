@@ -700,6 +700,15 @@ def test_a_wait_of_a_subclass_that_makes_no_sense_is_refused_by_name(wait, kind)
         life.session.lost(NEVER_FINAL, life.now, random=0.0)
 
 
+def test_a_wait_that_is_abandoned_is_no_time_that_a_connection_was_open():
+    life = Life(policy=ReconnectPolicy(max_attempts=3))
+    for expected in (3, 6, None):
+        life.connect()
+        assert life.lose().retry_in == expected
+        life.now += 2.0
+        life.session.abandon(life.now)
+
+
 def test_jitter_lengthens_each_wait_by_up_to_a_tenth():
     life = Life()
     assert life.fail(random=1.0) == pytest.approx(3.3)
@@ -1291,10 +1300,10 @@ class Model:
         """The reader is interrupted, wherever it is."""
         self.session.abandon(self.now)
         if self.phase in (CONNECTING, OPEN, DROPPED):
-            self.phase = WAITING
-            assert self.session.wait(self.now) == 0.0
             if self.is_success():
                 self.failures = 0
+            self.phase = WAITING
+            assert self.session.wait(self.now) == 0.0
 
     # --- What comes from elsewhere, at any time ---
 
