@@ -209,6 +209,7 @@ class EventSource(BrowserNames):
         self._telling = Telling(url)
         self._unheard: set[str] = set()  # types of which that has been told
         self._running: Handler = print  # the handler that runs, or ran last
+        self._limit = math.inf  # when it will have kept the reader from reading for too long
         self._is_over = False  # other than by the caller
         self._closed_by_caller = False
         self.on_comment = on_comment
@@ -502,26 +503,25 @@ class EventSource(BrowserNames):
         version: object = None
         event_type = ""
         listeners: Pairs = ()
-        clock = time.monotonic
+        are_several = False
+        clock = time.monotonic  # asked only where the handler that runs is another one
         # With `dispatch` the reader reads on meanwhile, until the queue is full.
-        limit = clock() + STALL_SECONDS if self._queue is None else math.inf
+        self._limit = clock() + STALL_SECONDS if self._queue is None else math.inf
         for item in items:
             if on_comment is not None and type(item) is Comment:
                 if table.is_closed:
                     return
-                self._running = on_comment
-                try:
-                    result = on_comment(item.text)
-                except Exception as error:
-                    self._log_failure(on_comment, error)
-                else:
-                    if type(result) is CoroutineType:
-                        yield from self._awaitable(on_comment, result)
+                yield from self._comment(on_comment, item.text)
                 continue
             # Each event of ours has the same str as its type each time, and no other.
             if item.type is not event_type or version is not table.version:
+                if clock() > self._limit:
+                    self._tell_stall()
                 event_type, version = item.type, table.version
                 listeners = self._listeners_of(item)
+                are_several = len(listeners) > 1
+                if listeners:
+                    self._running = listeners[0][1]
                 if table.is_closed:
                     return
             for listener, call in listeners:
@@ -532,7 +532,10 @@ class EventSource(BrowserNames):
                     if current is None:
                         continue
                     call = current  # noqa: PLW2901 - it may have been exchanged
-                self._running = call
+                if are_several:
+                    if clock() > self._limit:
+                        self._tell_stall()
+                    self._running = call
                 try:
                     result = call(item)
                 except Exception as error:
@@ -540,9 +543,6 @@ class EventSource(BrowserNames):
                 else:
                     if type(result) is CoroutineType:
                         yield from self._awaitable(call, result)
-                if clock() > limit:
-                    self._tell_stall()
-                    limit = math.inf
             if type(item) is MessageEvent:
                 self._last_event_id = item.last_event_id
             elif type(item) is ResumeMarker:
@@ -551,6 +551,19 @@ class EventSource(BrowserNames):
                     self._end()
             else:
                 self._telling.tell(item, is_heard=bool(listeners), is_end=self._stream.ended)
+        if clock() > self._limit:
+            self._tell_stall()
+
+    def _comment(self, handler: Handler, text: str) -> Iterator[Coroutine[Any, Any, None]]:
+        """Call the handler of comments; yield what is to be awaited before going on."""
+        self._running = handler
+        try:
+            result = handler(text)
+        except Exception as error:
+            self._log_failure(handler, error)
+        else:
+            if type(result) is CoroutineType:
+                yield from self._awaitable(handler, result)
 
     def _listeners_of(self, item: Entry) -> Pairs:
         """Return who hears an item; tell, once, of a type that nobody hears."""
@@ -571,6 +584,7 @@ class EventSource(BrowserNames):
 
     def _tell_stall(self) -> None:
         """Tell of a handler that has kept the reader from reading for `STALL_SECONDS`."""
+        self._limit = math.inf  # once for what has been read
         logger.warning(
             "%r: nothing has been read for %g seconds or more, because of handlers: %s",
             self,
