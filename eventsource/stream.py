@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import requests
 
 from .engine.async_iterator import AsyncItems, Taker
-from .engine.engine import Engine
+from .engine.engine import Engine, Refusal
 from .engine.messages import Messages
 from .errors import UnexpectedContentType, UnexpectedStatus
 from .http.content_types import ANY, EVENT_STREAM, check_content_types, content_type_of
@@ -151,7 +151,13 @@ class EventStream:
             comments=comments,
             parser=self.parser_class,
         )
-        self._engine = Engine(template, life, weakref.WeakMethod(self.refusal), on_bytes)
+        this = weakref.ref(self)
+
+        def refusal() -> Refusal | None:
+            stream = this()
+            return None if stream is None else stream.refusal
+
+        self._engine = Engine(template, life, refusal, on_bytes)
         self._taker: Taker | None = None  # the thread that reads for `async for`
 
     # --- What there is to know ---
