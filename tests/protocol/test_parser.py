@@ -1,7 +1,8 @@
 """The parser gives what the HTML standard gives, however the bytes were cut.
 
 Each example shows the bytes. The property tests at the end hold the parser against
-`reference_parser.py`, which was written from the standard alone.
+`reference_parser.py`, which was written from the standard alone, and chunk by chunk
+against `plain_parser.py`, which has no fast paths.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import random
 import re
 import sys
 import tracemalloc
@@ -23,6 +25,7 @@ from eventsource import EventStreamParser, MessageEvent, aparse, parse
 from eventsource.errors import EventTooLarge
 from eventsource.protocol.events import Comment
 from eventsource.protocol.parser import MAX_EVENT_SIZE, PIECE, BlockParser
+from tests.protocol.plain_parser import PlainBlockParser, PlainParser, a_stream, cut_up, story
 from tests.reference_parser import reference
 
 BOM = b"\xef\xbb\xbf"
@@ -1136,6 +1139,27 @@ def test_parse_yields_all_before_the_event_too_large_however_it_is_cut(stream_cu
     got, error = run(chunks, max_event_size=limit)
     assert got == [item for item in items_ if isinstance(item, MessageEvent)]
     assert (error is not None) == failed
+
+
+# ---------------------------------------------------------------- against the plain parser
+
+KINDS = [(EventStreamParser, PlainParser), (BlockParser, PlainBlockParser)]
+
+
+@thorough(3000)
+@given(
+    st.integers(0, 2**48).map(random.Random),
+    st.sampled_from(KINDS),
+    st.booleans(),
+    st.sampled_from([0, 0, 1, 0x5555, 0xFFFF]),
+    st.sampled_from([MAX_EVENT_SIZE] * 3 + [1000, 60, 20, 9, 3]),
+)
+def test_every_chunk_brings_what_it_brings_line_by_line(rng, kinds, comments, look, limit):
+    """Events, comments, blocks' own ids, and each attribute after each chunk."""
+    chunks = cut_up(rng, a_stream(rng))
+    options = {"last_event_id": "0", "resume_id": "r", "origin": "o", "max_event_size": limit}
+    got, expected = (story(kind(**options), chunks, comments=comments, look=look) for kind in kinds)
+    assert got == expected
 
 
 # ---------------------------------------------------------------- cost
