@@ -1,8 +1,8 @@
 """The targets: each takes any bytes, and raises if the package does wrong with them.
 
 Right is what something else says that was written apart: `tests/reference_parser.py`,
-`http.client` with urllib3, or a few lines here; and the same result however the bytes
-were cut into reads.
+`tests/protocol/plain_parser.py`, `http.client` with urllib3, or a few lines here; and the
+same result however the bytes were cut into reads.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from eventsource.protocol.policy import ReconnectPolicy, parse_retry_after
 from eventsource.protocol.session import Item, Phase, Session
 from eventsource.stream import EventStream
 from eventsource.urls import origin_of, redact, redact_strictly, redact_text
+from tests.protocol.plain_parser import PlainBlockParser, PlainParser, story
 from tests.reference_parser import reference
 
 from .wire import ALL_AT_ONCE, Input, Wire, connections, cut
@@ -69,7 +70,10 @@ def check(condition: object, *what: object) -> None:
 
 
 def parser(data: bytes) -> None:
-    """A stream: the reference parser's events, whatever the chunks and the limit."""
+    """A stream: the reference parser's events, whatever the chunks and the limit.
+
+    And after each chunk, all that the parser without fast paths says.
+    """
     source = Input(data)
     way, sizes = source.byte(), source.sizes()
     stream = source.rest(MOST // 8)
@@ -96,6 +100,20 @@ def parser(data: bytes) -> None:
         check(got == passed[3 if comments else 0], "limit", limit, got, passed)
         check(failed == too_large, "limit", limit, failed)
     _check_parse(chunks, limit, passed[0], failed=too_large)
+    for parts in (chunks, [stream * 3, "7", stream]):
+        _check_each_chunk(parts, way, limit)
+
+
+def _check_each_chunk(parts: list[Any], way: int, limit: int) -> None:
+    """The same from each chunk as line by line; a text among the chunks is resumed from."""
+    kind, plain = (BlockParser, PlainBlockParser) if way & 1 else (EventStreamParser, PlainParser)
+    for size in (limit, 2**20):
+        options = {"last_event_id": "41", "resume_id": "r", "max_event_size": size}
+        got, expected = (
+            story(made(**options), parts, comments=bool(way & 2), look=way * 0x101)
+            for made in (kind, plain)
+        )
+        check(got == expected, kind, parts, got, expected)
 
 
 def _check_own_fields(chunks: list[bytes], stream: bytes) -> None:

@@ -8,6 +8,12 @@ and space are never part of a longer UTF-8 sequence and end a broken one.
 
 Each byte is looked at a bounded number of times, whatever the chunks: an
 unfinished line is kept in one growing buffer, and it is not searched again.
+
+`_process_line` is the definition, for any line in any state. All that is faster takes
+only bytes of which it can tell that the definition would do the same with them, and
+leaves the others: `_process_usual_lines` for lines as most servers spell them, `_take_run`
+for many blocks in a chunk, `_take_block` for one, `_continues_line` for large events.
+Their times are of CPython 3.13, in parts of the time without them.
 """
 
 from __future__ import annotations
@@ -15,8 +21,10 @@ from __future__ import annotations
 import codecs
 import io
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Final, cast
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from itertools import compress, count, repeat
+from operator import contains, not_
+from typing import Any, Final, NamedTuple, cast
 
 from eventsource.errors import EventTooLarge
 
@@ -43,6 +51,36 @@ _COLON: Final = ord(":")
 _NUL: Final = 0
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _BOM: Final = b"\xef\xbb\xbf"
+_MARKS: Final = (b"", b"\n", b"\r", b"\0", b"\ndata: ")
+_USUAL_FIELDS: Final = (b"data: ", b"event: ", b"id: ")
+_BEGINNING: Final = re.compile(
+    rb"(?:event: (?P<early>[^\r\n]+)\r?\n)?"
+    rb"(?:data: |id: (?P<id>[^\r\n]*)"
+    rb"(?P<middle>\r?\n(?:event: (?P<late>[^\r\n]+)\r?\n)?data: ))"
+    rb"|: "
+)
+
+RUN_SIZE: Final = 2**18
+"""Bytes of a chunk that are taken at once: what is made of them on the way takes up to
+five times as much memory."""
+
+USUAL_BLOCKS: Final = 0.75
+"""Part of the blocks of a run that must be of one shape: the others take longer there."""
+
+LONG_BLOCK: Final = 256
+"""Bytes of a block from which on `_split_into_lines` is faster than `_split`."""
+
+
+class _Shape(NamedTuple):
+    """What the blocks of a run have in common."""
+
+    head: bytes  # up to the first value that differs: `data: `, `event: tick\nid: `, `: `
+    middle: bytes  # between the id and the data; empty if there is no id
+    type: str  # of the events; empty if the blocks are comments
+    blank: bytes  # the blank line and the line end before it
+
+
+_NO_SHAPE: Final = _Shape(b"", b"", "", b"")
 
 
 class EventStreamParser:
@@ -108,6 +146,9 @@ class EventStreamParser:
         self._size = 0  # bytes of the block's lines that count, unfinished line excluded
         self._after_cr = False  # a line feed that comes next belongs to the line before
         self._at_start = True  # a byte order mark may come
+        # For the fast paths:
+        self._held = b""  # an unfinished block that has not been looked at: see `_hold`
+        self._shape = _NO_SHAPE  # that of the last run or block
 
     def feed(self, chunk: bytes) -> list[MessageEvent]:
         """Take the next bytes of the stream; return the events they complete.
@@ -124,7 +165,7 @@ class EventStreamParser:
                 is not lost: events completed by the same chunk are returned, and
                 the error is in `error` and raised by the next call.
         """
-        return cast("list[MessageEvent]", self._feed(chunk, comments=False))
+        return self._feed(chunk, comments=False)
 
     def feed_with_comments(self, chunk: bytes) -> list[MessageEvent | Comment]:
         """Like `feed`, with a `Comment` for each comment line in its place."""
@@ -137,41 +178,68 @@ class EventStreamParser:
         It cannot carry control characters other than tab (RFC 9110, 5.5), and no more than
         4,096 bytes are sent.
         """
-        return self.last_event_id if can_be_sent(self.last_event_id) else self._resume_id
+        if self._resume_id is self.last_event_id or can_be_sent(self.last_event_id):
+            return self.last_event_id
+        return self._resume_id
 
     @property
     def has_unfinished_event(self) -> bool:
         """Whether a block has begun that is more than comments and unknown lines."""
+        self._release()
         return bool(self._size or (self._line and not self._line.startswith(b":")))
 
     def resume_from(self, last_event_id: str) -> None:
         """Let that be the last event ID from here on; a block that has begun keeps its own."""
+        self._release()
         self._keep_resume_id()
         if self._last_event_id == self.last_event_id:
             self._last_event_id = last_event_id
         self.last_event_id = last_event_id
 
-    def _feed(self, chunk: bytes, *, comments: bool) -> list[MessageEvent | Comment]:
+    def _feed(self, chunk: bytes, *, comments: bool) -> list[Any]:
         if self.error is not None:
             raise self.error
         if type(chunk) is not bytes:
             chunk = bytes(memoryview(chunk))
-        if chunk.endswith((b"\n\n", b"\r\n\r\n")):
-            self.unfinished_bytes = 0
-        else:
-            self._count_unfinished(chunk)
+        if len(chunk) > RUN_SIZE:
+            return self._feed_in_pieces(chunk, comments=comments)
+        if self._line:
+            if not self._at_start and self._continues_line(chunk):
+                return []
+        elif not (self._size or self._held or self._after_cr or self._at_start):
+            items = self._take_block(chunk, comments=comments)
+            if items is not None:
+                self.unfinished_bytes = 0
+                return items
+        if self._held:
+            if len(self._held) <= len(chunk):  # so each byte is moved a few times at most
+                chunk = self._held + chunk
+                self.unfinished_bytes -= len(self._held)
+                self._held = b""
+            else:
+                self._release()
         if self._after_cr and chunk:
             self._after_cr = False
-            chunk = chunk.removeprefix(b"\n")
+            if chunk.startswith(b"\n"):  # it belongs to the line before
+                chunk = chunk[1:]
+                self.unfinished_bytes += bool(self.unfinished_bytes)
         blank = b"\r\n\r\n" if _CARRIAGE_RETURN in chunk else b"\n\n"  # as most servers send
-        items: list[MessageEvent | Comment] = []
+        items = []
         within_block = self._line or self._size or self._at_start
         if within_block and _LINE_FEED in chunk:
             start, end, chunk = chunk.partition(blank)
             self._process_lines(start + end, items, comments=comments)
             within_block = False  # if anything is left
+            if self.error is not None:
+                self._count_unfinished(chunk)
         if chunk and not within_block and self.error is None:
-            chunk = chunk[self._take_run(chunk, blank, items) :]
+            taken = self._take_run(chunk, blank, items, comments=comments)
+            if taken:
+                chunk = chunk[taken:]
+                self.unfinished_bytes = 0
+            if self._can_hold(chunk):
+                self._held, chunk = chunk, b""
+                self.unfinished_bytes += len(self._held)
         if chunk and self.error is None:
             self._process_lines(chunk, items, comments=comments)
         if len(self._data) > MAX_LINES:
@@ -181,17 +249,178 @@ class EventStreamParser:
             raise self.error
         return items
 
+    def _feed_in_pieces(self, chunk: bytes, *, comments: bool) -> list[Any]:
+        items: list[Any] = []
+        for start in range(0, len(chunk), RUN_SIZE):
+            try:
+                items += self._feed(chunk[start : start + RUN_SIZE], comments=comments)
+            except EventTooLarge:
+                if not items:
+                    raise
+            if self.error is not None:
+                break
+        return items
+
+    def _continues_line(self, chunk: bytes) -> bool:
+        """Add `chunk` to the line that has begun, and return True; False if it ends there.
+
+        Most chunks of a large event end no line. Searched for blank lines as well, such an
+        event takes 1.4 times as long.
+        """
+        if _LINE_FEED in chunk or _CARRIAGE_RETURN in chunk:
+            return False
+        self._line += chunk
+        self.unfinished_bytes += len(chunk)
+        size = self._size + len(self._line)
+        if size > self._max_event_size:
+            self._fail(size)
+            raise cast("EventTooLarge", self.error)
+        return True
+
+    def _can_hold(self, chunk: bytes) -> bool:
+        """Whether `chunk` can wait, unseen, until more of its block is here.
+
+        A block that two chunks share is then one of the next run; in two parts it takes as
+        long as ten others: a sixth of the time of chunks of 16 KiB. Nothing that is held has
+        an effect before its block ends, and `_release` comes before a look at anything
+        that depends on it.
+        """
+        if not chunk or _CARRIAGE_RETURN in chunk or len(chunk) > min(PIECE, self._max_event_size):
+            return False
+        lines = chunk.split(b"\n")
+        del lines[-1]  # which has not ended
+        return all(line.startswith(_USUAL_FIELDS) for line in lines)
+
+    def _release(self) -> None:
+        """Process what is held."""
+        if self._held:
+            held, self._held = self._held, b""
+            self.unfinished_bytes -= len(held)
+            self._process_lines(held, [], comments=False)
+
+    def _take_block(self, chunk: bytes, *, comments: bool) -> list[Any] | None:
+        """Return the items of `chunk` if it is just one usual block, else None.
+
+        That is what a read brings that had to wait for it. Without this, `id`, `event` and
+        `data` take 1.5 times as long, `data` alone 1.3 times. The stream must stand between
+        two blocks.
+        """
+        size = len(chunk)
+        if size > PIECE or size > self._max_event_size or not chunk.endswith(b"\n"):
+            return None
+        shape = self._shape
+        if shape is _NO_SHAPE or not chunk.startswith(shape.head):
+            if chunk.startswith(_USUAL_FIELDS):
+                shape = self._shape = _shape_of(chunk)
+            elif chunk.find(b"\n\n") != size - 2 or _CARRIAGE_RETURN in chunk:
+                return None
+            else:
+                items: list[Any] = []
+                lines = io.BytesIO(chunk).readlines()
+                self._process_usual_lines(lines, items, comments=comments)
+                return items
+        head, middle, name, blank = shape
+        if not name or not chunk.endswith(blank):
+            return None
+        value = chunk[len(head) : -len(blank)]
+        own = b""
+        if middle:
+            own, found, value = value.partition(middle)
+            if not found or _LINE_FEED in own or _CARRIAGE_RETURN in own or _NUL in own:
+                return None
+        if _CARRIAGE_RETURN in value:
+            return None
+        line_end = value.find(b"\n")
+        if line_end >= 0:  # several data lines, or several blocks
+            if not value.startswith(b"data: ", line_end + 1):
+                return None
+            value = value.replace(b"\ndata: ", b"\r")  # of which it has none
+            if _LINE_FEED in value:
+                return None
+            value = value.replace(b"\r", b"\n")
+        if middle:
+            self._move_last_event_id((own.decode("utf-8", "replace"),))
+        text = value.decode("utf-8", "replace")
+        return [tuple.__new__(self.event_class, (name, text, self.last_event_id, self._origin))]
+
+    def _take_run(self, chunk: bytes, blank: bytes, items: list[Any], *, comments: bool) -> int:
+        """Take the blocks of `chunk`, up to its last `blank` line, if most are of one shape.
+
+        Most servers send the same few fields in the same order. Without this, several data
+        lines take 2.5 times as long, `id`, `event` and `data` 1.8 times, short `data` 1.4
+        times, and comments that are wanted 4.5 times. The stream must stand between two blocks.
+
+        Returns:
+            The number of bytes taken; 0 if too many blocks are of another shape.
+        """
+        end = chunk.rfind(blank)
+        first_end = chunk.find(blank)
+        if end > self._max_event_size or first_end == end:  # also if there is none
+            return 0
+        shape = self._shape
+        if shape.blank != blank or not chunk.startswith(shape.head):
+            shape = self._shape = _shape_of(chunk)
+        run = None
+        if first_end >= LONG_BLOCK:
+            run = _split_into_lines(chunk, first_end, end, shape)
+        if run is None and shape is not _NO_SHAPE:
+            run = _split(chunk, end, shape)
+        if run is None:
+            self._shape = _NO_SHAPE  # let the next run show its own
+            return 0
+        values, ids, odd = run
+        if not (shape.type or comments):
+            values = ()
+        start = 0
+        for place, block in odd:
+            self._add_items(shape, values[start:place], ids[start:place], items, comments=comments)
+            lines = io.BytesIO(block).readlines()
+            self._process_usual_lines(lines, items, comments=comments)
+            start = place + 1
+        if start:
+            values, ids = values[start:], ids[start:]
+        self._add_items(shape, values, ids, items, comments=comments)
+        return end + len(blank)
+
+    def _add_items(
+        self,
+        shape: _Shape,
+        values: Sequence[str],
+        ids: Sequence[str],
+        items: list[Any],
+        *,
+        comments: bool,
+    ) -> None:
+        """Add the items of blocks of this shape; `map` and `zip` make them without a loop here."""
+        if shape.type:
+            last_ids = ids or repeat(self.last_event_id)
+            fields = zip(repeat(shape.type), values, last_ids, repeat(self._origin))
+            items += map(tuple.__new__, repeat(self.event_class), fields)
+        elif comments:
+            items += map(tuple.__new__, repeat(Comment), zip(values))
+        if ids:
+            self._move_last_event_id(ids)
+
+    def _move_last_event_id(self, ids: Sequence[str]) -> None:
+        """Do what the ends of blocks with these ids do. Most need not be looked at."""
+        last_id = ids[-1]
+        if can_be_sent(last_id):
+            self._resume_id = last_id
+        else:
+            self._keep_resume_id()
+            for earlier_id in filter(can_be_sent, ids):
+                self._resume_id = earlier_id
+        self.last_event_id = self._last_event_id = last_id
+
     def _count_unfinished(self, chunk: bytes) -> None:
         """Count the bytes after the last blank line of a chunk, if it has any."""
-        context = b"" if self._line else b"\n"  # what stands before it, as far as it matters
-        if self._after_cr:  # a line feed that comes next belongs to the line before
-            if self.unfinished_bytes:
-                context = b"\r"
-            else:
-                chunk = chunk.removeprefix(b"\n")
+        if chunk.endswith((b"\n\n", b"\r\n\r\n")):
+            self.unfinished_bytes = 0
+            return
+        # What stands before it, as far as it matters, with it:
+        seen = chunk if self._line else b"\n" + chunk
         # A line end right after another; of the latter, a line feed may follow.
         pairs = (b"\n\n", b"\n\r", b"\r\r") if _CARRIAGE_RETURN in chunk else (b"\n\n",)
-        seen = context + chunk
         last = max(map(seen.rfind, pairs))
         if last < 0:
             self.unfinished_bytes += len(chunk)
@@ -205,6 +434,7 @@ class EventStreamParser:
         self, chunk: bytes, items: list[MessageEvent | Comment], *, comments: bool
     ) -> None:
         """Process the lines that `chunk` ends; keep what follows the last of them."""
+        self._count_unfinished(chunk)
         if _CARRIAGE_RETURN in chunk:
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -231,35 +461,6 @@ class EventStreamParser:
                 unfinished = 0  # it may yet become a byte order mark
             if self._size + unfinished > self._max_event_size:
                 self._fail(self._size + unfinished)
-
-    def _take_run(self, chunk: bytes, blank: bytes, items: list[MessageEvent | Comment]) -> int:
-        """Take the events of `chunk`, up to its last `blank` line, if it is all plain.
-
-        Plain is what most servers send: blocks of one `data: ` line. To split them all
-        at once takes half the time of `_process_usual_lines`. The stream must stand
-        between two blocks.
-
-        Returns:
-            The number of bytes taken; 0 if there is anything else in them.
-        """
-        end = chunk.rfind(blank)
-        if end < 0 or end > self._max_event_size or not chunk.startswith(b"data: "):
-            return 0
-        values = chunk[len(b"data: ") : end].split(blank + b"data: ")
-        joined = b"".join(values)
-        if _LINE_FEED in joined or _CARRIAGE_RETURN in joined:
-            return 0
-        new, kind, last_id, origin = (
-            tuple.__new__,
-            self.event_class,
-            self.last_event_id,
-            self._origin,
-        )
-        items += [
-            new(kind, ("message", value.decode("utf-8", "replace"), last_id, origin))
-            for value in values
-        ]
-        return end + len(blank)
 
     def _process_usual_lines(
         self, lines: list[bytes], items: list[MessageEvent | Comment], *, comments: bool
@@ -408,6 +609,121 @@ def can_be_sent(last_event_id: str) -> bool:
     )
 
 
+def _shape_of(chunk: bytes) -> _Shape:
+    """Return the shape of the first block, as far as there is a fast path for it."""
+    match = _BEGINNING.match(chunk)
+    if match is None:
+        return _NO_SHAPE
+    blank = b"\r\n\r\n" if _CARRIAGE_RETURN in chunk else b"\n\n"
+    head = match[0]
+    if head == b": ":
+        return _Shape(head, b"", "", blank)
+    early, value, middle, late = match.groups()
+    if middle:
+        head = head[: -len(value + middle)]
+    name = late or early or b"message"
+    return _Shape(head, middle or b"", name.decode("utf-8", "replace"), blank)
+
+
+_Run = tuple[Sequence[str], Sequence[str], Sequence[tuple[int, bytes]]]
+"""What the functions that split a run return: the values of `data`, or comments; the ids,
+if the shape has them; and each block that is of another shape, with its index among the
+values."""
+
+
+def _split_into_lines(chunk: bytes, first_end: int, end: int, shape: _Shape) -> _Run | None:
+    """Split blocks of the same number of lines each, the first of which ends at `first_end`.
+
+    A line end is looked for eight or more bytes at a time, two of them and a name byte by
+    byte: `_split` takes 1.2 times as long for lines of 1 KB, and less for short ones.
+
+    Returns:
+        None if one of the blocks is of another shape.
+    """
+    head, middle, name, blank = shape
+    starts = (head + middle).split(b"\n")  # of the lines, but for the blank one at the end
+    data_place = len(starts) - 1
+    if not name or blank != b"\n\n" or chunk.count(b"\n", 0, first_end) != data_place:
+        return None
+    period = len(starts) + 1
+    lines = io.BytesIO(chunk).readlines()
+    rest = chunk.count(b"\n", end + 2) + (not chunk.endswith(b"\n"))
+    del lines[len(lines) - rest :]
+    blocks, more = divmod(len(lines), period)
+    if more or lines[period - 1 :: period].count(b"\n") != blocks:
+        return None
+    id_place = head.count(b"\n") if middle else data_place
+    for place in range(data_place):
+        line = starts[place] + b"\n"
+        if place != id_place and lines[place::period].count(line) != blocks:
+            return None
+    values = _values(lines[data_place::period], b"data: ")
+    ids = _values(lines[id_place::period], b"id: ") if middle else ()
+    if values is None or ids is None:
+        return None
+    return values, ids, ()
+
+
+def _values(lines: list[bytes], start: bytes) -> list[str] | None:
+    """Return the values of fields that all start like this, else None."""
+    # In the order of bytes, what is between two that start like this does, too.
+    if not (min(lines).startswith(start) and max(lines).startswith(start)):
+        return None
+    if start == b"id: " and _NUL in b"".join(lines):
+        return None
+    size = len(start)
+    return [line[size:-1].decode("utf-8", "replace") for line in lines]
+
+
+def _split(chunk: bytes, end: int, shape: _Shape) -> _Run | None:
+    """Split the blocks in `chunk[:end]`, of which the first is of this shape.
+
+    ASCII is decoded at once and split as text, which takes three quarters of the time; of
+    other text all would be as wide as the widest character, so its values are decoded.
+
+    Returns:
+        None if too many blocks are of another shape.
+    """
+    head, middle, name, blank = shape
+    parts: list[Any] = [chunk[len(head) : end], head, middle, blank, *_MARKS]
+    is_ascii = chunk.isascii()
+    if is_ascii:
+        parts = [part.decode("ascii") for part in parts]
+    run, head_, middle_, blank_, nothing, lf, cr, nul, more = parts
+    values: Any = run.split(blank_ + head_)
+    ids: Any = ()
+    found: Any = ()
+    if middle:
+        ids, found, values = zip(*[value.partition(middle_) for value in values], strict=True)
+    joined, joined_ids = nothing.join(values), nothing.join(ids)
+    is_crlf = blank == b"\r\n\r\n"
+    if nul in joined_ids or (is_crlf and (cr in joined or cr in joined_ids)):
+        return None
+    is_folded = lf in joined and name
+    if is_folded:  # several data lines: there is no CR in the chunk but these
+        values = [value.replace(more, cr) if lf in value else value for value in values]
+        joined = nothing.join(values)
+    odd: list[tuple[int, bytes]] = []
+    if lf in joined or lf in joined_ids or nothing in found:
+        if is_crlf:
+            return None
+        signs = (*(map(contains, part, repeat(lf)) for part in (values, ids)), map(not_, found))
+        places = sorted({place for sign in signs for place in compress(count(), sign)})
+        if len(places) > (1 - USUAL_BLOCKS) * len(values):
+            return None
+        for place in places:
+            before = head_ + ids[place] + found[place] if ids else head_
+            value = values[place].replace(cr, more) if is_folded else values[place]
+            block = before + value + blank_
+            odd.append((place, block.encode() if is_ascii else block))
+    if is_folded:
+        values = [value.replace(cr, lf) for value in values]
+    if not is_ascii:
+        values = [value.decode("utf-8", "replace") for value in values]
+        ids = [value.decode("utf-8", "replace") for value in ids]
+    return values, ids, odd
+
+
 def _text(value: bytes | bytearray) -> str:
     """Decode `value`; one that is a `bytearray` is the caller's no more.
 
@@ -442,8 +758,32 @@ class BlockParser(EventStreamParser):
     _id: str | None = None
     _retry: int | None = None
 
-    def _take_run(self, chunk: bytes, blank: bytes, items: list[MessageEvent | Comment]) -> int:
-        return super()._take_run(chunk, blank, items) if self._retry is None else 0
+    def _take_block(self, chunk: bytes, *, comments: bool) -> list[Any] | None:
+        if self._retry is not None:
+            return None
+        items = super()._take_block(chunk, comments=comments)
+        if items and self._shape.middle and chunk.startswith(self._shape.head):
+            items[0].id = self.last_event_id
+        return items
+
+    def _take_run(self, chunk: bytes, blank: bytes, items: list[Any], *, comments: bool) -> int:
+        if self._retry is not None:
+            return 0
+        return super()._take_run(chunk, blank, items, comments=comments)
+
+    def _add_items(
+        self,
+        shape: _Shape,
+        values: Sequence[str],
+        ids: Sequence[str],
+        items: list[Any],
+        *,
+        comments: bool,
+    ) -> None:
+        before = len(items)
+        super()._add_items(shape, values, ids, items, comments=comments)
+        for event, own in zip(items[before:] if ids else (), ids, strict=True):
+            event.id = own
 
     def _process_usual_lines(
         self, lines: list[bytes], items: list[MessageEvent | Comment], *, comments: bool

@@ -12,7 +12,7 @@ import re
 
 from eventsource.errors import EventTooLarge
 from eventsource.protocol.events import Comment, MessageEvent
-from eventsource.protocol.parser import MAX_EVENT_SIZE, MAX_ID_SIZE, Block
+from eventsource.protocol.parser import LONG_BLOCK, MAX_EVENT_SIZE, MAX_ID_SIZE, Block
 from eventsource.protocol.policy import MAX_RECONNECTION_TIME
 
 BOM = b"\xef\xbb\xbf"
@@ -272,9 +272,22 @@ FIELDS = [
 SHAPES = [
     *[[b"data: "], [b"data: ", b"data: "], [b"data: "] * 5, [b": "], [b":"], [b": ", b"data: "]],
     *[[b"event: e", b"data: "], [b"event: ", b"data: "], [b"event: e", b"data: ", b"data: "]],
-    *[[b"id: ", b"data: "], [b"event: e", b"id: ", b"data: "], [b"id: ", b"event: e", b"data: "]],
+    *[
+        [b"id: ", b"data: "],
+        [b"event: e", b"id: ", b"data: "],
+        [b"id: ", b"event: e", b"data: "],
+        [b"id: ", b"event: g", b"data: "],
+    ],
     *[[b"event: e", b"id: ", b"event: f", b"data: ", b"data: "], [b"id: ", b"data: ", b"data: "]],
-    *[[b"data: ", b"id: "], [b"id: 7"], [b"retry: 10"], [b"id: ", b"retry: 10", b"data: "], []],
+    *[
+        [b"data: ", b"id: "],
+        [b"id: 7"],
+        [b"retry: 10"],
+        [b"retry: 10", b"data: "],
+        [b"retry: 10", b"id: ", b"data: "],
+        [b"id: ", b"retry: 10", b"data: "],
+        [],
+    ],
     *[[b"event: \xc3\xa9", b"data: "], [b"event: \xff", b"id: ", b"data: "], [b"data:"], [b"data"]],
     *[
         [b"event: e", b": ", b"data: "],
@@ -289,22 +302,26 @@ def a_stream(rng):
     """Runs of blocks of one shape, and what a server or a broken wire does to them."""
     end = rng.choice([b"\n"] * 4 + [b"\r\n"] * 3 + [b"\r"])
     parts = [b"\xef\xbb\xbf"] if rng.random() < 0.1 else []
-    for _ in range(rng.randrange(1, 6)):
+    for _ in range(rng.choice([1, 1, 1, 2, 3, 5])):
         shape = rng.choice(SHAPES)
         if rng.random() < 0.1:
             shape = [rng.choice(FIELDS) for _ in range(rng.randrange(5))]
         plain = rng.random() < 0.6
+        long = b"x" * LONG_BLOCK if rng.random() < 0.3 else b""
         for _ in range(rng.choice([1, 1, 2, 3, 8, 20])):
             lines = [
-                field
-                + (
-                    rng.choice(VALUES[2:6] if plain else VALUES)
-                    if field.endswith((b" ", b":"))
-                    else b""
-                )
+                field + rng.choice(VALUES[2:6] if plain else VALUES)
+                if field[-1:] in b": "
+                else field
                 for field in shape
             ]
+            if lines and rng.random() < 0.95:
+                lines[-1] += long
+            if rng.random() < 0.04:
+                vary(rng, lines)
             block = b"".join(line + end for line in [*lines, b""])
+            if rng.random() < 0.02:
+                block = block.replace(end, b"\n", 1)
             parts += [block] * (2 if rng.random() < 0.05 else 1)
         if rng.random() < 0.2:
             parts.append(rng.choice([b"\n", b"\r", b"\r\n", b": x\n", b"x", b"data: a\n", b"\n\n"]))
@@ -320,11 +337,25 @@ def a_stream(rng):
     return bytes(stream)
 
 
+def vary(rng, lines):
+    """Make a block of nearly the same shape of it."""
+    way = rng.randrange(5)
+    if way == 0 or not lines:
+        lines.insert(rng.randrange(len(lines) + 1), rng.choice(FIELDS))
+    elif way == 1:
+        del lines[rng.randrange(len(lines))]
+    else:
+        place = rng.randrange(len(lines))
+        lines[place] = rng.choice(FIELDS) + rng.choice(VALUES)
+
+
 def cut_up(rng, stream):
     """The stream in chunks, of which a few are empty; now and then a text to resume from."""
-    way = rng.randrange(5)
+    way = rng.randrange(6)
     if way == 0:
         chunks = [stream]
+    elif way == 2:  # as a careless server does
+        chunks = re.split(rb"(?<=\n)", stream)
     elif way == 1:  # as servers write: by the block, or nearly
         chunks = re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", stream)
     else:
@@ -334,6 +365,6 @@ def cut_up(rng, stream):
             size = rng.randrange(longest + 1)
             chunks.append(stream[:size])
             stream = stream[size:]
-    while rng.random() < 0.1:
+    while rng.random() < 0.2:
         chunks.insert(rng.randrange(len(chunks) + 1), rng.choice(["41", "\x01", "\u00e9", ""]))
     return chunks

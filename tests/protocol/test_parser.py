@@ -15,6 +15,7 @@ import re
 import sys
 import tracemalloc
 from array import array
+from unittest import mock
 
 import pytest
 import requests
@@ -23,8 +24,15 @@ from hypothesis import strategies as st
 
 from eventsource import EventStreamParser, MessageEvent, aparse, parse
 from eventsource.errors import EventTooLarge
+from eventsource.protocol import parser as parser_module
 from eventsource.protocol.events import Comment
-from eventsource.protocol.parser import MAX_EVENT_SIZE, PIECE, BlockParser
+from eventsource.protocol.parser import (
+    LONG_BLOCK,
+    MAX_EVENT_SIZE,
+    PIECE,
+    RUN_SIZE,
+    BlockParser,
+)
 from tests.protocol.plain_parser import PlainBlockParser, PlainParser, a_stream, cut_up, story
 from tests.reference_parser import reference
 
@@ -774,6 +782,20 @@ def test_what_is_too_large_is_not_kept():
         tracemalloc.stop()
 
 
+def test_it_is_the_same_for_a_chunk_that_is_taken_in_pieces():
+    block = b"data: 1234567890\n\n"
+    good = block * (2 * RUN_SIZE // len(block))
+    for bad in (b"data: too large for this parser\n\n", b"data: too large, and has no end"):
+        parser = EventStreamParser(max_event_size=20)
+        assert len(parser.feed(good + bad + good)) == len(good) // len(block)
+        with pytest.raises(EventTooLarge) as caught:
+            parser.feed(b"")
+        assert caught.value is parser.error
+        parser = EventStreamParser(max_event_size=20)
+        with pytest.raises(EventTooLarge):
+            parser.feed(bad + good)
+
+
 # ---------------------------------------------------------------- parse and aparse
 
 
@@ -1162,6 +1184,75 @@ def test_every_chunk_brings_what_it_brings_line_by_line(rng, kinds, comments, lo
     assert got == expected
 
 
+RUNS = [
+    b"data: 1\n\n",
+    b"event: e\ndata: 1\n\n",
+    b"id: 1\ndata: 1\n\n",
+    b"event: e\nid: 1\ndata: 1\n\n",
+    b"id: 1\nevent: e\ndata: 1\n\n",
+    b"event: e\ndata: 1\ndata: 2\n\n",
+    b": 1\n\n",
+]
+ODD = [
+    *[b"data: 1\ndata: 2\n\n", b"event: f\ndata: 1\n\n", b"id: 2\ndata: 1\n\n", b"id: 3\n\n"],
+    *[b"id: 2\0\ndata: 1\n\n", b"event: e\nid: 2\0\ndata: 1\n\n", b"id: \x01\ndata: 1\n\n"],
+    *[
+        b"id: 2\0\nevent: e\ndata: 1\n\n",
+        b"id: 2\nevent: f\ndata: 1\n\n",
+        b"id: 2\nx: e\ndata: 1\n\n",
+    ],
+    *[b"event: e\n: 2\ndata: 1\n\n", b"event: e\nx: 2\ndata: 1\n\n", b"event: e\nid: 2\n: 1\n\n"],
+    *[
+        b"event: e\nid: 2\nx: 1\n\n",
+        b"event: e\n: 1\n\n",
+        b": 1\n\n",
+        b"x: 1\n\n",
+        b"a: 1\n\n",
+        b"\n",
+    ],
+    *[b"retry: 10\ndata: 1\n\n", b"id: 2\nretry: 10\ndata: 1\n\n", b"data:1\n\n", b"data\n\n"],
+    *[b"data: 1\nx: 1\n", b"event: e\ndata: 1\ndata: 2\n", b"id: 2\ndata: 1\ndata: 2\n"],
+    *[b"event: e\n\n", b"event: e\nid: 2\n\n", b"data: 1\nid: 2\n\n", b"data: \xff\xc3\n\n"],
+    *[b"id: \xc3\xa9\ndata: \xe2\x82\xac\n\n", b"data: 1\rdata: 2\n\n", b"data: 1\r\ndata: 2\n\n"],
+]
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids=lambda kinds: kinds[0].__name__)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=repr)
+@pytest.mark.parametrize("usual", RUNS, ids=repr)
+def test_a_run_with_odd_blocks_in_it_brings_what_it_brings_line_by_line(usual, end, kinds):
+    """Among short blocks and long ones; behind a line, too, that is part of no event."""
+    for odd, times, before, longer in itertools.product(
+        ODD, (1, 2, 9), (b"", b"retry: 10\n", b": x\n"), (b"", b"x" * LONG_BLOCK)
+    ):
+        long = usual[:-2] + longer + b"\n\n"
+        run = [long.replace(b"\n", end) * 7, odd, long.replace(b"\n", end) * 4, b"data: 1"]
+        for block in (odd, odd.replace(b"\n", end)):
+            run[1] = block * times
+            chunks = [b"\n", before, b"".join(run), end * 2, run[0]]
+            for comments in (False, True):
+                got, expected = (
+                    story(kind(last_event_id="0"), chunks, comments=comments, look=0xFFFF)
+                    for kind in kinds
+                )
+                assert got == expected
+
+
+@thorough(1000)
+@given(
+    st.integers(0, 2**48).map(random.Random),
+    st.sampled_from(KINDS),
+    st.booleans(),
+    st.integers(1, 600),
+)
+def test_a_chunk_that_is_taken_in_pieces_brings_the_same(rng, kinds, comments, size):
+    stream = a_stream(rng).removeprefix(BOM)  # as of those that are counted above
+    chunks = cut_up(rng, stream)
+    with mock.patch.object(parser_module, "RUN_SIZE", size):
+        got = story(kinds[0](), chunks, comments=comments, look=1)
+    assert got == story(kinds[1](), chunks, comments=comments, look=1)
+
+
 # ---------------------------------------------------------------- cost
 #
 # Cost is counted and not timed: what is counted is the same on every machine.
@@ -1270,7 +1361,7 @@ def searched(stream):
         nonlocal total
         if event == "c_call":
             owner = getattr(function, "__self__", None)
-            if isinstance(owner, bytes | bytearray | memoryview):
+            if isinstance(owner, bytes | bytearray | memoryview | str):
                 total += len(owner)
 
     parser = EventStreamParser()
@@ -1284,11 +1375,25 @@ def searched(stream):
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=repr)
-def test_a_chunk_of_many_events_is_not_searched_again_for_each_event(end):
-    block = b"id: 1" + end + b"data: x" + end + end
-    once, fourfold = searched(block * 200), searched(block * 800)
-    assert once > len(block) * 200
-    assert fourfold <= 4.1 * once
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"id: 1\ndata: x\n\n",
+        b"data: x\n\n",
+        b"event: e\ndata: x\ndata: y\n\n",
+        b": x\n\n",
+        b"data: x\n\n" * 9 + b": y\n\n",
+        b"event: e\ndata: x\n\nevent: f\ndata: y\n\n",
+        b"event: e\nid: 1\ndata: %b\n\n" % (b"x" * LONG_BLOCK),
+    ],
+    ids=lambda block: repr(block[:40]),
+)
+def test_a_chunk_of_many_events_is_not_searched_again_for_each_event(block, end):
+    block = block.replace(b"\n", end)
+    few = 2**15 // len(block)
+    once, fourfold = searched(block * few), searched(block * (4 * few))
+    assert once >= len(block) * few
+    assert fourfold <= 4.2 * once
 
 
 SIZE = 2**24
@@ -1347,6 +1452,20 @@ def test_a_large_event_of_many_lines_takes_about_twice_its_size_in_memory(width)
     assert set(lines) == {"x" * width}
     assert len(lines) == count * (len(chunk) // len(line))
     assert peak < 2.25 * size + 2**20
+
+
+@pytest.mark.parametrize("block", [b"data: %b\n\n", b"id: 1\ndata: %b\n\n"], ids=repr)
+def test_a_large_chunk_takes_little_memory_beside_its_events(block):
+    chunk = block % (b"x" * 1000) * (SIZE // 1024)
+    parser = EventStreamParser()
+    tracemalloc.start()
+    try:
+        events_ = parser.feed(chunk)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(events_) == SIZE // 1024
+    assert peak < held + 16 * RUN_SIZE  # which is a quarter of the chunk
 
 
 def test_nothing_is_kept_of_a_large_event_but_itself():
