@@ -48,7 +48,6 @@ from .options import (
     has_unknown_socks_scheme,
     is_fetchable,
 )
-from .sockets import AddressRotation
 
 ERROR_BODY_SIZE: Final = 64 * 1024
 """Bytes kept of the body of a response that is no event stream."""
@@ -124,7 +123,6 @@ class RequestTemplate:
             # Else a name in bytes would be another than ours.
             self.headers[name.decode("latin-1") if isinstance(name, bytes) else name] = value
         self.auth = self.options.pop("auth", None)
-        self.rotation = AddressRotation()
 
     def session(self) -> requests.Session:
         """Return the session for one attempt. One of our own is to be closed after it."""
