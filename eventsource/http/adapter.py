@@ -206,8 +206,9 @@ class _Connection(HTTPConnection):
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
+            what = "timed out" if error.errno else error  # TCP's own, or ours
             raise ConnectTimeoutError(
-                self, f"Connection to {self.host} timed out. (connect timeout={self.timeout})"
+                self, f"Connection to {self.host} {what}. (connect timeout={self.timeout})"
             ) from error
         except OSError as error:
             raise NewConnectionError(self, f"Failed to connect: {error}") from error

@@ -188,7 +188,10 @@ class Sockets:
         first that connects is taken, and the others are closed.
 
         Args:
-            timeout: seconds for the look-up and for connecting to whichever address.
+            host: a name or an address.
+            port: its number.
+            timeout: seconds for the look-up and for connecting to whichever address, all in all.
+            options: of each socket: level, option, value.
 
         Raises:
             Aborted: `shut_down()` has been called.
@@ -347,7 +350,7 @@ class Sockets:
             answer = _look_ups.ask(host, port, wakeup)
             try:
                 if not answer.is_here and not wakeup.wait(limit):
-                    raise TimeoutError(f"looking up {host} timed out")
+                    raise TimeoutError("timed out while the name was looked up")
             finally:
                 answer.leave(wakeup)
         finally:
@@ -385,9 +388,8 @@ class _Failures:
         """Return the error if the time has passed before that."""
         text = "timed out"
         if self._count > 1:
-            text += f", {self._count} addresses"
-        if self._reasons:
-            text += f"; of some: {'; '.join(self._reasons)}"
+            reasons = "; ".join(self._reasons) or "none"
+            text += f" ({self._count} addresses; failed by then: {reasons})"
         return TimeoutError(text)
 
 
