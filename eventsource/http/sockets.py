@@ -388,8 +388,8 @@ class _Failures:
         """Return the error if the time has passed before that."""
         text = "timed out"
         if self._count > 1:
-            reasons = "; ".join(self._reasons) or "none"
-            text += f" ({self._count} addresses; failed by then: {reasons})"
+            failed = f"; failed by then: {'; '.join(self._reasons)}" if self._reasons else ""
+            text += f" ({self._count} addresses{failed})"
         return TimeoutError(text)
 
 
