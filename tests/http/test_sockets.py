@@ -387,9 +387,9 @@ def test_without_descriptors_for_all_addresses_those_that_are_under_way_go_on(
 
 
 def race_interrupted_at_call(number, action, addresses, *, ends):
-    """Connect; do that at the call of a function with this number, or at its return.
+    """Connect; do that in the call with this number: where a function begins, or C returns.
 
-    These are the places where Python runs signal handlers. A race that does not end by itself
+    There Python runs signal handlers. A race that does not end by itself
     is interrupted in its last wait, too. Returns what came of it, and whether there was such a
     call.
     """
@@ -400,7 +400,7 @@ def race_interrupted_at_call(number, action, addresses, *, ends):
 
     def profile(frame, event, _):
         nonlocal is_done
-        if is_done or event == "return" or frame is here:
+        if is_done or event not in ("call", "c_return") or frame is here:
             return
         is_done = next(calls) == number
         is_last = frame.f_code is sockets_module.wait_for_write.__code__ and (
@@ -460,7 +460,7 @@ def test_a_race_that_is_interrupted_at_any_call_ends_and_leaves_no_socket(
             if not is_done:
                 break
             assert result is expected, number
-    assert number > 60
+    assert number > 60, number
 
 
 def accepted(listener):
