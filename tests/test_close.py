@@ -105,7 +105,7 @@ def racing():
     with contextlib.ExitStack() as stack:
         ports = [stack.enter_context(port_that_never_answers()) for _ in range(3)]
         found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", p)) for p in ports]
-        stack.enter_context(mock.patch.object(sockets_module, "get_addresses", lambda *_: found))
+        stack.enter_context(mock.patch.object(sockets_module, "get_addresses", return_value=found))
         stack.enter_context(mock.patch.object(sockets_module, "ATTEMPT_DELAY_SECONDS", 0.01))
         source = source_of("http://some.host/")
         for port in ports:

@@ -207,8 +207,8 @@ class _Connection(HTTPConnection):
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
             what = "timed out" if error.errno else error  # TCP's own, or ours
-            raise ConnectTimeoutError(
-                self, f"Connection to {self.host} {what}. (connect timeout={self.timeout})"
+            raise ConnectTimeoutError(  # without the connection, whose repr would be in the text
+                f"Connection to {self.host} {what}. (connect timeout={self.timeout})"
             ) from error
         except OSError as error:
             raise NewConnectionError(self, f"Failed to connect: {error}") from error
