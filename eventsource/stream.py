@@ -80,9 +80,9 @@ class EventStream:
             within half a second).
         **request_options: what `requests.Session.request` takes: headers, params,
             data, json, files, cookies, auth, timeout, proxies, hooks, verify,
-            cert, allow_redirects. `timeout` is 10 seconds to connect (on
-            sessions of ours for the look-up of the name and all its addresses together,
-            which race) and none to read unless you say otherwise. `verify` may be an `ssl.SSLContext`, which then
+            cert, allow_redirects. `timeout` is 10 seconds to connect and none to read
+            unless you say otherwise; on sessions of ours the former is for the look-up of
+            the name and all addresses together. `verify` may be an `ssl.SSLContext`, which then
             decides alone and is not changed. An `auth` callable runs at each
             attempt, so that it can refresh a token. `params` may be a function of the
             last event ID that is sent (`""` without one), called once for each attempt,
