@@ -223,7 +223,7 @@ class Sockets:
                 raise failures.timed_out()
             if untried:
                 turn = min(ATTEMPT_DELAY_SECONDS, (end - now) / len(untried))
-                until = min(end, now + max(turn, LEAST_ATTEMPT_DELAY_SECONDS))
+                until = now + max(turn, LEAST_ATTEMPT_DELAY_SECONDS)
                 try:
                     under_way.append(self._begin(untried.pop(0), options))
                 except Aborted:

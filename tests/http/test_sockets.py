@@ -267,7 +267,10 @@ def test_of_two_that_have_connected_the_one_that_began_first_is_taken(
     wait = sockets_module.wait_for_write
 
     def wait_for_both(socks, seconds):
-        return [one for sock in socks for one in wait([sock], LIMIT)] if len(socks) > 1 else []
+        if len(socks) == 1:  # that the other may begin
+            return []
+        assert all(wait([sock], LIMIT) for sock in socks)
+        return wait(socks, LIMIT)
 
     monkeypatch.setattr(sockets_module, "wait_for_write", wait_for_both)
     with (
@@ -314,6 +317,24 @@ def test_no_socket_is_left_if_no_address_can_be_connected_to(sockets, resolver, 
             connect(sockets, ("some.host", 80), timeout=timeout)
         assert not sockets
         assert open_sockets() <= before
+
+
+def test_a_socket_that_is_dropped_is_known_until_it_has_been_closed(sockets, resolver, monkeypatch):
+    """So that a fork and `release()` find it, whenever they come."""
+    known = []
+
+    class Watched(socket.SocketType):  # as a duplicate is
+        def close(self):
+            known.append([number for _, number in sockets._duplicates])
+            super().close()
+
+    monkeypatch.setattr(socket, "SocketType", Watched)
+    with refusing(2) as addresses:
+        resolver(lambda *_: addresses)
+        with pytest.raises(ConnectionRefusedError):
+            connect(sockets, ("some.host", 80))
+    assert [len(numbers) for numbers in known] == [1, 1]
+    assert not sockets
 
 
 # --- ... and what is said if nobody wins it ---
