@@ -221,7 +221,7 @@ class Sockets:
             until, now = end, time.monotonic()
             if now >= end:
                 raise failures.timed_out()
-            if untried:
+            if untried:  # each is to have its turn before the end
                 turn = min(ATTEMPT_DELAY_SECONDS, (end - now) / len(untried))
                 until = now + max(turn, LEAST_ATTEMPT_DELAY_SECONDS)
                 try:
