@@ -71,6 +71,7 @@ class Engine:
         watchers (set[Wakeup]): are set when it is over.
         response (requests.Response | None): the one that is being read, or was read last.
         last_event_id (str): of what has been yielded.
+        event_class (type[MessageEvent]): what the server's events are made as.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Engine:
         self.watchers: set[Wakeup] = set()
         self.response: requests.Response | None = None
         self.last_event_id = session.kept.last_event_id
+        self.event_class = session.event_class
         self._refusal = refusal
         self._on_bytes = on_bytes
         self._wakeup = Wakeup()  # ends any waiting of the thread that takes steps
@@ -155,7 +157,7 @@ class Engine:
     def rest(self) -> Iterator[Item]:
         """Yield what is kept and has not been yielded."""
         session = self.session
-        event_class = session.event_class
+        event_class = self.event_class
         # No call stands between taking an item and yielding it: so no signal handler runs
         # there, whose exception would lose the item. `close()` ends this by emptying the list.
         kept = None
@@ -167,6 +169,17 @@ class Engine:
                 yield item
         if session.phase is not Phase.CLOSED:
             self.last_event_id = session.kept.last_event_id
+
+    def next_item(self) -> Item | None:
+        """Return the next of what is kept and has not been yielded; None: there is none."""
+        session = self.session
+        for item in session.kept.rest:
+            if item.__class__ is self.event_class:
+                self.last_event_id = item.last_event_id  # pyright: ignore[reportAttributeAccessIssue]
+            return item
+        if session.phase is not Phase.CLOSED:
+            self.last_event_id = session.kept.last_event_id
+        return None
 
     def take(self) -> list[Item]:
         """Return what is kept and has not been yielded."""
