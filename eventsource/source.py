@@ -493,7 +493,9 @@ class EventSource(BrowserNames):
         """Say whether another thread is the one that should drop the handlers."""
         return self._queue is not None and self._queue.runs_elsewhere()
 
-    def _deliver(self, items: Iterable[Entry]) -> Iterator[Coroutine[Any, Any, None]]:
+    def _deliver(  # noqa: PLR0915 - one loop, for a call for each event would take time
+        self, items: Iterable[Entry]
+    ) -> Iterator[Coroutine[Any, Any, None]]:
         """Call the listeners of each item; yield what is to be awaited before going on.
 
         What stands here in one loop runs for each event: hence no calls but to handlers.
@@ -503,7 +505,7 @@ class EventSource(BrowserNames):
         version: object = None
         event_type = ""
         listeners: Pairs = ()
-        are_several = False
+        only: Handler | None = None  # of a message with one listener
         clock = time.monotonic  # asked only where the handler that runs is another one
         # With `dispatch` the reader reads on meanwhile, until the queue is full.
         self._limit = clock() + STALL_SECONDS if self._queue is None else math.inf
@@ -519,11 +521,21 @@ class EventSource(BrowserNames):
                     self._tell_stall()
                 event_type, version = item.type, table.version
                 listeners = self._listeners_of(item)
-                are_several = len(listeners) > 1
-                if listeners:
-                    self._running = listeners[0][1]
+                only = listeners[0][1] if len(listeners) == 1 else None
+                self._running = only or self._running
                 if table.is_closed:
                     return
+            # The usual case by itself takes a third less time than the loop below.
+            if only is not None and type(item) is MessageEvent:
+                try:
+                    result = only(item)
+                except Exception as error:
+                    self._log_failure(only, error)
+                else:
+                    if result is not None and type(result) is CoroutineType:
+                        yield from self._awaitable(only, result)
+                self._last_event_id = item.last_event_id
+                continue
             for listener, call in listeners:
                 if version is not table.version:  # some came or went since the first one ran
                     if table.is_closed:
@@ -532,10 +544,9 @@ class EventSource(BrowserNames):
                     if current is None:
                         continue
                     call = current  # noqa: PLW2901 - it may have been exchanged
-                if are_several:
-                    if clock() > self._limit:
-                        self._tell_stall()
-                    self._running = call
+                if clock() > self._limit:
+                    self._tell_stall()
+                self._running = call
                 try:
                     result = call(item)
                 except Exception as error:
