@@ -18,7 +18,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from types import CoroutineType
 from typing import Any, NamedTuple, Self
 
@@ -454,10 +454,11 @@ class EventSource(BrowserNames):
     def _run(self) -> None:
         """Read, and run the handlers here."""
         stream = self._stream
+        has_listened = self._has_listened
         try:
             while items := stream.take():
-                if not self._has_listened.is_open:
-                    _wait_for_listener(self._has_listened, items, self._telling, stream)
+                if not has_listened.is_open:
+                    _wait_for_listener(has_listened, items, self._telling, stream)
                 for _ in self._deliver(_with_marker(items, stream)):
                     pass  # without an event loop there is nothing to await
         except BaseException as error:  # SystemExit from a handler, for one
@@ -604,12 +605,12 @@ class EventSource(BrowserNames):
         )
 
 
-def _with_marker(items: list[Item], stream: EventStream) -> list[Entry]:
+def _with_marker(items: list[Item], stream: EventStream) -> Sequence[Entry]:
     """Add where the stream stands, if the last item does not say it."""
-    last = items[-1]
-    if type(last) is MessageEvent and last.last_event_id == stream.last_event_id:
-        return [*items]
-    return [*items, ResumeMarker(stream.last_event_id)]
+    last, last_event_id = items[-1], stream.last_event_id
+    if type(last) is MessageEvent and last.last_event_id == last_event_id:
+        return items
+    return [*items, ResumeMarker(last_event_id)]
 
 
 def _wait_for_listener(

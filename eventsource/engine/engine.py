@@ -220,8 +220,6 @@ class Engine:
             raise
         finally:
             self._stepper.clear()
-            if self.session.is_over:
-                self._tell_watchers()
         raise TimeoutError(f"nothing has happened for {timeout:g} seconds")
 
     def _check_thread(self) -> None:
@@ -361,12 +359,12 @@ class Engine:
             return
         if is_limited:
             session.parsed(time.monotonic() - began)
-        if session.unknown_lines and self._odd is not exchange:
+        if session.odd_lines and self._odd is not exchange:
             self._odd = exchange
             logger.debug(
                 "%s: no event yet, and %d lines of the body are no fields of an event stream",
                 redact(self.template.url),
-                session.unknown_lines,
+                session.odd_lines,
             )
 
     # --- Steps that take longer than the caller waits ---
@@ -406,6 +404,8 @@ class Engine:
             )
         if lost is not None:
             self._tell(lost)
+        if self.session.is_over:
+            self._tell_watchers()
 
     def _tell(self, item: OpenEvent | ErrorEvent) -> None:
         """Log what has happened, unless whoever takes it does."""

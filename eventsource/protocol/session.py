@@ -97,7 +97,8 @@ class Kept(NamedTuple):
 
 
 def _keep(items: list[Item], last_event_id: str, resume_id: str) -> Kept:
-    return Kept(items, iter(items), last_event_id, resume_id)
+    # Kept's own constructor is a function in Python, and this runs twice for each read.
+    return tuple.__new__(Kept, (items, iter(items), last_event_id, resume_id))
 
 
 class Session:
@@ -121,6 +122,8 @@ class Session:
         kept (Kept): what has been parsed; `rest` has not been yielded.
         comments (bool): the argument. May be set.
         heard_at (float): the moment when the connection opened or bytes came last.
+        odd_lines (int): lines of this body that were no field nor a comment, as long as it has
+            brought no event.
     """
 
     def __init__(
@@ -149,6 +152,7 @@ class Session:
         self._failures = 0  # attempts without success in a row
         # Of the present attempt:
         self.heard_at = 0.0
+        self.odd_lines = 0
         self._opened_at: float | None = None  # None: it has not opened
         self._has_event = False  # it has brought one
         self._silence = 0.0  # seconds waited since it began or a message came
@@ -191,11 +195,6 @@ class Session:
         if isinstance(error, UnexpectedStatus):
             return error.status == http.HTTPStatus.NO_CONTENT
         return isinstance(error, StreamEnded) and not (self._reconnects and self._failures)
-
-    @property
-    def unknown_lines(self) -> int:
-        """Lines of this body that were no field nor a comment; 0 once it has brought an event."""
-        return 0 if self._has_event else self._parser.unknown_lines
 
     @property
     def end_of_body(self) -> StreamEnded:
@@ -254,6 +253,7 @@ class Session:
         self._opened_at = None
         self._has_event = False
         self._silence = 0.0
+        self.odd_lines = 0
         return True
 
     def opened(self, event: OpenEvent, origin: str, now: float) -> bool:
@@ -285,7 +285,10 @@ class Session:
         else:
             items += parser.feed(chunk)
             has_event = bool(items)
-        kept = _keep(items, parser.last_event_id, parser.resume_id)
+        last_event_id, resume_id = parser.last_event_id, self.kept.resume_id
+        if last_event_id is not self.kept.last_event_id:
+            resume_id = parser.resume_id
+        kept = _keep(items, last_event_id, resume_id)
         if parser.reconnection_time is not None:
             self.reconnection_time = self._policy.reconnection_time(parser.reconnection_time)
         self.heard_at = now
@@ -294,6 +297,8 @@ class Session:
             self._silence = 0.0
         else:
             self._silence += now - self._waits_since
+            if not self._has_event:
+                self.odd_lines = parser.unknown_lines
         self.kept = kept
         if self.phase is Phase.CLOSED:  # meanwhile, by another thread
             kept.items.clear()
