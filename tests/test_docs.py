@@ -72,6 +72,14 @@ def log(connection, request):
     connection.hold()
 
 
+def log_in_two_parts(connection, request):
+    """The same, but that the first connection ends."""
+    place = int(request.header("Last-Event-ID") or 0)
+    send_numbers(connection, place)
+    if place:
+        connection.hold()
+
+
 def orders(connection, request):
     """The same for programs that end by themselves: the first who ask for more are sent away."""
     place = request.header("Last-Event-ID") or "0"
@@ -193,6 +201,7 @@ def check_mcp(request):
 
 PATHS = {
     ("GET", "/log"): log,
+    ("GET", "/metered"): log_in_two_parts,
     ("GET", "/orders"): orders,
     ("GET", "/quiet"): quiet,
     ("POST", "/v1/chat"): answer_in_tokens,
