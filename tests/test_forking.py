@@ -178,6 +178,7 @@ def report(environ, start_response):
         wait_until(lambda: folder.log().count("Booting worker") == 2, "two workers")
         assert folder.ask() == ["ForkedError", "CLOSED"]
         wait_until(lambda: folder.log().count(TOLD) == 2, "two warnings")
+        wait_for_connections(server, 1)
     assert folder.log().count(TOLD) == 2
     assert len(server.requests) == 1  # the master's
 
