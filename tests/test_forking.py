@@ -91,7 +91,7 @@ class Folder:
     @contextlib.contextmanager
     def running(self, line):
         """A server that is ended by SIGTERM, and ends in peace."""
-        with open(self.folder / "log", "w") as log:
+        with (self.folder / "log").open("w") as log:
             process = subprocess.Popen(
                 shlex.split(line),
                 cwd=self.folder,
