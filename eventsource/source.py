@@ -340,7 +340,9 @@ class EventSource(BrowserNames):
             _running.discard(self)
 
     def _refuse_closed(self) -> None:
-        if self._closed_by_caller or isinstance(self.error, ForkedError):
+        if isinstance(self.error, ForkedError):
+            raise RuntimeError(f"the source is closed: {self.error}")
+        if self._closed_by_caller:
             raise RuntimeError("the source has been closed: make another")
 
     def _after_fork(self) -> str | None:

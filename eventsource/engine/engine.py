@@ -410,8 +410,9 @@ class Engine:
     def _tell(self, item: OpenEvent | ErrorEvent) -> None:
         """Log what has happened, unless whoever takes it does."""
         if self._shows_errors is not None:
-            is_end = self.session.has_ended_in_order
-            self._telling.tell(item, is_heard=self._shows_errors, is_end=is_end)
+            # What closes for good is raised where errors are not shown.
+            is_final = isinstance(item, ErrorEvent) and item.retry_in is None
+            self._telling.tell(item, is_heard=self._shows_errors or is_final)
 
     def _abandon(self) -> None:
         """A step was interrupted, perhaps this one, too: drop its connection."""
