@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 from eventsource import ErrorEvent, EventSource, MessageEvent
+
+logger = logging.getLogger("feature_flags")
 
 OnChange = Callable[[dict[str, Any]], object]
 
@@ -119,6 +122,7 @@ class FeatureFlags:
             self._on_change(self.all())
 
     def _lost(self, event: ErrorEvent) -> None:
+        logger.warning("flags may be out of date: %s", event.error)
         if event.retry_in is None:
             self._settled.set()
 
