@@ -26,6 +26,7 @@ async def read_in_a_loop(url: str) -> None:
 
 async def read_with_handlers(url: str) -> None:
     """Have handlers called, one after the other; they may wait for whatever they need."""
+
     async def show(event: MessageEvent) -> None:
         await asyncio.sleep(0)  # in place of a database, or another request
         print(f"handler  {event.last_event_id:>3}  {event.data}", flush=True)

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
-from eventsource import ErrorEvent, EventSource, MessageEvent
+from eventsource import ErrorEvent, EventSource, MessageEvent, StreamEnded
 
 logger = logging.getLogger("feature_flags")
 
@@ -122,9 +122,10 @@ class FeatureFlags:
             self._on_change(self.all())
 
     def _lost(self, event: ErrorEvent) -> None:
-        logger.warning("flags may be out of date: %s", event.error)
         if event.retry_in is None:
             self._settled.set()
+        elif not isinstance(event.error, StreamEnded):
+            logger.warning("flags may be out of date: %s", event.error)
 
 
 def main(url: str) -> int:

@@ -113,7 +113,7 @@ def test_the_threads_are_those_of_the_table(monkeypatch):
             os._exit(0)
         os.close(writing)
         os.waitpid(child, 0)
-        with open(reading) as names:
+        with os.fdopen(reading) as names:
             return names.read().splitlines()
 
     with ScriptedServer(script) as server:

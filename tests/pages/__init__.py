@@ -528,9 +528,7 @@ class Reader:
         self._stage = stage
         self._display = display
         self._limit = limit
-        self._terminal = Terminal(
-            desk.folder, desk.notes, desk.environment, self._as_shown, limit
-        )
+        self._terminal = Terminal(desk.folder, desk.notes, desk.environment, self._as_shown, limit)
         self._steps: list[dict[str, Any]] = []
         self._missing: list[str] = []  # what some blocks need
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -21,8 +22,8 @@ def run(task: dict[str, Any]) -> None:
     sys.argv = [task["file"], *task["arguments"]]
     sys.path[0] = task["folder"]
     if task["toolkit"]:
-        sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-        import session  # noqa: PLC0415 - for windows only
+        sys.path.insert(0, str(Path(__file__).parent))
+        import session
 
         del sys.path[0]
         session.SEEN = task["seen"]
@@ -35,7 +36,7 @@ def run(task: dict[str, Any]) -> None:
 
 def main() -> None:
     """Fork for each task, one after another."""
-    import eventsource  # noqa: F401, PLC0415 - for the programs
+    import eventsource  # noqa: F401 - for the programs
 
     while line := os.read(0, 1 << 20):  # they are asked for one at a time
         task = json.loads(line)
@@ -50,9 +51,9 @@ def main() -> None:
             return
         os.write(1, f"{pid}\n".encode())
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        with open(f"{task['ended']}.new", "w") as file:
-            file.write(str(status))
-        os.rename(file.name, task["ended"])
+        note = Path(f"{task['ended']}.new")
+        note.write_text(str(status), "utf-8")
+        note.rename(task["ended"])
 
 
 if __name__ == "__main__":
