@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -32,7 +33,11 @@ from .test_docs import PAGES, ROOT, STAGES, authority, name_of, needs_bash, serv
 
 __all__ = ["authority", "server_context"]  # fixtures
 
-pytestmark = [pytest.mark.timeout(3 * LIMIT), needs_bash]
+pytestmark = [
+    pytest.mark.timeout(3 * LIMIT),
+    needs_bash,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork"),
+]
 
 REASONS = {
     "down": "refused",
