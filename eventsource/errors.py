@@ -26,7 +26,14 @@ class Aborted(EventSourceError):
 
 
 class StreamEnded(EventSourceError, requests.ConnectionError):
-    """The server ended the stream: the response body is complete."""
+    """The server ended the stream: the response body is complete.
+
+    Attributes:
+        is_foreign (bool): the body was of another content type than an event stream's, and no
+            event came.
+    """
+
+    is_foreign = False
 
 
 class BrokenBody(

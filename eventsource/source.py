@@ -213,12 +213,7 @@ class EventSource(BrowserNames):
         self._is_over = False  # other than by the caller
         self._closed_by_caller = False
         self.on_comment = on_comment
-        if on_open is not None:
-            self.on_open = on_open
-        if on_message is not None:
-            self.on_message = on_message
-        if on_error is not None:
-            self.on_error = on_error
+        self._set_handlers(on_open, on_message, on_error)
         close_in_child(self, EventSource._after_fork)
         if start:
             self.start()
@@ -340,7 +335,8 @@ class EventSource(BrowserNames):
             _running.discard(self)
 
     def _refuse_closed(self) -> None:
-        if isinstance(self.error, ForkedError):
+        forked = isinstance(self.error, ForkedError)
+        if forked:
             raise RuntimeError(f"the source is closed: {self.error}")
         if self._closed_by_caller:
             raise RuntimeError("the source has been closed: make another")

@@ -23,12 +23,20 @@ from __future__ import annotations
 
 import enum
 import http
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from eventsource.errors import EventTimeout, ForkedError, StreamEnded, UnexpectedStatus
+from eventsource.urls import brief
 
-from .events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
+from .events import (
+    Comment,
+    ErrorEvent,
+    MessageEvent,
+    OpenEvent,
+    ReadyState,
+    is_event_stream,
+)
 from .parser import MAX_EVENT_SIZE, EventStreamParser, can_be_sent
 from .policy import BRIEF, DEFAULT_POLICY, ReconnectPolicy, check_number
 
@@ -154,6 +162,7 @@ class Session:
         self.heard_at = 0.0
         self.odd_lines = 0
         self._opened_at: float | None = None  # None: it has not opened
+        self._headers: Mapping[str, str] = {}
         self._has_event = False  # it has brought one
         self._silence = 0.0  # seconds waited since it began or a message came
         self._waits_since = 0.0  # when the wait that goes on has begun
@@ -208,7 +217,13 @@ class Session:
                 else (f"{count} bytes of an unfinished event were")
             )
             text += f"; {bytes_were} dropped"
-        return StreamEnded(text)
+        is_foreign = not self._has_event and not is_event_stream(self._headers)
+        if is_foreign:
+            found = brief(self._headers.get("Content-Type", "").partition(";")[0])
+            text += f"; no event came, and its content type is {found!r}"
+        error = StreamEnded(text)
+        error.is_foreign = is_foreign
+        return error
 
     @property
     def parse_error(self) -> Exception | None:
@@ -268,6 +283,7 @@ class Session:
             return False
         self._silence += now - self._waits_since
         self._opened_at = self.heard_at = now
+        self._headers = event.headers
         self._parser = self._new_parser(origin)
         return self._enter(_What.OPENED, event)
 
