@@ -7,7 +7,6 @@ chunking, large events, prompt delivery, comments, nothing printed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final, Self
 
 import requests
@@ -162,7 +161,7 @@ class SSEClient:
             session=session,
             **requests_kwargs,
         )
-        self._items: Iterator[Any] = iter(self._stream)
+        self._items: Any = iter(self._stream)
         first = next(self._items)
         if isinstance(first, ErrorEvent):
             self.close()
@@ -226,9 +225,14 @@ class SSEClient:
                         break
                     if isinstance(item.error, requests.HTTPError) or item.retry_in is None:
                         raise item.error  # noqa: TRY301
-        except BaseException:
-            self._items = iter(self._stream)  # the generator has ended, and the stream has not
-            raise
+        except BaseException as error:
+            # The generator has ended, and the stream has not; or a thread is in it, which in
+            # the child of a fork is not there.
+            is_inside = isinstance(error, ValueError) and self._items.gi_running
+            self._items = iter(self._stream)
+            if not is_inside:
+                raise
+            return next(self)
         raise StopIteration
 
     def close(self) -> None:

@@ -203,7 +203,7 @@ def test_the_server_has_an_answer(streams):
 def test_the_server_has_nothing_else(streams):
     with example("llm_tokens.py", streams["prices"], "a POST") as program:
         assert program.end() == 1
-    assert program.errors.endswith("\nfailed: the server answered 404 Not Found, not 200\n")
+    assert program.errors == "failed: the server answered 404 Not Found, not 200\n"
 
 
 # --- asyncio_program.py ---
@@ -465,8 +465,8 @@ def test_a_refused_question_is_reported_with_the_servers_reason():
     with ScriptedServer(busy) as server, example("llm_tokens.py", server.url, "Hello?") as program:
         assert program.end() == 1
         assert len(server.requests) == 1
-    assert program.errors.endswith(
-        "\nfailed: the server answered 429 Too Many Requests, not 200\nyour quota is used up\n"
+    assert program.errors == (
+        "failed: the server answered 429 Too Many Requests, not 200\nyour quota is used up\n"
     )
 
 
