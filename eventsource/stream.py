@@ -282,7 +282,8 @@ class EventStream:
             RuntimeError: `close()` has been called.
         """
         if self.closed:
-            raise RuntimeError("the stream has been closed: make another")
+            why = f"is closed: {self.error}" if self.error else "has been closed: make another"
+            raise RuntimeError(f"the stream {why}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -328,7 +329,8 @@ class EventStream:
         """Return the messages alone: for `for`, `list()` and `async for`.
 
         Outages are logged: the first failure of each as a warning, with the reason and the
-        wait, the others and the opening after it as information. A new iterator continues
+        wait, the others and the opening after it as information. What closes the stream for
+        good is raised and not warned of. A new iterator continues
         where the one before it stopped.
 
         Raises:

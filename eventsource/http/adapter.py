@@ -49,8 +49,8 @@ from .sockets import Sockets, current_sockets
 MAX_HEAD_SIZE: Final = 256 * 1024
 """Bytes of a response's status line and header fields, interim responses (1xx) included:
 as much as browsers take. A line may have a fourth of it, which is http.client's limit."""
-MAX_FIELDS: Final = 100
-"""Header fields of a response: http.client's limit."""
+MAX_FIELDS: Final = 99
+"""Header fields of a response: http.client takes 100 lines, the blank one that ends them too."""
 BLOCK_SIZE: Final = 64 * 1024
 """Bytes of a request's body that are sent at once: each such step has a limit of time."""
 

@@ -404,9 +404,10 @@ def _check_proxy(session: requests.Session, url: str, proxies: Any) -> None:
 def _finish(request: requests.PreparedRequest, last_event_id: str) -> None:
     check_headers(request.headers)  # http.client's refusal would quote a bad token
     if last_event_id:
-        # As bytes, and past requests' check: UTF-8 as the standard says, and an id
-        # may begin with a space.
-        request.headers["Last-Event-ID"] = last_event_id.encode()
+        # Past requests' check, for an id may begin with a space; and in UTF-8, as the standard
+        # says, which as text it would not be.
+        is_plain = last_event_id.isascii()
+        request.headers["Last-Event-ID"] = last_event_id if is_plain else last_event_id.encode()
     request.register_hook("response", _check_redirect)
 
 
