@@ -26,7 +26,14 @@ class Aborted(EventSourceError):
 
 
 class StreamEnded(EventSourceError, requests.ConnectionError):
-    """The server ended the stream: the response body is complete."""
+    """The server ended the stream: the response body is complete.
+
+    Attributes:
+        is_foreign (bool): the body was of another content type than an event stream's, and no
+            event came.
+    """
+
+    is_foreign = False
 
 
 class BrokenBody(
@@ -98,12 +105,13 @@ class UnexpectedContentType(EventSourceError):
     ) -> None:
         self.content_type: str = response.headers.get("Content-Type", "")
         self._content_types = tuple(content_types)
-        shown = brief(self.content_type.partition(";")[0])
-        wanted = " or ".join(map(repr, self._content_types)) or "any"
-        super().__init__(
-            f"the response's content type is {shown!r}, not {wanted}{_place_of(response)}",
-            response=response,
-        )
+        found = brief(self.content_type.partition(";")[0])
+        wanted = " or ".join(map(repr, self._content_types))
+        if found:
+            text = f"the response's content type is {found!r}, not {wanted}"
+        else:
+            text = f"the response has no content type; wanted is {wanted}"
+        super().__init__(text + _place_of(response), response=response)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.response, self._content_types)

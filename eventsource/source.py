@@ -18,7 +18,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from types import CoroutineType
 from typing import Any, NamedTuple, Self
 
@@ -213,12 +213,7 @@ class EventSource(BrowserNames):
         self._is_over = False  # other than by the caller
         self._closed_by_caller = False
         self.on_comment = on_comment
-        if on_open is not None:
-            self.on_open = on_open
-        if on_message is not None:
-            self.on_message = on_message
-        if on_error is not None:
-            self.on_error = on_error
+        self._set_handlers(on_open, on_message, on_error)
         close_in_child(self, EventSource._after_fork)
         if start:
             self.start()
@@ -340,7 +335,10 @@ class EventSource(BrowserNames):
             _running.discard(self)
 
     def _refuse_closed(self) -> None:
-        if self._closed_by_caller or isinstance(self.error, ForkedError):
+        forked = isinstance(self.error, ForkedError)
+        if forked:
+            raise RuntimeError(f"the source is closed: {self.error}")
+        if self._closed_by_caller:
             raise RuntimeError("the source has been closed: make another")
 
     def _after_fork(self) -> str | None:
@@ -454,10 +452,11 @@ class EventSource(BrowserNames):
     def _run(self) -> None:
         """Read, and run the handlers here."""
         stream = self._stream
+        has_listened = self._has_listened
         try:
             while items := stream.take():
-                if not self._has_listened.is_open:
-                    _wait_for_listener(self._has_listened, items, self._telling, stream)
+                if not has_listened.is_open:
+                    _wait_for_listener(has_listened, items, self._telling, stream)
                 for _ in self._deliver(_with_marker(items, stream)):
                     pass  # without an event loop there is nothing to await
         except BaseException as error:  # SystemExit from a handler, for one
@@ -493,7 +492,9 @@ class EventSource(BrowserNames):
         """Say whether another thread is the one that should drop the handlers."""
         return self._queue is not None and self._queue.runs_elsewhere()
 
-    def _deliver(self, items: Iterable[Entry]) -> Iterator[Coroutine[Any, Any, None]]:
+    def _deliver(  # noqa: PLR0915 - one loop, for a call for each event would take time
+        self, items: Iterable[Entry]
+    ) -> Iterator[Coroutine[Any, Any, None]]:
         """Call the listeners of each item; yield what is to be awaited before going on.
 
         What stands here in one loop runs for each event: hence no calls but to handlers.
@@ -503,7 +504,7 @@ class EventSource(BrowserNames):
         version: object = None
         event_type = ""
         listeners: Pairs = ()
-        are_several = False
+        only: Handler | None = None  # of a message with one listener
         clock = time.monotonic  # asked only where the handler that runs is another one
         # With `dispatch` the reader reads on meanwhile, until the queue is full.
         self._limit = clock() + STALL_SECONDS if self._queue is None else math.inf
@@ -519,11 +520,21 @@ class EventSource(BrowserNames):
                     self._tell_stall()
                 event_type, version = item.type, table.version
                 listeners = self._listeners_of(item)
-                are_several = len(listeners) > 1
-                if listeners:
-                    self._running = listeners[0][1]
+                only = listeners[0][1] if len(listeners) == 1 else None
+                self._running = only or self._running
                 if table.is_closed:
                     return
+            # The usual case by itself takes a third less time than the loop below.
+            if only is not None and type(item) is MessageEvent:
+                try:
+                    result = only(item)
+                except Exception as error:
+                    self._log_failure(only, error)
+                else:
+                    if result is not None and type(result) is CoroutineType:
+                        yield from self._awaitable(only, result)
+                self._last_event_id = item.last_event_id
+                continue
             for listener, call in listeners:
                 if version is not table.version:  # some came or went since the first one ran
                     if table.is_closed:
@@ -532,10 +543,9 @@ class EventSource(BrowserNames):
                     if current is None:
                         continue
                     call = current  # noqa: PLW2901 - it may have been exchanged
-                if are_several:
-                    if clock() > self._limit:
-                        self._tell_stall()
-                    self._running = call
+                if clock() > self._limit:
+                    self._tell_stall()
+                self._running = call
                 try:
                     result = call(item)
                 except Exception as error:
@@ -593,12 +603,12 @@ class EventSource(BrowserNames):
         )
 
 
-def _with_marker(items: list[Item], stream: EventStream) -> list[Entry]:
+def _with_marker(items: list[Item], stream: EventStream) -> Sequence[Entry]:
     """Add where the stream stands, if the last item does not say it."""
-    last = items[-1]
-    if type(last) is MessageEvent and last.last_event_id == stream.last_event_id:
-        return [*items]
-    return [*items, ResumeMarker(stream.last_event_id)]
+    last, last_event_id = items[-1], stream.last_event_id
+    if type(last) is MessageEvent and last.last_event_id == last_event_id:
+        return items
+    return [*items, ResumeMarker(last_event_id)]
 
 
 def _wait_for_listener(

@@ -29,6 +29,7 @@ _KEYWORDS: Final = frozenset(
         *("event_timeout", "max_event_size", "trusted_origins"),
     }
 )
+_new: Final = object.__new__
 NO_CONTENT: Final = 204
 """The status that tells a client to stop (HTML standard, 9.2.3)."""
 
@@ -160,7 +161,8 @@ class SSEClient:
             session=session,
             **requests_kwargs,
         )
-        first = next(self._stream)
+        self._items: Any = iter(self._stream)
+        first = next(self._items)
         if isinstance(first, ErrorEvent):
             self.close()
             if not _is_no_content(first.error):
@@ -208,14 +210,29 @@ class SSEClient:
         return self
 
     def __next__(self) -> Event:
-        for item in self._stream:
-            if isinstance(item, Block):
-                return Event(item.data, item.type, item.id, item.retry)
-            if isinstance(item, ErrorEvent):
-                if _is_no_content(item.error):
-                    break
-                if isinstance(item.error, requests.HTTPError) or item.retry_in is None:
-                    raise item.error
+        try:
+            for item in self._items:
+                if item.__class__ is Block:
+                    # Not by its constructor: that takes as long as all else that is done here.
+                    event = _new(Event)
+                    event.data = item.data
+                    event.event = item.type
+                    event.id = item.id
+                    event.retry = item.retry
+                    return event
+                if isinstance(item, ErrorEvent):
+                    if _is_no_content(item.error):
+                        break
+                    if isinstance(item.error, requests.HTTPError) or item.retry_in is None:
+                        raise item.error  # noqa: TRY301
+        except BaseException as error:
+            # The generator has ended, and the stream has not; or a thread is in it, which in
+            # the child of a fork is not there.
+            is_inside = isinstance(error, ValueError) and self._items.gi_running
+            self._items = iter(self._stream)
+            if not is_inside:
+                raise
+            return next(self)
         raise StopIteration
 
     def close(self) -> None:

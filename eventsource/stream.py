@@ -80,8 +80,9 @@ class EventStream:
             within half a second).
         **request_options: what `requests.Session.request` takes: headers, params,
             data, json, files, cookies, auth, timeout, proxies, hooks, verify,
-            cert, allow_redirects. `timeout` is 10 seconds to connect and none to
-            read unless you say otherwise. `verify` may be an `ssl.SSLContext`, which then
+            cert, allow_redirects. `timeout` is 10 seconds to connect and none to read
+            unless you say otherwise; on sessions of ours the former is for the look-up of
+            the name and all addresses together. `verify` may be an `ssl.SSLContext`, which then
             decides alone and is not changed. An `auth` callable runs at each
             attempt, so that it can refresh a token. `params` may be a function of the
             last event ID that is sent (`""` without one), called once for each attempt,
@@ -281,7 +282,8 @@ class EventStream:
             RuntimeError: `close()` has been called.
         """
         if self.closed:
-            raise RuntimeError("the stream has been closed: make another")
+            why = f"is closed: {self.error}" if self.error else "has been closed: make another"
+            raise RuntimeError(f"the stream {why}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -327,7 +329,8 @@ class EventStream:
         """Return the messages alone: for `for`, `list()` and `async for`.
 
         Outages are logged: the first failure of each as a warning, with the reason and the
-        wait, the others and the opening after it as information. A new iterator continues
+        wait, the others and the opening after it as information. What closes the stream for
+        good is raised and not warned of. A new iterator continues
         where the one before it stopped.
 
         Raises:

@@ -14,36 +14,27 @@ import sys
 
 import requests
 
-from eventsource import ErrorEvent, EventSource, EventStream, MessageEvent, dispatch
+from eventsource import EventSource, EventStream, MessageEvent, dispatch
 
 
 async def read_in_a_loop(url: str) -> None:
     """Take one event after the other; the server waits if we are slow."""
     async with EventStream(url) as stream:
-        async for event in stream:
-            match event:
-                case MessageEvent():
-                    print(f"loop     {event.last_event_id:>3}  {event.data}", flush=True)
-                case ErrorEvent(error=error, retry_in=None):
-                    raise error
+        async for event in stream.messages():  # raises what closes it for good
+            print(f"loop     {event.last_event_id:>3}  {event.data}", flush=True)
 
 
 async def read_with_handlers(url: str) -> None:
     """Have handlers called, one after the other; they may wait for whatever they need."""
-    over = asyncio.Event()
 
     async def show(event: MessageEvent) -> None:
         await asyncio.sleep(0)  # in place of a database, or another request
         print(f"handler  {event.last_event_id:>3}  {event.data}", flush=True)
 
-    def lost(event: ErrorEvent) -> None:
-        if event.retry_in is None:
-            over.set()
-
-    async with EventSource(url, on_error=lost, dispatch=dispatch.asyncio()) as source:
-        source.on("message", show)
-        source.on("price", show)
-        await over.wait()
+    async with EventSource(url, dispatch=dispatch.asyncio(), start=False) as source:
+        source.on("*", show)
+        source.start()  # now that the handler is there
+        await asyncio.to_thread(source.join)  # until it is closed for good
         if source.error is not None:
             raise source.error
 

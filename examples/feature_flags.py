@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
-from eventsource import ErrorEvent, EventSource, MessageEvent
+from eventsource import ErrorEvent, EventSource, MessageEvent, StreamEnded
+
+logger = logging.getLogger("feature_flags")
 
 OnChange = Callable[[dict[str, Any]], object]
 
@@ -121,6 +124,8 @@ class FeatureFlags:
     def _lost(self, event: ErrorEvent) -> None:
         if event.retry_in is None:
             self._settled.set()
+        elif not isinstance(event.error, StreamEnded):
+            logger.warning("flags may be out of date: %s", event.error)
 
 
 def main(url: str) -> int:

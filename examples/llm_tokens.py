@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import requests
 
-from eventsource import ErrorEvent, EventStream, MessageEvent, StreamEnded
+from eventsource import EventStream
 
 
 class AnswerFailed(Exception):
@@ -32,20 +32,17 @@ def tokens(url: str, prompt: str) -> Iterator[str]:
         json={"prompt": prompt, "stream": True},
         event_timeout=60.0,  # of thinking between two tokens
     ) as stream:
-        for event in stream:
-            match event:
-                case MessageEvent(type="error"):  # the server's, when it had begun to answer
+        try:
+            for event in stream.messages():
+                if event.type == "error":  # the server's, when it had begun to answer
                     raise AnswerFailed(event.json()["message"])
-                case MessageEvent(data="[DONE]"):
+                if event.data == "[DONE]":
                     return
-                case MessageEvent():
-                    yield event.json()["token"]
-                case ErrorEvent(error=StreamEnded()):
-                    raise AnswerFailed("the answer ended before it was complete")
-                case ErrorEvent(error=requests.HTTPError(response=requests.Response(text=why))):
-                    raise AnswerFailed(f"{event.error}\n{why}".strip())
-                case ErrorEvent(error=error):
-                    raise AnswerFailed(str(error))
+                yield event.json()["token"]
+        except requests.RequestException as error:  # refused, or cut short
+            why = "" if error.response is None else error.response.text
+            raise AnswerFailed(f"{error}\n{why}".strip()) from error
+    raise AnswerFailed("the answer ended before it was complete")
 
 
 def main(url: str, prompt: str) -> int:

@@ -14,11 +14,13 @@ import signal
 import socket
 import sys
 import threading
+from unittest import mock
 
 import pytest
 import requests
 
 from eventsource import EventSource, EventStream, ReadyState, ReconnectPolicy
+from eventsource.http import sockets as sockets_module
 from eventsource.runtime.fork import no_fork
 from eventsource.testing import ScriptedServer
 
@@ -94,6 +96,20 @@ def connecting():
     with port_that_never_answers() as port:
         source = source_of(f"http://127.0.0.1:{port}/")
         wait_until_connecting(port)
+        yield Phase(source)
+
+
+@contextlib.contextmanager
+def racing():
+    """None of the three addresses of the server's name has answered."""
+    with contextlib.ExitStack() as stack:
+        ports = [stack.enter_context(port_that_never_answers()) for _ in range(3)]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", p)) for p in ports]
+        stack.enter_context(mock.patch.object(sockets_module, "get_addresses", return_value=found))
+        stack.enter_context(mock.patch.object(sockets_module, "ATTEMPT_DELAY_SECONDS", 0.01))
+        source = source_of("http://some.host/")
+        for port in ports:
+            wait_until_connecting(port)
         yield Phase(source)
 
 
@@ -193,6 +209,7 @@ def in_a_handler():
 PHASES = {
     "resolving": resolving,
     "connecting": connecting,
+    "racing": racing,
     "tls-handshake": tls_handshake,
     "headers": after_the_request(wait_for_open=False),
     "headers-tls": after_the_request(wait_for_open=False, tls=True),

@@ -72,6 +72,14 @@ def log(connection, request):
     connection.hold()
 
 
+def log_in_two_parts(connection, request):
+    """The same, but that the first connection ends."""
+    place = int(request.header("Last-Event-ID") or 0)
+    send_numbers(connection, place)
+    if place:
+        connection.hold()
+
+
 def orders(connection, request):
     """The same for programs that end by themselves: the first who ask for more are sent away."""
     place = request.header("Last-Event-ID") or "0"
@@ -156,8 +164,44 @@ def talk_for_long(connection, request):
     connection.hold()
 
 
+def say_json_rpc(event_id, **message):
+    return f"id: {event_id}\ndata: {json.dumps({'jsonrpc': '2.0', **message})}\n\n".encode()
+
+
+def progress(event_id, count):
+    return say_json_rpc(event_id, method="notifications/progress", params={"progress": count})
+
+
+def take_mcp_request(connection, request):
+    """Answer with JSON; or prime the client for resuming, and leave it after a notification."""
+    check_mcp(request)
+    assert request.header("Accept") == "application/json, text/event-stream"
+    asked = request.json()
+    if asked["method"] == "tools/list":
+        tools = [{"name": "weather", "description": "x" * 100_000}]  # more than an error keeps
+        answer = {"jsonrpc": "2.0", "id": asked["id"], "result": {"tools": tools}}
+        body = json.dumps(answer).encode()
+        respond(connection, "200 OK", "Content-Type: application/json", body=body)
+    else:
+        connection.send(HEAD + b"id: 2-0\ndata:\n\nretry: 20\n\n" + progress("2-1", 1))
+
+
+def resume_mcp(connection, request):
+    check_mcp(request)
+    assert request.header("Last-Event-ID") == "2-1"
+    content = [{"type": "text", "text": "rainy"}]
+    rest = progress("2-2", 2) + say_json_rpc("2-3", id=2, result={"content": content})
+    connection.send(HEAD + rest)
+
+
+def check_mcp(request):
+    assert request.header("MCP-Protocol-Version") == "2025-11-25"
+    assert request.header("Authorization") == "Bearer key"
+
+
 PATHS = {
     ("GET", "/log"): log,
+    ("GET", "/metered"): log_in_two_parts,
     ("GET", "/orders"): orders,
     ("GET", "/quiet"): quiet,
     ("POST", "/v1/chat"): answer_in_tokens,
@@ -167,6 +211,8 @@ PATHS = {
     ("POST", "/v1/refused"): refuse,
     ("POST", "/v1/busy"): be_busy,
     ("POST", "/v1/long"): talk_for_long,
+    ("POST", "/mcp"): take_mcp_request,
+    ("GET", "/mcp"): resume_mcp,
 }
 """What `example.com` does, but for what is usual."""
 

@@ -1511,7 +1511,7 @@ def test_ctrl_c_in_a_clients_constructor_and_its_next(nursery, places):
         print(next(client).id, client.resp.request.headers["Last-Event-ID"])
     """
     out = interrupted(nursery, CONNECTIONS + textwrap.dedent(program), **places)
-    assert out == "constructor 0\n1\nnext 0\n1 b'1'\n"
+    assert out == "constructor 0\n1\nnext 0\n1 1\n"
 
 
 # --- Signals that raise nothing ---

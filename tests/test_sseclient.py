@@ -411,3 +411,26 @@ def test_an_outage_is_a_warning_once(caplog):
     levels = [record.levelname for record in caplog.records]
     assert levels == ["INFO", "WARNING", "INFO", "INFO", "INFO"]
     assert "open again" in caplog.text
+
+
+def test_a_second_thread_that_iterates_is_refused():
+    with ScriptedServer(stream(b"data: x\n\n", then="hold")) as server:
+        with SSEClient(server.url) as client:
+            assert next(client).data == "x"
+            ended = []
+            first = threading.Thread(target=lambda: ended.append(next(client, None)))
+            first.start()
+
+            def is_refused():
+                try:
+                    next(client)
+                except RuntimeError as error:
+                    return "another thread" in str(error)
+                raise AssertionError
+
+            wait_until(lambda: client._items.gi_running)
+            assert is_refused()
+            assert is_refused()
+            client.close()
+            first.join(LIMIT)
+            assert ended == [None]

@@ -184,7 +184,7 @@ def test_chunks_that_cannot_be_undone_are_a_failed_connection(coding):
 
 @pytest.mark.parametrize("dead", [1, 2])
 def test_an_address_that_answers_has_its_turn_after_others_that_do_not(monkeypatch, dead):
-    """Though each of them takes all the time of an attempt, as the timeout to connect is longer."""
+    """Though none of them fails within the time of an attempt."""
     with contextlib.ExitStack() as stack:
         ports = [stack.enter_context(port_that_never_answers()) for _ in range(dead)]
         server = stack.enter_context(ScriptedServer(*[stream(b"data: x\n\n")] * 2))

@@ -34,7 +34,7 @@ from .support import (
     wait_until,
 )
 
-OPEN = OpenEvent("open", "http://h/", 200, {})
+OPEN = OpenEvent("open", "http://h/", 200, {"Content-Type": "text/event-stream"})
 
 
 def failure(error=None, retry_in=3.0):
@@ -89,6 +89,33 @@ def test_that_a_body_ends_in_order_is_no_failure_and_an_attempt_that_then_fails_
     ended = StreamEnded("the server ended the stream")
     items = OPEN, failure(ended), OPEN, failure(ended), failure(), failure()
     assert tell(told, *items) == ["INFO", "INFO", "INFO", "INFO", "WARNING", "INFO"]
+
+
+def test_a_page_that_is_read_for_want_of_a_stream_is_a_warning_once(told):
+    ended = StreamEnded("the server ended the stream")
+    ended.is_foreign = True
+    page = OpenEvent("open", "http://h/", 200, {"Content-Type": "text/html"})
+    items = page, failure(ended), page, failure(ended), OPEN, failure()
+    assert tell(told, *items) == ["INFO", "WARNING", "INFO", "INFO", "INFO", "WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "is_foreign"),
+    [
+        ("text/html", b"<p>\n", True),
+        ("text/html", b"data: x\n\n", False),
+        ("text/event-stream", b":\n", False),
+        ("", b"{}", True),
+    ],
+)
+def test_the_end_of_a_body_of_another_type_says_so_if_no_event_came(content_type, body, is_foreign):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n\r\n" % content_type.encode()
+    with ScriptedServer(respond(head + body)) as server:
+        events = EventStream(server.url, reconnect=None, content_types=["*/*"])
+        *_, lost = events
+    assert lost.error.is_foreign == is_foreign
+    text = f"no event came, and its content type is {content_type!r}"
+    assert (text in str(lost.error)) == is_foreign
 
 
 def test_an_end_that_is_no_failure_is_information(told):

@@ -112,9 +112,10 @@ def test_without_descriptors_close_says_so(monkeypatch):
         server.wait_for_connection().over.wait(LIMIT)
     with pytest.raises(OSError, match="Too many open files"):
         server.close()
+    before = {*threading.enumerate()}
     server = ScriptedServer(status("200 OK"))
     monkeypatch.setattr(socket.socket, "accept", refuse)
-    [accepting] = [each for each in threading.enumerate() if each.name == "sse-server"]
+    [accepting] = {*threading.enumerate()} - before
     with socket.create_connection(("127.0.0.1", server.port)):
         accepting.join(LIMIT)
     with pytest.raises(OSError, match="Too many open files"):

@@ -23,6 +23,7 @@ from eventsource import (
     EventStream,
     EventStreamParser,
     EventTooLarge,
+    ForkedError,
     Handler,
     Item,
     MessageEvent,
@@ -56,7 +57,9 @@ def handlers() -> None:
         timeout=(5, None),
         on_error=print,
         on_comment=print,
-        reconnect=ReconnectPolicy(delay=1, max_attempts=5, statuses={503}),
+        reconnect=ReconnectPolicy(
+            delay=1, min_delay=0.5, max_attempts=5, stable_after=5, statuses={503}
+        ),
         event_timeout=60,
     )
 
@@ -78,6 +81,15 @@ def handlers() -> None:
     es.removeEventListener("price", price)
     es.onmessage = price
     es.onmessage = None
+    assert_type(es.on_open, Handler | None)
+    es.on_open = print
+    es.on_message = price
+    es.on_message = None
+    es.on_error = failed
+    es.on_comment = print
+    es.on_comment = None
+    es.on("*", price)
+    assert_type(es.silent_for, float | None)
     assert_type(es.url, str)
     assert_type(es.ready_state, ReadyState)
     assert_type(es.readyState, ReadyState)
@@ -163,6 +175,42 @@ def resume(file: ResumeFile) -> None:
         assert_type(stream.closed, bool)
         stream.last_event_id = "7"
         stream.reconnection_time = 0.5
+
+
+def messages(session: requests.Session) -> list[MessageEvent]:
+    with EventStream(
+        "https://example.com/", content_types={"text/event-stream", ""}, reconnect=Patient()
+    ) as stream:
+        for event in stream.messages():
+            assert_type(event, MessageEvent)
+        assert_type(stream.ended, bool)
+        assert_type(stream.silent_for, float | None)
+        assert_type(stream.take(timeout=0.5), list[Item])
+        if isinstance(stream.error, ForkedError):
+            print(stream.error.response)
+        EventSource("https://example.com/", content_types=("*/*",), trusted_origins=("https://a",))
+        return list(stream.messages())
+
+
+async def messages_on_the_loop(stream: EventStream) -> MessageEvent:
+    async for event in stream.messages():
+        assert_type(event, MessageEvent)
+    return await anext(aiter(stream.messages()))
+
+
+class Patient(ReconnectPolicy):
+    def is_final(self, error: Exception, failures: int) -> bool:
+        return failures > 3 or super().is_final(error, failures)
+
+    def next_delay(
+        self,
+        reconnection_time: float,
+        failures: int,
+        *,
+        random: float,
+        retry_after: float | None = None,
+    ) -> float:
+        return max(reconnection_time, retry_after or 0.0)
 
 
 class AnyType(EventStream):

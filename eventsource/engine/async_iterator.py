@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Protocol
 
 from eventsource.protocol.session import Item
 from eventsource.runtime.wakeup import Wakeup
@@ -47,32 +47,48 @@ class AsyncItems(AsyncIterator[Item]):
     def __init__(self, stream: HasEngine) -> None:
         self._stream = stream
 
-    def __anext__(self) -> Coroutine[Any, Any, Item]:
-        return self.next_item(shows_errors=True)
-
-    async def next_item(self, *, shows_errors: bool) -> Item:
-        """Return the next item; `shows_errors`: whether the program sees `ErrorEvent`s."""
-        import asyncio  # noqa: PLC0415 - there is a loop
-
+    async def __anext__(self) -> Item:
+        engine = self._stream._engine
         try:
             while True:
-                taker = self._stream._taker
-                if taker is None or taker.asked is None:
-                    for item in self._stream._engine.rest():
-                        return item
-                    taker = self._current_taker()
-                    taker.ask(shows_errors)
-                asked = taker.asked
-                assert asked is not None
-                if asked.get_loop() is not asyncio.get_running_loop():
-                    raise RuntimeError("the iteration has begun in another event loop")
-                await asyncio.wait([asked])  # which is not cancelled with it, and nothing lost
-                if taker.asked is asked:  # else another task was quicker
-                    taker.asked = None
-                if not asked.result():
+                if not self.is_asking() and (item := engine.next_item()) is not None:
+                    return item
+                if not await self.step(shows_errors=True):
                     raise StopAsyncIteration
         finally:
             del self  # a cancelled task keeps this frame, which must not keep the stream
+
+    def is_asking(self) -> bool:
+        """Whether a step is under way, whose result nobody has seen."""
+        taker = self._stream._taker
+        return taker is not None and taker.asked is not None
+
+    async def step(self, *, shows_errors: bool) -> bool:
+        """Have a step taken, or wait for the one that is under way.
+
+        Args:
+            shows_errors: whether the program sees `ErrorEvent`s.
+
+        Returns:
+            Whether there is something; if not, it is over.
+        """
+        import asyncio  # noqa: PLC0415 - there is a loop
+
+        try:
+            taker = self._stream._taker
+            if taker is None or taker.asked is None:
+                taker = self._current_taker()
+                taker.ask(shows_errors)
+            asked = taker.asked
+            assert asked is not None
+            if asked.get_loop() is not asyncio.get_running_loop():
+                raise RuntimeError("the iteration has begun in another event loop")
+            await asyncio.wait([asked])  # which is not cancelled with it, and nothing lost
+            if taker.asked is asked:  # else another task was quicker
+                taker.asked = None
+            return asked.result()
+        finally:
+            del self  # as above
 
     def _current_taker(self) -> Taker:
         """Return the stream's taker for this loop; one for a former loop has nothing to do."""

@@ -71,6 +71,7 @@ class Engine:
         watchers (set[Wakeup]): are set when it is over.
         response (requests.Response | None): the one that is being read, or was read last.
         last_event_id (str): of what has been yielded.
+        event_class (type[MessageEvent]): what the server's events are made as.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Engine:
         self.watchers: set[Wakeup] = set()
         self.response: requests.Response | None = None
         self.last_event_id = session.kept.last_event_id
+        self.event_class = session.event_class
         self._refusal = refusal
         self._on_bytes = on_bytes
         self._wakeup = Wakeup()  # ends any waiting of the thread that takes steps
@@ -155,7 +157,7 @@ class Engine:
     def rest(self) -> Iterator[Item]:
         """Yield what is kept and has not been yielded."""
         session = self.session
-        event_class = session.event_class
+        event_class = self.event_class
         # No call stands between taking an item and yielding it: so no signal handler runs
         # there, whose exception would lose the item. `close()` ends this by emptying the list.
         kept = None
@@ -167,6 +169,17 @@ class Engine:
                 yield item
         if session.phase is not Phase.CLOSED:
             self.last_event_id = session.kept.last_event_id
+
+    def next_item(self) -> Item | None:
+        """Return the next of what is kept and has not been yielded; None: there is none."""
+        session = self.session
+        for item in session.kept.rest:
+            if item.__class__ is self.event_class:
+                self.last_event_id = item.last_event_id  # pyright: ignore[reportAttributeAccessIssue]
+            return item
+        if session.phase is not Phase.CLOSED:
+            self.last_event_id = session.kept.last_event_id
+        return None
 
     def take(self) -> list[Item]:
         """Return what is kept and has not been yielded."""
@@ -207,8 +220,6 @@ class Engine:
             raise
         finally:
             self._stepper.clear()
-            if self.session.is_over:
-                self._tell_watchers()
         raise TimeoutError(f"nothing has happened for {timeout:g} seconds")
 
     def _check_thread(self) -> None:
@@ -348,12 +359,12 @@ class Engine:
             return
         if is_limited:
             session.parsed(time.monotonic() - began)
-        if session.unknown_lines and self._odd is not exchange:
+        if session.odd_lines and self._odd is not exchange:
             self._odd = exchange
             logger.debug(
                 "%s: no event yet, and %d lines of the body are no fields of an event stream",
                 redact(self.template.url),
-                session.unknown_lines,
+                session.odd_lines,
             )
 
     # --- Steps that take longer than the caller waits ---
@@ -393,12 +404,15 @@ class Engine:
             )
         if lost is not None:
             self._tell(lost)
+        if self.session.is_over:
+            self._tell_watchers()
 
     def _tell(self, item: OpenEvent | ErrorEvent) -> None:
         """Log what has happened, unless whoever takes it does."""
         if self._shows_errors is not None:
-            is_end = self.session.has_ended_in_order
-            self._telling.tell(item, is_heard=self._shows_errors, is_end=is_end)
+            # What closes for good is raised where errors are not shown.
+            is_final = isinstance(item, ErrorEvent) and item.retry_in is None
+            self._telling.tell(item, is_heard=self._shows_errors or is_final)
 
     def _abandon(self) -> None:
         """A step was interrupted, perhaps this one, too: drop its connection."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from eventsource.protocol.events import MessageEvent
 
 from .async_iterator import AsyncItems, HasEngine
+from .engine import Engine
 
 
 class Messages:
@@ -29,13 +30,14 @@ class Messages:
     def __iter__(self) -> Iterator[MessageEvent]:
         stream = self._stream
         engine = stream._engine
+        event_class = engine.event_class
         while True:
             for item in engine.rest():
-                if isinstance(item, MessageEvent):
-                    yield item
+                if item.__class__ is event_class:
+                    yield item  # pyright: ignore[reportReturnType]
             if not engine.advance(shows_errors=False):
                 break
-        _raise_failure(stream)
+        _raise_failure(engine)
 
     def __aiter__(self) -> AsyncIterator[MessageEvent]:
         return _AsyncMessages(self._stream)
@@ -49,18 +51,24 @@ class _AsyncMessages(AsyncIterator[MessageEvent]):
         self._items = AsyncItems(stream)
 
     async def __anext__(self) -> MessageEvent:
+        engine = self._stream._engine
+        event_class = engine.event_class
         try:
             while True:
-                item = await self._items.next_item(shows_errors=False)
-                if isinstance(item, MessageEvent):
-                    return item
-        except StopAsyncIteration:
-            _raise_failure(self._stream)
-            raise
+                if not self._items.is_asking():
+                    while (item := engine.next_item()) is not None:
+                        if item.__class__ is event_class:
+                            return item  # pyright: ignore[reportReturnType]
+                if not await self._items.step(shows_errors=False):
+                    break
+            _raise_failure(engine)
+            raise StopAsyncIteration
+        finally:
+            del self  # a cancelled task keeps this frame, which must not keep the stream
 
 
-def _raise_failure(stream: HasEngine) -> None:
+def _raise_failure(engine: Engine) -> None:
     """Raise what closed the stream for good, unless that is no failure."""
-    session = stream._engine.session
+    session = engine.session
     if session.error is not None and not session.has_ended_in_order:
         raise session.error

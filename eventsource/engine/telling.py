@@ -3,7 +3,8 @@
 An *outage* begins with the first failure after the stream was open (or after the start), and
 ends when it opens again. The rule: where no one else is told, the first failure of each outage
 is a warning, and so is what closes the stream for good. Everything else is information. That
-the server ends a body in order is no failure; an attempt that then fails is.
+the server ends a body in order is no failure; an attempt that then fails is. (A body of another
+content type, which a program may admit, is one if it brought no event.)
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 from typing import Any
 
 from eventsource.errors import StreamEnded, summary
-from eventsource.protocol.events import ErrorEvent, OpenEvent
+from eventsource.protocol.events import ErrorEvent, OpenEvent, is_event_stream
 from eventsource.urls import redact
 
 logger = logging.getLogger("eventsource")
@@ -44,15 +45,18 @@ class Telling:
             return
         if type(item) is OpenEvent:
             self._last = item
-            logger.info("%s: open%s", self._url, " again" if self._is_out else "")
-            self._is_out = False
+            is_stream = is_event_stream(item.headers)
+            again = " again" if self._is_out and is_stream else ""
+            logger.info("%s: open%s", self._url, again)
+            self._is_out &= not is_stream
         elif type(item) is ErrorEvent:
             self._last = item
             self._tell_failure(item, is_heard=is_heard, is_end=is_end)
 
     def _tell_failure(self, event: ErrorEvent, *, is_heard: bool, is_end: bool) -> None:
         is_final = event.retry_in is None
-        is_failure = not (is_end if is_final else isinstance(event.error, StreamEnded))
+        is_in_order = isinstance(event.error, StreamEnded) and not event.error.is_foreign
+        is_failure = not (is_end if is_final else is_in_order)
         is_news = is_final or not self._is_out
         level = logging.WARNING if is_failure and is_news and not is_heard else logging.INFO
         self._is_out |= is_failure

@@ -40,7 +40,7 @@ class _HandlerAttribute:
         if slot is None:
             slot = Slot()
             setattr(emitter, self._slot, slot)
-        emitter.set_slot(self._type, slot, handler)
+        emitter._set_slot(self._type, slot, handler)  # noqa: SLF001 - a part of it
 
 
 class _HasReadyState(Protocol):
@@ -61,6 +61,17 @@ class BrowserNames(Emitter):
     """The handler of `message`, likewise."""
     on_error = onerror = _HandlerAttribute("error")
     """The handler of `error`, likewise."""
+
+    def _set_handlers(
+        self, on_open: Handler | None, on_message: Handler | None, on_error: Handler | None
+    ) -> None:
+        """Set those that are not None."""
+        if on_open is not None:
+            self.on_open = on_open
+        if on_message is not None:
+            self.on_message = on_message
+        if on_error is not None:
+            self.on_error = on_error
 
     @property
     def readyState(self: _HasReadyState) -> ReadyState:  # noqa: N802

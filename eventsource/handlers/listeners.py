@@ -218,7 +218,7 @@ class Emitter(EventEmitter):
         self.emit(NEW_LISTENER, event, listener)
         self._table.add(event, listener, call)
 
-    def set_slot(self, event: str, slot: Slot, f: Handler) -> None:
+    def _set_slot(self, event: str, slot: Slot, f: Handler) -> None:
         """Have a slot call `f` for this type, in the place that the slot has already, if any."""
         slot.handler = f
         self.emit(NEW_LISTENER, event, f)

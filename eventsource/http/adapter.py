@@ -49,8 +49,8 @@ from .sockets import Sockets, current_sockets
 MAX_HEAD_SIZE: Final = 256 * 1024
 """Bytes of a response's status line and header fields, interim responses (1xx) included:
 as much as browsers take. A line may have a fourth of it, which is http.client's limit."""
-MAX_FIELDS: Final = 100
-"""Header fields of a response: http.client's limit."""
+MAX_FIELDS: Final = 99
+"""Header fields of a response: http.client takes 100 lines, the blank one that ends them too."""
 BLOCK_SIZE: Final = 64 * 1024
 """Bytes of a request's body that are sent at once: each such step has a limit of time."""
 
@@ -206,8 +206,9 @@ class _Connection(HTTPConnection):
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
-            raise ConnectTimeoutError(
-                self, f"Connection to {self.host} timed out. (connect timeout={self.timeout})"
+            what = "timed out" if error.errno else error  # TCP's own, or ours
+            raise ConnectTimeoutError(  # without the connection, whose repr would be in the text
+                f"Connection to {self.host} {what}. (connect timeout={self.timeout})"
             ) from error
         except OSError as error:
             raise NewConnectionError(self, f"Failed to connect: {error}") from error

@@ -54,7 +54,7 @@ class Exchange:
     def __init__(self, template: RequestTemplate) -> None:
         self._template = template
         self._session = template.session()
-        self._sockets = Sockets(template.rotation)
+        self._sockets = Sockets()
         self._inside = False  # a thread is in open() or read()
         self._has_timed_out = False  # by the watch
         self._release_once = threading.Lock()

@@ -48,7 +48,6 @@ from .options import (
     has_unknown_socks_scheme,
     is_fetchable,
 )
-from .sockets import AddressRotation
 
 ERROR_BODY_SIZE: Final = 64 * 1024
 """Bytes kept of the body of a response that is no event stream."""
@@ -124,7 +123,6 @@ class RequestTemplate:
             # Else a name in bytes would be another than ours.
             self.headers[name.decode("latin-1") if isinstance(name, bytes) else name] = value
         self.auth = self.options.pop("auth", None)
-        self.rotation = AddressRotation()
 
     def session(self) -> requests.Session:
         """Return the session for one attempt. One of our own is to be closed after it."""
@@ -406,9 +404,10 @@ def _check_proxy(session: requests.Session, url: str, proxies: Any) -> None:
 def _finish(request: requests.PreparedRequest, last_event_id: str) -> None:
     check_headers(request.headers)  # http.client's refusal would quote a bad token
     if last_event_id:
-        # As bytes, and past requests' check: UTF-8 as the standard says, and an id
-        # may begin with a space.
-        request.headers["Last-Event-ID"] = last_event_id.encode()
+        # Past requests' check, for an id may begin with a space; and in UTF-8, as the standard
+        # says, which as text it would not be.
+        is_plain = last_event_id.isascii()
+        request.headers["Last-Event-ID"] = last_event_id if is_plain else last_event_id.encode()
     request.register_hook("response", _check_redirect)
 
 

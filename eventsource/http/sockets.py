@@ -5,6 +5,9 @@ ends connecting, the TLS handshake, the wait for the head and the body alike, wh
 object owns the socket at that moment. It is the duplicate, and not the socket itself,
 because its number cannot be given to another socket while it is here, and because TLS
 replaces the socket object half-way.
+
+The addresses of a host race (RFC 8305, "Happy Eyeballs"), in the thread that connects: it
+waits only while a socket is connecting, so whoever shuts that down ends the wait.
 """
 
 from __future__ import annotations
@@ -13,16 +16,19 @@ import contextlib
 import contextvars
 import copy
 import functools
+import itertools
 import math
 import os
+import select
 import socket
 import struct
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from urllib3.util import wait_for_read, wait_for_write
+from urllib3.util import wait_for_read
 from urllib3.util.connection import allowed_gai_family
 
 from eventsource.errors import Aborted
@@ -31,6 +37,12 @@ from eventsource.runtime.wakeup import Wakeup
 
 LONGEST_POLL: Final = (2**31 - 1) / 1000
 """Seconds that `poll` can wait at the most: it counts milliseconds in a C int."""
+
+ATTEMPT_DELAY_SECONDS: Final = 0.25
+"""Between the starts of two connection attempts, if none fails: RFC 8305, section 5."""
+
+LEAST_ATTEMPT_DELAY_SECONDS: Final = 0.01
+"""However many addresses are to have their turn within the timeout: RFC 8305, section 8."""
 
 KEEP_ALIVE: Final = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -64,43 +76,21 @@ def set_keep_alive(sock: socket.SocketType) -> None:
             sock.setsockopt(*option)
 
 
-class AddressRotation:
-    """The order in which a host's addresses are tried: those after the one that failed last.
-
-    An address that does not answer may take all the time that an attempt has. If each
-    attempt began with it, an address that answers would never be tried.
-    """
-
-    def __init__(self) -> None:
-        self.failed: object = None  # written by the thread that connects
-
-    def in_order(self, found: list[Any]) -> list[Any]:
-        """Return what `look_up()` has found, in the order to try it."""
-        for index, (*_, address) in enumerate(found, 1):
-            if address == self.failed:
-                return found[index:] + found[:index]
-        return found
-
-
 class Sockets:
     """The sockets of one exchange, in all their phases.
 
     Threads: `shut_down` and `release` are for any thread and for signal handlers, all else
     is for the thread of the exchange.
 
-    Args:
-        rotation: the order of addresses, which the exchanges of one stream share.
-
     Attributes:
         is_shut_down: whether the exchange has been aborted. Set once, never unset.
         deadline: the moment (`time.monotonic()`) by which the head must have come.
     """
 
-    def __init__(self, rotation: AddressRotation | None = None) -> None:
+    def __init__(self) -> None:
         # Guarded by `_lock`; with each the number of what it is a duplicate of. First, for
         # `__del__` needs it, also if a signal handler raises before the end of this.
         self._duplicates: list[tuple[socket.SocketType, int]] = []
-        self.rotation = rotation or AddressRotation()
         self.is_shut_down = False
         self.deadline = math.inf
         # Guards what follows. Re-entrant because a signal handler may call
@@ -182,8 +172,7 @@ class Sockets:
     def settle(self) -> None:
         """The response has come, on the connection made last: forget the others.
 
-        Others there are of addresses that refused, of redirects, and after an
-        authentication that took two connections.
+        Others there are of redirects, and after an authentication that took two connections.
         """
         with self._lock:
             while len(self._duplicates) > 1:
@@ -194,36 +183,115 @@ class Sockets:
     ) -> socket.socket:
         """Return a socket that is connected to `host`, with this timeout and these options.
 
+        The addresses are tried in turn, each `ATTEMPT_DELAY_SECONDS` after the one before, or
+        as soon as one fails; earlier if not all would have their turn within the timeout. The
+        first that connects is taken, and the others are closed.
+
+        Args:
+            host: a name or an address.
+            port: its number.
+            timeout: seconds for the look-up and for connecting to whichever address, all in all.
+            options: of each socket: level, option, value.
+
         Raises:
             Aborted: `shut_down()` has been called.
             UnicodeError: no host can have this name.
-            OSError: no address can be connected to; TimeoutError: not in time.
+            OSError: no address can be connected to: that of the first that failed. Its text
+                has the reasons of the others, too, and how many there were.
+            TimeoutError: not in time.
         """
-        failure = OSError("the name has no address")
-        for family, kind, protocol, _, address in self.rotation.in_order(
-            self.look_up(host, port, timeout)
-        ):
-            sock = None
-            try:
-                sock = self.new_socket(family, kind, protocol)
-                for option in options:
-                    sock.setsockopt(*option)
-                set_keep_alive(sock)
-                self.connect(sock, address, timeout)
-            except OSError as error:
-                failure = error
-                self.rotation.failed = address
-                if sock is not None:
-                    sock.close()
-                if isinstance(error, Aborted) or time.monotonic() >= self.deadline:
-                    break  # before another address is blamed
-            except BaseException:  # Ctrl-C, say
-                if sock is not None:
-                    sock.close()
-                raise
-            else:
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        found = interleaved(self.look_up(host, port, timeout))
+        under_way: list[socket.socket] = []
+        try:
+            sock = self._race(found, options, min(end, self.deadline), under_way)
+            sock.settimeout(self.bounded(timeout))
+            under_way.remove(sock)
+            return sock
+        finally:
+            while under_way:
+                self._drop(under_way.pop())
+
+    def _race(
+        self, untried: list[Any], options: list[Any], end: float, under_way: list[socket.socket]
+    ) -> socket.socket:
+        """Try addresses until one has connected; `under_way` has all that are connecting."""
+        failures = _Failures(len(untried))
+        while untried or under_way:
+            until, now = end, time.monotonic()
+            if now >= end:
+                raise failures.timed_out()
+            if untried:  # each is to have its turn before the end
+                turn = min(ATTEMPT_DELAY_SECONDS, (end - now) / len(untried))
+                until = now + max(turn, LEAST_ATTEMPT_DELAY_SECONDS)
+                try:
+                    under_way.append(self._begin(untried.pop(0), options))
+                except Aborted:
+                    raise
+                except OSError as error:
+                    failures.add(error)
+                    continue
+            sock = self._first_connected(under_way, until, failures)
+            if sock is not None:
                 return sock
-        raise failure
+        raise failures.of_all()
+
+    def _begin(self, found: Any, options: list[Any]) -> socket.socket:
+        """Begin to connect to an address; return the socket.
+
+        Raises:
+            Aborted: `shut_down()` has been called.
+            OSError: it cannot be connected.
+        """
+        family, kind, protocol, _, address = found
+        sock = self.new_socket(family, kind, protocol)
+        try:
+            for option in options:
+                sock.setsockopt(*option)
+            set_keep_alive(sock)
+            sock.setblocking(False)
+            self.connect(sock, address)
+        except BaseException:  # Ctrl-C, say
+            self._drop(sock)
+            raise
+        return sock
+
+    def connect(self, sock: socket.socket, address: Any) -> None:
+        """Begin to connect a `new_socket()` that does not block.
+
+        It begins under the lock, for a socket that has not begun to connect cannot be shut
+        down, and nothing would end what began after that.
+
+        Raises:
+            Aborted: `shut_down()` has been called.
+            OSError: it cannot be connected.
+        """
+        with self._lock:
+            if not self.is_shut_down:
+                with contextlib.suppress(BlockingIOError):
+                    sock.connect(address)
+            if self.is_shut_down:  # also by a signal handler, meanwhile
+                raise Aborted("aborted")
+
+    def _first_connected(
+        self, under_way: list[socket.socket], until: float, failures: _Failures
+    ) -> socket.socket | None:
+        """Wait for what comes of attempts; return a socket that has connected.
+
+        Returns:
+            None if one has failed, or the moment has come. Those that have failed are taken
+            out of `under_way`.
+        """
+        for sock in wait_for_write(under_way, until - time.monotonic()):
+            if self.is_shut_down:
+                raise Aborted("aborted")
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not number:
+                return sock
+            failures.add(OSError(number, os.strerror(number)))
+            under_way.remove(sock)
+            self._drop(sock)
+        return None
 
     def new_socket(self, family: int, kind: int, protocol: int) -> socket.socket:
         """Return a new socket, of which a duplicate is taken."""
@@ -236,38 +304,18 @@ class Sockets:
                 raise
         return sock
 
-    def connect(self, sock: socket.socket, address: Any, timeout: float | None) -> None:
-        """Connect a `new_socket()`; leave it with this timeout.
+    def _drop(self, sock: socket.socket) -> None:
+        """Close a socket that is not needed, and its duplicate, without which it would go on.
 
-        It begins under the lock, for a socket that has not begun to connect cannot be shut
-        down, and nothing would end what began after that.
-
-        Raises:
-            Aborted: `shut_down()` has been called.
-            OSError: it cannot be connected; TimeoutError: not in time.
+        The duplicate is forgotten last: until then a fork and `release()` find it.
         """
-        wait = self.bounded(timeout)
-        if wait is not None:
-            wait = min(wait, LONGEST_POLL)
-        sock.setblocking(False)
-        is_under_way = False
+        number = sock.fileno()
+        sock.close()
         with self._lock:
-            if not self.is_shut_down:
-                try:
-                    sock.connect(address)
-                except BlockingIOError:
-                    is_under_way = True
-            if self.is_shut_down:  # also by a signal handler, meanwhile
-                raise Aborted("aborted")
-        if is_under_way:
-            if not wait_for_write(sock, wait):
-                raise TimeoutError("timed out")
-            if self.is_shut_down:
-                raise Aborted("aborted")
-            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if error:
-                raise OSError(error, os.strerror(error))
-        sock.settimeout(self.bounded(timeout))
+            for known in [known for known in self._duplicates if known[1] == number]:
+                known[0].close()
+                with contextlib.suppress(ValueError):  # a signal handler has forked meanwhile
+                    self._duplicates.remove(known)
 
     def adopt(self, number: int) -> None:
         """Take a duplicate of a socket that a session of the caller's has connected.
@@ -302,7 +350,7 @@ class Sockets:
             answer = _look_ups.ask(host, port, wakeup)
             try:
                 if not answer.is_here and not wakeup.wait(limit):
-                    raise TimeoutError(f"looking up {host} timed out")
+                    raise TimeoutError("timed out while the name was looked up")
             finally:
                 answer.leave(wakeup)
         finally:
@@ -312,6 +360,37 @@ class Sockets:
         if answer.failure is not None:
             raise copy.copy(answer.failure)  # the others raise it, too, in their threads
         return answer.found
+
+
+class _Failures:
+    """Why the addresses of a host, so many, cannot be connected to."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        # Not the exceptions: they would keep the sockets alive, and each other.
+        self._reasons: dict[str, int | None] = {}
+
+    def add(self, error: OSError) -> None:
+        """One more has failed."""
+        self._reasons.setdefault(error.strerror or str(error), error.errno)
+
+    def of_all(self) -> OSError:
+        """Return the error if all have failed."""
+        if not self._reasons:
+            return OSError("the name has no address")
+        text = "; ".join(self._reasons)
+        if self._count > 1:
+            text += f" ({self._count} addresses tried)"
+        number = next(iter(self._reasons.values()))
+        return OSError(text) if number is None else OSError(number, text)
+
+    def timed_out(self) -> TimeoutError:
+        """Return the error if the time has passed before that."""
+        text = "timed out"
+        if self._count > 1:
+            failed = f"; failed by then: {'; '.join(self._reasons)}" if self._reasons else ""
+            text += f" ({self._count} addresses{failed})"
+        return TimeoutError(text)
 
 
 class _Answer:
@@ -403,6 +482,36 @@ def _duplicate(sock: socket.socket) -> socket.SocketType:
     # In one call of C: a signal handler that raises between two would leave a descriptor that
     # nobody knows of, as in `socket.dup`.
     return next(map(make, map(os.dup, (sock.fileno(),))))
+
+
+def interleaved(found: list[Any]) -> list[Any]:
+    """Return what `look_up()` has found in the order to try it (RFC 8305, section 4).
+
+    That is the resolver's, but that the families alternate: where one does not get through,
+    the other has its turn at once.
+    """
+    families: dict[int, list[Any]] = {}
+    for one in found:
+        families.setdefault(one[0], []).append(one)
+    turns = itertools.zip_longest(*families.values())
+    return [one for turn in turns for one in turn if one is not None]
+
+
+def wait_for_write(socks: Sequence[socket.socket], seconds: float) -> list[socket.socket]:
+    """Wait until one of them has connected or failed; return those that have, in this order.
+
+    None if the time has passed. Both ways of waiting are looked up here, and not when this is
+    imported, for gevent and eventlet replace them. eventlet and Windows have no `poll`.
+    """
+    seconds = min(max(seconds, 0.0), LONGEST_POLL)
+    if sys.platform != "win32" and hasattr(select, "poll"):
+        poll = select.poll()
+        for sock in socks:
+            poll.register(sock, select.POLLOUT)
+        numbers = {number for number, _ in poll.poll(seconds * 1000)}
+        return [sock for sock in socks if sock.fileno() in numbers]
+    _, writable, failed = select.select([], socks, socks, seconds)  # failed: as Windows tells
+    return [sock for sock in socks if sock in writable or sock in failed]
 
 
 def get_addresses(host: str, port: int, family: int, flags: int = 0) -> list[Any]:

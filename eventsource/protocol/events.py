@@ -116,3 +116,8 @@ class ErrorEvent(NamedTuple):
     """`CONNECTING` if there will be another attempt, else `CLOSED`."""
     retry_in: float | None
     """Seconds from now to the next attempt; None when closed for good."""
+
+
+def is_event_stream(headers: Mapping[str, str]) -> bool:
+    """Whether a response's header fields say that its body is an event stream."""
+    return "text/event-stream" in headers.get("Content-Type", "").lower()

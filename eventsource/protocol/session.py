@@ -23,12 +23,20 @@ from __future__ import annotations
 
 import enum
 import http
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from eventsource.errors import EventTimeout, ForkedError, StreamEnded, UnexpectedStatus
+from eventsource.urls import brief
 
-from .events import Comment, ErrorEvent, MessageEvent, OpenEvent, ReadyState
+from .events import (
+    Comment,
+    ErrorEvent,
+    MessageEvent,
+    OpenEvent,
+    ReadyState,
+    is_event_stream,
+)
 from .parser import MAX_EVENT_SIZE, EventStreamParser, can_be_sent
 from .policy import BRIEF, DEFAULT_POLICY, ReconnectPolicy, check_number
 
@@ -97,7 +105,8 @@ class Kept(NamedTuple):
 
 
 def _keep(items: list[Item], last_event_id: str, resume_id: str) -> Kept:
-    return Kept(items, iter(items), last_event_id, resume_id)
+    # Kept's own constructor is a function in Python, and this runs twice for each read.
+    return tuple.__new__(Kept, (items, iter(items), last_event_id, resume_id))
 
 
 class Session:
@@ -121,6 +130,8 @@ class Session:
         kept (Kept): what has been parsed; `rest` has not been yielded.
         comments (bool): the argument. May be set.
         heard_at (float): the moment when the connection opened or bytes came last.
+        odd_lines (int): lines of this body that were no field nor a comment, as long as it has
+            brought no event.
     """
 
     def __init__(
@@ -149,7 +160,9 @@ class Session:
         self._failures = 0  # attempts without success in a row
         # Of the present attempt:
         self.heard_at = 0.0
+        self.odd_lines = 0
         self._opened_at: float | None = None  # None: it has not opened
+        self._headers: Mapping[str, str] = {}
         self._has_event = False  # it has brought one
         self._silence = 0.0  # seconds waited since it began or a message came
         self._waits_since = 0.0  # when the wait that goes on has begun
@@ -193,11 +206,6 @@ class Session:
         return isinstance(error, StreamEnded) and not (self._reconnects and self._failures)
 
     @property
-    def unknown_lines(self) -> int:
-        """Lines of this body that were no field nor a comment; 0 once it has brought an event."""
-        return 0 if self._has_event else self._parser.unknown_lines
-
-    @property
     def end_of_body(self) -> StreamEnded:
         """What `lost` is told when the body is complete."""
         text = "the server ended the stream"
@@ -209,7 +217,13 @@ class Session:
                 else (f"{count} bytes of an unfinished event were")
             )
             text += f"; {bytes_were} dropped"
-        return StreamEnded(text)
+        is_foreign = not self._has_event and not is_event_stream(self._headers)
+        if is_foreign:
+            found = brief(self._headers.get("Content-Type", "").partition(";")[0])
+            text += f"; no event came, and its content type is {found!r}"
+        error = StreamEnded(text)
+        error.is_foreign = is_foreign
+        return error
 
     @property
     def parse_error(self) -> Exception | None:
@@ -254,6 +268,7 @@ class Session:
         self._opened_at = None
         self._has_event = False
         self._silence = 0.0
+        self.odd_lines = 0
         return True
 
     def opened(self, event: OpenEvent, origin: str, now: float) -> bool:
@@ -268,6 +283,7 @@ class Session:
             return False
         self._silence += now - self._waits_since
         self._opened_at = self.heard_at = now
+        self._headers = event.headers
         self._parser = self._new_parser(origin)
         return self._enter(_What.OPENED, event)
 
@@ -285,7 +301,10 @@ class Session:
         else:
             items += parser.feed(chunk)
             has_event = bool(items)
-        kept = _keep(items, parser.last_event_id, parser.resume_id)
+        last_event_id, resume_id = parser.last_event_id, self.kept.resume_id
+        if last_event_id is not self.kept.last_event_id:
+            resume_id = parser.resume_id
+        kept = _keep(items, last_event_id, resume_id)
         if parser.reconnection_time is not None:
             self.reconnection_time = self._policy.reconnection_time(parser.reconnection_time)
         self.heard_at = now
@@ -294,6 +313,8 @@ class Session:
             self._silence = 0.0
         else:
             self._silence += now - self._waits_since
+            if not self._has_event:
+                self.odd_lines = parser.unknown_lines
         self.kept = kept
         if self.phase is Phase.CLOSED:  # meanwhile, by another thread
             kept.items.clear()

@@ -29,7 +29,13 @@ def resolver(monkeypatch):
             if flags & socket.AI_NUMERICHOST:
                 raise socket.gaierror("not a number")
             return [
-                (socket.AF_INET, socket.SOCK_STREAM, 0, "", address)
+                (
+                    socket.AF_INET6 if ":" in address[0] else socket.AF_INET,
+                    socket.SOCK_STREAM,
+                    0,
+                    "",
+                    address,
+                )
                 for address in answer(host, port)
             ]
 

@@ -11,7 +11,6 @@ import weakref
 import pytest
 import requests
 import trustme
-from urllib3.util.wait import wait_for_write
 
 from eventsource import EventStream
 from eventsource import stream as stream_module
@@ -179,7 +178,7 @@ def lines_of_connecting(stream, close_before):
         if event == "line" and frame.f_code.co_filename in CONNECTING:
             lines.append(frame.f_lineno)
             closed = len(lines) - 1 == close_before
-        elif event == "call" and frame.f_code is wait_for_write.__code__:
+        elif event == "call" and frame.f_code is sockets_module.wait_for_write.__code__:
             closed = True
         if closed:
             stream.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import http.client
 import socket
 import threading
 import time
 import zlib
+from unittest import mock
 
 import pytest
 import requests
@@ -19,6 +21,7 @@ from eventsource.http import exchange as exchange_module
 from eventsource.http.body import READ_SIZE
 from eventsource.http.exchange import Exchange
 from eventsource.http.request import RequestTemplate
+from eventsource.http.sockets import Sockets
 from eventsource.testing import ScriptedServer
 from tests.authority import server_context
 from tests.support import (
@@ -729,6 +732,22 @@ def test_the_limit_ends_the_look_up(resolver):
         exchange.open(timeout=0.1)
     answer.set()
     exchange.abort()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (TimeoutError("timed out (2 addresses)"), "timed out (2 addresses)"),
+        (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), "timed out"),  # the system's
+    ],
+)
+def test_a_timeout_to_connect_says_what_took_the_time(monkeypatch, error, text):
+    monkeypatch.setattr(Sockets, "connect_to", mock.Mock(side_effect=error))
+    exchange = exchange_with("http://some.host/", timeout=7)
+    with pytest.raises(requests.ConnectTimeout) as caught:
+        exchange.open()
+    exchange.abort()
+    assert str(caught.value) == f"Connection to some.host {text}. (connect timeout=7)"
 
 
 def held_back(connection, proceed):

@@ -1,27 +1,36 @@
-"""The sockets of an exchange: addresses are tried in turn, and any thread can shut them down."""
+"""The sockets of an exchange: addresses race, and any thread can shut them down."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import gc
+import importlib.util
+import itertools
 import os
 import queue
+import select
 import socket
 import subprocess
 import sys
 import threading
 
 import pytest
+from urllib3.util.connection import HAS_IPV6
 
 from eventsource import EventSource
 from eventsource.errors import Aborted
 from eventsource.http import sockets as sockets_module
-from eventsource.http.sockets import KEEP_ALIVE, AddressRotation, Sockets
+from eventsource.http.sockets import KEEP_ALIVE, Sockets, interleaved
 from eventsource.runtime.fork import no_fork
 from tests.support import (
     LIMIT,
     open_sockets,
     port_that_never_answers,
     port_that_refuses,
+    unavailable,
     wait_until,
+    wait_until_connecting,
 )
 
 TCP = (socket.AF_INET, socket.SOCK_STREAM, 0)
@@ -57,59 +66,524 @@ def test_a_socket_has_keep_alive_the_options_and_the_timeout_that_were_asked_for
     assert (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30) in KEEP_ALIVE
 
 
-def test_the_next_address_of_a_host_is_tried_when_one_refuses(sockets, listener, resolver):
-    with port_that_refuses() as port:
-        resolver(lambda *_: [("127.0.0.1", port), listener.getsockname()])
-        with connect(sockets, ("some.host", 80)) as sock:
-            assert sock.getpeername() == listener.getsockname()
-        assert sockets.rotation.failed == ("127.0.0.1", port)
-
-
-def test_the_next_address_is_tried_when_one_does_not_answer_in_time(sockets, listener, resolver):
-    with port_that_never_answers() as port:
-        resolver(lambda *_: [("127.0.0.1", port), listener.getsockname()])
-        with connect(sockets, ("some.host", 80), timeout=0.2) as sock:
-            assert sock.getpeername() == listener.getsockname()
-
-
-def test_the_error_is_that_of_the_last_address(sockets, resolver):
-    with port_that_refuses() as first, port_that_refuses() as last:
-        resolver(lambda *_: [("127.0.0.1", first), ("127.0.0.1", last)])
-        with pytest.raises(ConnectionRefusedError):
-            connect(sockets, ("some.host", 80))
-        assert sockets.rotation.failed == ("127.0.0.1", last)
-
-
 def test_a_name_without_an_address_is_an_os_error(sockets, resolver):
     resolver(lambda *_: [])
     with pytest.raises(OSError, match="no address"):
         connect(sockets, ("some.host", 80))
 
 
-def test_the_next_exchange_begins_after_the_address_that_failed():
-    rotation = AddressRotation()
-    found = [(*TCP, "", address) for address in "abc"]
-    assert rotation.in_order(found) == found
-    rotation.failed = "b"
-    assert [address for *_, address in rotation.in_order(found)] == ["c", "a", "b"]
-    rotation.failed = "gone"
-    assert rotation.in_order(found) == found
+# --- The race of addresses (RFC 8305) ---
+
+NEVER = 1e6
+"""Seconds that no test lasts."""
 
 
-def test_the_socket_that_answered_is_the_only_one_left_once_it_has_settled(
-    sockets, listener, resolver
+@pytest.fixture
+def delay(monkeypatch):
+    """Sets the seconds between the starts of two attempts."""
+
+    def install(seconds):
+        monkeypatch.setattr(sockets_module, "ATTEMPT_DELAY_SECONDS", seconds)
+        monkeypatch.setattr(sockets_module, "LEAST_ATTEMPT_DELAY_SECONDS", seconds)
+
+    return install
+
+
+@pytest.fixture(params=["poll", "select"])
+def either_wait(request, monkeypatch):
+    """Have the way of waiting that a system or a monkey-patch offers."""
+    if request.param == "select":
+        monkeypatch.delattr(select, "poll")
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """The addresses to which connecting has begun, in order."""
+    begun = []
+    connect = socket.socket.connect
+
+    def spy(sock, address):
+        if sock.gettimeout() == 0:  # one of ours
+            begun.append(address[:2])
+        return connect(sock, address)
+
+    monkeypatch.setattr(socket.socket, "connect", spy)
+    return begun
+
+
+@contextlib.contextmanager
+def dead(count):
+    """Addresses that do not answer."""
+    with contextlib.ExitStack() as stack:
+        yield [("127.0.0.1", stack.enter_context(port_that_never_answers())) for _ in range(count)]
+
+
+@contextlib.contextmanager
+def refusing(count):
+    """Addresses that refuse."""
+    with contextlib.ExitStack() as stack:
+        yield [("127.0.0.1", stack.enter_context(port_that_refuses())) for _ in range(count)]
+
+
+class Clock:
+    """A clock that stands still while the race runs, and moves on by what that waits for.
+
+    Nothing comes of any attempt, but of those that are under way in the first so many waits.
+    """
+
+    def __init__(self, monkeypatch, real_waits=0):
+        self.now = 1000.0
+        self.waits = []
+        self._real_waits = real_waits
+        self._wait = sockets_module.wait_for_write
+        monkeypatch.setattr(sockets_module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(sockets_module, "wait_for_write", self.wait)
+
+    def wait(self, socks, seconds):
+        self.waits.append((len(socks), round(seconds, 3)))
+        if len(self.waits) <= self._real_waits:
+            return self._wait(socks, LIMIT)
+        self.now += seconds
+        return []
+
+
+def test_the_families_of_addresses_alternate_and_begin_with_the_resolver_s_first():
+    def order(families):
+        return "".join(
+            one[1] for one in interleaved([(family, str(n)) for n, family in enumerate(families)])
+        )
+
+    assert order("6666") == "0123"
+    assert order("666644") == "041523"
+    assert order("4664") == "0132"
+    assert order("46644") == "01324"
+    assert order("") == ""
+
+
+@pytest.mark.skipif(not HAS_IPV6, reason="needs IPv6")
+def test_addresses_are_tried_in_that_order(sockets, resolver, begun):
+    hosts = ["::1", "::1", "127.0.0.2", "127.0.0.3", "127.0.0.4"]
+    with port_that_refuses() as port:  # nobody listens there on the other addresses, either
+        resolver(lambda *_: [(host, port) for host in hosts])
+        with pytest.raises(OSError, match="5 addresses tried"):
+            connect(sockets, ("some.host", 80))
+    assert [host for host, _ in begun] == ["::1", "127.0.0.2", "::1", "127.0.0.3", "127.0.0.4"]
+
+
+def test_two_dead_addresses_keep_the_third_from_nothing(
+    sockets, listener, resolver, begun, delay, either_wait
 ):
-    before = open_sockets()
-    with port_that_refuses() as port:
-        resolver(lambda *_: [("127.0.0.1", port)] * 3 + [listener.getsockname()])
-        sock = connect(sockets, ("some.host", 80))
-    assert len(open_sockets() - before) == 4  # of each a duplicate
-    sockets.settle()
-    assert len(open_sockets() - before) == 1
-    sock.close()
-    assert len(open_sockets() - before) == 1
+    delay(0.01)
+    with dead(2) as addresses:
+        addresses.append(listener.getsockname())
+        resolver(lambda *_: addresses)
+        with connect(sockets, ("some.host", 80), timeout=None) as sock:
+            assert sock.getpeername() == listener.getsockname()
+            assert sock.gettimeout() is None
+    assert begun == addresses
+
+
+def test_an_address_that_refuses_makes_the_next_begin_at_once(
+    sockets, listener, resolver, begun, delay, either_wait
+):
+    delay(NEVER)
+    with refusing(2) as addresses:
+        addresses.append(listener.getsockname())
+        resolver(lambda *_: addresses)
+        with connect(sockets, ("some.host", 80), timeout=None) as sock:
+            assert sock.getpeername() == listener.getsockname()
+    assert begun == addresses
+
+
+def test_an_address_that_refuses_while_another_is_under_way_makes_the_next_begin_at_once(
+    sockets, listener, resolver, begun, delay, monkeypatch
+):
+    delay(NEVER)
+    wait = sockets_module.wait_for_write
+    monkeypatch.setattr(  # the first has had its turn
+        sockets_module, "wait_for_write", lambda *args: (len(begun) > 1 and wait(*args)) or []
+    )
+    with dead(1) as first, refusing(1) as second:
+        addresses = [*first, *second, listener.getsockname()]
+        resolver(lambda *_: addresses)
+        with connect(sockets, ("some.host", 80), timeout=None) as sock:
+            assert sock.getpeername() == listener.getsockname()
+    assert begun == addresses
+
+
+def test_attempts_begin_a_quarter_of_a_second_apart(sockets, resolver, begun, monkeypatch):
+    clock = Clock(monkeypatch)
+    with dead(1) as addresses:
+        resolver(lambda *_: addresses * 3)
+        with pytest.raises(TimeoutError):
+            connect(sockets, ("some.host", 80), timeout=10.0)
+    assert clock.waits == [(1, 0.25), (2, 0.25), (3, 0.25), (3, 9.25)]
+
+
+def test_the_timeout_bounds_all_of_connecting_and_the_look_up(sockets, resolver, monkeypatch):
+    clock = Clock(monkeypatch)
+
+    def look_up(host, port):
+        clock.now += 9.0
+        return addresses * 2
+
+    with dead(1) as addresses:
+        resolver(look_up)
+        with pytest.raises(TimeoutError, match=r"^timed out \(2 addresses\)$"):
+            connect(sockets, ("some.host", 80), timeout=10.0)
+    assert clock.now == 1010.0
+
+
+def test_the_deadline_of_the_exchange_bounds_all_of_connecting(sockets, resolver, monkeypatch):
+    clock = Clock(monkeypatch)
+    sockets.deadline = clock.now + 2.0
+    with dead(1) as addresses:
+        resolver(lambda *_: addresses * 2)
+        with pytest.raises(TimeoutError):
+            connect(sockets, ("some.host", 80), timeout=10.0)
+    assert clock.now == 1002.0
+
+
+@pytest.mark.parametrize(
+    ("timeout", "turns"),
+    [(0.4, [0.1] * 4), (0.03, [0.01] * 3), (0.8, [0.2] * 4), (None, [0.25] * 4)],
+)
+def test_each_address_has_its_turn_within_the_timeout(
+    sockets, resolver, monkeypatch, timeout, turns
+):
+    """As far as ten milliseconds for each allow it."""
+    clock = Clock(monkeypatch)
+    if timeout is None:
+        sockets.deadline = clock.now + 1000.0
+    with dead(1) as addresses:
+        resolver(lambda *_: addresses * 4)
+        with pytest.raises(TimeoutError):
+            connect(sockets, ("some.host", 80), timeout=timeout)
+    assert [seconds for _, seconds in clock.waits][:4] == turns
+
+
+def test_of_two_that_have_connected_the_one_that_began_first_is_taken(
+    sockets, resolver, monkeypatch
+):
+    wait = sockets_module.wait_for_write
+
+    def wait_for_both(socks, seconds):
+        if len(socks) == 1:  # that the other may begin
+            return []
+        assert all(wait([sock], LIMIT) for sock in socks)
+        return wait(socks, LIMIT)
+
+    monkeypatch.setattr(sockets_module, "wait_for_write", wait_for_both)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as first,
+        socket.create_server(("127.0.0.1", 0)) as second,
+    ):
+        resolver(lambda *_: [first.getsockname(), second.getsockname()])
+        with connect(sockets, ("some.host", 80)) as sock:
+            assert sock.getpeername() == first.getsockname()
+            second.settimeout(LIMIT)
+            loser, _ = second.accept()
+            with loser:
+                loser.settimeout(LIMIT)
+                assert loser.recv(1) == b""  # closed, though the winner is not
+
+
+def test_the_losers_of_a_race_are_closed_and_those_of_redirects_once_it_has_settled(
+    sockets, listener, resolver, delay
+):
+    delay(0.01)
+    with dead(2) as waiting, refusing(2) as refused:
+        before = open_sockets()
+        resolver(lambda *_: [*waiting, *refused, listener.getsockname()])
+        first = connect(sockets, ("some.host", 80))
+        assert len(open_sockets() - before) == 1
+        second = connect(sockets, ("some.host", 80))
+        first.close()
+        assert len(open_sockets() - before) == 2  # of the first the duplicate
+        sockets.settle()
+        assert len(open_sockets() - before) == 1
+        second.close()
+        assert len(open_sockets() - before) == 1
+        sockets.release()
+        assert open_sockets() <= before
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_no_socket_is_left_if_no_address_can_be_connected_to(sockets, resolver, monkeypatch, count):
+    Clock(monkeypatch, real_waits=2)
+    with refusing(2) as refused, dead(count) as waiting:
+        before = open_sockets()
+        resolver(lambda *_: refused + waiting)
+        with pytest.raises(TimeoutError if waiting else ConnectionRefusedError):
+            connect(sockets, ("some.host", 80))
+        assert not sockets
+        assert open_sockets() <= before
+
+
+def test_a_socket_that_is_dropped_is_known_until_it_has_been_closed(sockets, resolver, monkeypatch):
+    """So that a fork and `release()` find it, whenever they come."""
+    known = []
+
+    class Watched(socket.SocketType):  # as a duplicate is
+        def close(self):
+            known.append([number for _, number in sockets._duplicates])
+            super().close()
+
+    monkeypatch.setattr(socket, "SocketType", Watched)
+    with refusing(2) as addresses:
+        resolver(lambda *_: addresses)
+        with pytest.raises(ConnectionRefusedError):
+            connect(sockets, ("some.host", 80))
+    assert [len(numbers) for numbers in known] == [1, 1]
+    assert not sockets
+
+
+# --- ... and what is said if nobody wins it ---
+
+
+def test_the_error_is_that_of_the_first_address_and_says_how_many_there_were(sockets, resolver):
+    with refusing(2) as addresses:
+        resolver(lambda *_: addresses)
+        with pytest.raises(ConnectionRefusedError) as caught:
+            connect(sockets, ("some.host", 80))
+    assert caught.value.strerror == "Connection refused (2 addresses tried)"
+    assert caught.value.errno == errno.ECONNREFUSED
+
+
+def test_of_one_address_the_error_is_the_system_s(sockets):
+    with port_that_refuses() as port, pytest.raises(ConnectionRefusedError) as caught:
+        connect(sockets, ("127.0.0.1", port))
+    assert caught.value.args == (errno.ECONNREFUSED, "Connection refused")
+
+
+def test_the_error_has_each_reason_once(sockets, resolver, monkeypatch):
+    connect_socket = socket.socket.connect
+
+    def no_route(sock, address):
+        if address[0] == "127.0.0.9":
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        return connect_socket(sock, address)
+
+    monkeypatch.setattr(socket.socket, "connect", no_route)
+    with refusing(2) as addresses:
+        resolver(lambda *_: [("127.0.0.9", 80), *addresses])
+        with pytest.raises(OSError, match="unreachable") as caught:
+            connect(sockets, ("some.host", 80))
+    assert caught.value.errno == errno.ENETUNREACH
+    assert caught.value.strerror == (
+        "Network is unreachable; Connection refused (3 addresses tried)"
+    )
+
+
+def test_a_timeout_says_what_has_failed_by_then(sockets, resolver, monkeypatch):
+    Clock(monkeypatch, real_waits=1)
+    with dead(1) as waiting, refusing(1) as refused:
+        resolver(lambda *_: refused + waiting)
+        with pytest.raises(TimeoutError) as caught:
+            connect(sockets, ("some.host", 80), timeout=10.0)
+    assert str(caught.value) == "timed out (2 addresses; failed by then: Connection refused)"
+
+
+def test_without_descriptors_for_all_addresses_those_that_are_under_way_go_on(
+    sockets, listener, resolver, delay, monkeypatch
+):
+    delay(0.01)
+    made = []
+    new_socket = sockets.new_socket
+
+    def limited(*args):
+        if made:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.append(1)
+        return new_socket(*args)
+
+    monkeypatch.setattr(sockets, "new_socket", limited)
+    wait = sockets_module.wait_for_write
+    calls = itertools.count()
+    monkeypatch.setattr(
+        sockets_module, "wait_for_write", lambda *args: (next(calls) and wait(*args)) or []
+    )
+    with refusing(2) as others:
+        resolver(lambda *_: [listener.getsockname(), *others])
+        with connect(sockets, ("some.host", 80)) as sock:
+            assert sock.getpeername() == listener.getsockname()
+
+
+# --- ... and how it is ended ---
+
+
+def race_interrupted_at_call(number, action, addresses, *, ends):
+    """Connect; do that in the call with this number: where a function begins, or C returns.
+
+    There Python runs signal handlers. A race that does not end by itself
+    is interrupted in its last wait, too. Returns what came of it, and whether there was such a
+    call.
+    """
+    sockets = Sockets()
+    sockets.look_up = lambda *_: [(*TCP, "", address) for address in addresses]
+    calls = itertools.count()
+    is_done = False
+
+    def profile(frame, event, _):
+        nonlocal is_done
+        if is_done or event not in ("call", "c_return") or frame is here:
+            return
+        is_done = next(calls) == number
+        is_last = frame.f_code is sockets_module.wait_for_write.__code__ and (
+            not ends and frame.f_locals["seconds"] > 1.0
+        )
+        if is_done or is_last:
+            action(sockets)
+
+    watchdog = threading.Timer(LIMIT / 2, sockets.shut_down)
+    watchdog.start()
+    here = sys._getframe()
+    before = sys.getprofile()
+    gc.disable()  # else what the collector finds is counted, too
+    sys.setprofile(profile)
+    try:
+        result = sockets.connect_to("some.host", 80, None, [])
+    except (Aborted, KeyboardInterrupt) as error:
+        result = type(error)
+    finally:
+        sys.setprofile(before)
+        gc.enable()
+    assert watchdog.is_alive(), "it went on"
+    watchdog.cancel()
+    watchdog.join(LIMIT)
+    if isinstance(result, socket.socket):
+        with result:
+            if is_done:
+                with pytest.raises(OSError, match="not connected|Broken pipe"):
+                    result.send(b"x")
+                result = Aborted
     sockets.release()
+    return result, is_done
+
+
+def raise_ctrl_c(_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ctrl-C may come before any `try`
+@pytest.mark.parametrize("ends", [False, True], ids=["nobody wins", "somebody wins"])
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [(Sockets.shut_down, Aborted), (raise_ctrl_c, KeyboardInterrupt)],
+    ids=["shut_down", "ctrl-c"],
+)
+def test_a_race_that_is_interrupted_at_any_call_ends_and_leaves_no_socket(
+    listener, delay, action, expected, ends
+):
+    delay(0.0)
+    with dead(2) as waiting, refusing(1) as refused:
+        addresses = [waiting[0], *refused, listener.getsockname() if ends else waiting[1]]
+        before = open_sockets()
+        is_done = True
+        for number in itertools.count():
+            result, is_done = race_interrupted_at_call(number, action, addresses, ends=ends)
+            assert open_sockets() - before <= accepted(listener), number
+            if not is_done:
+                break
+            assert result is expected, number
+    assert number > 60, number
+
+
+def accepted(listener):
+    """Take the connections that clients have begun and given up; return what is left of them."""
+    listener.settimeout(0)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listener.accept()[0].close()
+    return set()
+
+
+def test_shut_down_ends_a_race_while_several_addresses_are_under_way(sockets, resolver, delay):
+    delay(0.01)
+    before = open_sockets()
+    with dead(3) as addresses:
+        resolver(lambda *_: addresses)
+        errors = []
+
+        def run():
+            try:
+                connect(sockets, ("some.host", 80), timeout=None)
+            except Exception as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        for _, port in addresses:
+            wait_until_connecting(port)
+        sockets.shut_down()
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+    assert [type(error) for error in errors] == [Aborted]
     assert open_sockets() <= before
+
+
+GREEN = {
+    "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
+    "eventlet": "import eventlet; eventlet.monkey_patch()",
+}
+GREEN_RACE = """
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # eventlet says that it is no longer developed
+    {patch}
+import socket, sys, threading, time
+from eventsource.errors import Aborted
+from eventsource.http import sockets as module
+
+first, second, port = map(int, sys.argv[1:])
+module.ATTEMPT_DELAY_SECONDS = 0.01
+
+def racing(*ports):
+    sockets = module.Sockets()
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", p)) for p in ports]
+    sockets.look_up = lambda *_: found
+    return sockets
+
+sockets = racing(first, second, port)
+sock = sockets.connect_to("some.host", 80, None, [])
+print(sock.getpeername()[1] == port, len(sockets._duplicates))
+sock.close()
+sockets.release()
+
+sockets = racing(first, second)
+
+def shut_down():
+    while len(sockets._duplicates) < 2:  # the other thread goes on while that waits
+        time.sleep(0.01)
+    sockets.shut_down()
+
+thread = threading.Thread(target=shut_down)
+thread.start()
+try:
+    sockets.connect_to("some.host", 80, None, [])
+except Aborted:
+    print("aborted", len(sockets._duplicates))
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("stack", GREEN)
+def test_addresses_race_and_can_be_shut_down_among_green_threads(stack, listener):
+    if importlib.util.find_spec(stack) is None:
+        unavailable(f"needs {stack}")
+    with dead(2) as addresses:
+        ports = [port for _, port in [*addresses, listener.getsockname()]]
+        done = subprocess.run(
+            [sys.executable, "-c", GREEN_RACE.format(patch=GREEN[stack]), *map(str, ports)],
+            # Else eventlet imports whatever dnspython finds.
+            env={**os.environ, "EVENTLET_NO_GREENDNS": "yes"},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+    assert (done.stdout, done.stderr) == ("True 1\naborted 0\n", "")
 
 
 # --- The look-up ---
@@ -140,7 +614,7 @@ def test_a_look_up_takes_no_longer_than_the_timeout(sockets, resolver):
         raise socket.gaierror("no")
 
     resolver(never)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match="while the name was looked up"):
         sockets.look_up("some.host", 80, 0.05)
     answer.set()
 
@@ -371,7 +845,7 @@ def test_no_socket_begins_to_connect_once_they_have_been_shut_down(sockets, list
     sock = sockets.new_socket(*TCP)
     sockets.shut_down()
     with sock, pytest.raises(Aborted):
-        sockets.connect(sock, listener.getsockname(), LIMIT)
+        sockets.connect(sock, listener.getsockname())
     listener.settimeout(0)
     with pytest.raises(BlockingIOError):
         listener.accept()

@@ -413,41 +413,31 @@ class Stage(NamedTuple):
     """Names and contents of files that it has."""
 
 
-class Reader:
-    """Follows one page in a folder that is empty, but for what the page takes for granted.
+class Desk:
+    """What a page needs to be followed: an empty folder, commands, and a network.
 
     Args:
-        folder: for the page and what it is run with.
+        folder: for all of it.
         ports: by the port that pages show: the one of the test's server.
         authority: the file with the certificate of the servers' authority.
-        stage: what the page takes for granted.
-        display: gives the name of an X display.
-        limit: seconds to wait for what the page shows.
+
+    Attributes:
+        folder (Path): where the reader is.
+        notes (Path): what is to be run, and what has been printed.
+        network (Path): the folder that `on_path/sitecustomize.py` looks into.
+        environment (dict[str, str]): of what is run.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        ports: dict[int, int],
-        authority: Path,
-        stage: Stage,
-        display: Any,
-        limit: float = LIMIT,
-    ) -> None:
-        self._folder = folder / "reader"
-        self._notes = folder / "notes"
+    def __init__(self, folder: Path, ports: dict[int, int], authority: Path) -> None:
+        self.folder = folder / "reader"
+        self.notes = folder / "notes"
+        self.network = folder / "network"
         self._bin = folder / "bin"
-        self._network = folder / "network"
-        for made in (self._folder, self._notes, self._bin, self._network):
+        for made in (self.folder, self.notes, self._bin, self.network):
             made.mkdir()
         for nominal, real in ports.items():
-            (self._network / str(nominal)).write_text(str(real))
-        for name, text in stage.files:
-            (self._folder / name).write_text(text, "utf-8")
-        self._stage = stage
-        self._display = display
-        self._limit = limit
-        self._environment = {
+            (self.network / str(nominal)).write_text(str(real))
+        self.environment = {
             **{name: os.environ[name] for name in ("HOME", "TMPDIR") if name in os.environ},
             "LC_ALL": "C.UTF-8",
             "PATH": os.pathsep.join(
@@ -458,7 +448,7 @@ class Reader:
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONIOENCODING": "utf-8",
-            "PAGES_NETWORK": str(self._network),
+            "PAGES_NETWORK": str(self.network),
             "REQUESTS_CA_BUNDLE": str(authority),
             "SSL_CERT_FILE": str(authority),
             "CURL_CA_BUNDLE": str(authority),
@@ -469,11 +459,6 @@ class Reader:
             "PYTEST_ADDOPTS": "-p _eventsource_pytest -p no:cacheprovider --strict-markers -W error",
         }
         self._make_commands()
-        self._terminal = Terminal(
-            self._folder, self._notes, self._environment, self._as_shown, limit
-        )
-        self._steps: list[dict[str, Any]] = []
-        self._missing: list[str] = []  # what some blocks need
 
     def _make_commands(self) -> None:
         """`python` and `pip`, which install nothing, and make environments that are this one."""
@@ -492,13 +477,60 @@ class Reader:
         if real := shutil.which("curl"):
             curl.write_text(
                 "#!/bin/sh\n"
-                f'for port in "{self._network}"/*; do\n'
+                f'for port in "{self.network}"/*; do\n'
                 'set -- --connect-to ":${port##*/}:127.0.0.1:$(cat "$port")" "$@"\n'
                 f'done\nexec {real} "$@"\n'
             )
         for command in self._bin.iterdir():
             command.chmod(0o755)
         (self._bin / "python3").symlink_to(python)
+
+    def for_toolkit(
+        self, toolkit: str, display: Callable[[], str]
+    ) -> tuple[str, dict[str, str]] | None:
+        """The Python that has a toolkit, and its environment; None if none has it."""
+        python = python_with(toolkit)
+        if python is None:
+            return None
+        modules = str(pure_modules(self.notes))
+        environment = {
+            **self.environment,
+            "PYTHONPATH": f"{HERE / 'on_path'}{os.pathsep}{modules}",
+        }
+        del environment["PYTHONDEVMODE"]  # not all toolkits are without fault
+        if toolkit in ON_SCREEN:
+            environment["DISPLAY"] = display()
+        return python, environment
+
+
+class Reader:
+    """Follows one page in a folder that is empty, but for what the page takes for granted.
+
+    Args:
+        folder, ports, authority: as of `Desk`.
+        stage: what the page takes for granted.
+        display: gives the name of an X display.
+        limit: seconds to wait for what the page shows.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ports: dict[int, int],
+        authority: Path,
+        stage: Stage,
+        display: Any,
+        limit: float = LIMIT,
+    ) -> None:
+        self._desk = desk = Desk(folder, ports, authority)
+        for name, text in stage.files:
+            (desk.folder / name).write_text(text, "utf-8")
+        self._stage = stage
+        self._display = display
+        self._limit = limit
+        self._terminal = Terminal(desk.folder, desk.notes, desk.environment, self._as_shown, limit)
+        self._steps: list[dict[str, Any]] = []
+        self._missing: list[str] = []  # what some blocks need
 
     def __enter__(self) -> Self:
         return self
@@ -553,7 +585,7 @@ class Reader:
     def _as_shown(self, output: str) -> str:
         """Replace the ports that there are by those of the page; and see `NO_MATTER`."""
         output = NO_MATTER.sub("", output)
-        for file in self._network.iterdir():
+        for file in self._desk.network.iterdir():
             output = re.sub(rf":{file.read_text()}\b", f":{file.name}", output)
         return output
 
@@ -593,21 +625,17 @@ class Reader:
         """Run the Python blocks that have come together."""
         if not self._steps:
             return
-        task = self._notes / "steps.json"
+        task = self._desk.notes / "steps.json"
         names = {"steps": self._steps, "names": self._stage.names, "limit": self._limit}
         task.write_text(json.dumps({**names, "toolkit": toolkit}), "utf-8")
         first, self._steps = self._steps[0], []
-        python, environment = sys.executable, self._environment
+        python, environment = sys.executable, self._desk.environment
         if toolkit:
-            python = python_with(toolkit)
-            if python is None:
+            found = self._desk.for_toolkit(toolkit, self._display)
+            if found is None:
                 self._missing.append(toolkit)
                 return
-            modules = str(pure_modules(self._notes))
-            environment = {**environment, "PYTHONPATH": f"{HERE / 'on_path'}{os.pathsep}{modules}"}
-            del environment["PYTHONDEVMODE"]  # not all toolkits are without fault
-            if toolkit in ON_SCREEN:
-                environment["DISPLAY"] = self._display()
+            python, environment = found
         place = f"{first['file']}:{first['line']} ff."
         try:
             done = subprocess.run(

@@ -122,7 +122,13 @@ class Ours(Client):
     def options(ask: Ask) -> dict[str, Any]:
         from eventsource import ReconnectPolicy
 
-        policy = ReconnectPolicy(
+        class OwnPolicy(ReconnectPolicy):
+            def next_delay(self, *args: Any, **kwargs: Any) -> float:
+                if ask.own_delay is not None:
+                    return ask.own_delay()
+                return super().next_delay(*args, **kwargs)
+
+        policy = OwnPolicy(
             delay=ask.delay,
             max_delay=60.0 if ask.max_delay is None else ask.max_delay,
             jitter=ask.jitter,
@@ -147,7 +153,7 @@ class Ours(Client):
 
         with EventStream(reading.url, comments=True, **self.options(reading.ask)) as stream:
             reading.close = stream.close
-            for item in stream:
+            for item in stream.messages() if reading.ask.only_messages else stream:
                 _note_ours(reading, item)
                 reading.take_a_break()
         if stream.error is not None:
@@ -214,8 +220,9 @@ class OursHandlers(Ours):
             **self.options(ask),
         )
         source.on("open", note)
-        source.on("error", note)
         source.on("message", note)
+        if not ask.only_messages:
+            source.on("error", note)
         for event_type, handler in handlers.items():
 
             def call(event: MessageEvent, handler: Callable[[str], object] = handler) -> None:
@@ -237,7 +244,7 @@ class OursAsync(AsyncClient, Ours):
 
         async with EventStream(reading.url, **self.options(reading.ask)) as stream:
             reading.close = stream.close
-            async for item in stream:
+            async for item in stream.messages() if reading.ask.only_messages else stream:
                 _note_ours(reading, item)
                 await self.take_a_break(reading)
         if stream.error is not None:
@@ -291,7 +298,9 @@ class LaunchDarkly(Client):
         from ld_eventsource.errors import HTTPStatusError
 
         strategy = ErrorStrategy.always_continue()
-        if ask.final_statuses:
+        if ask.only_messages:
+            strategy = ErrorStrategy.always_fail()  # the default: who wants no errors asks for none
+        elif ask.final_statuses:
             strategy = ErrorStrategy.from_lambda(
                 lambda error: (isinstance(error, HTTPStatusError), None)
             )

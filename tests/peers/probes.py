@@ -14,10 +14,12 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -392,7 +394,7 @@ def backs_off(client: Client) -> Verdict:
 @row("a back-off of your own")
 @if_it_reconnects
 def own_back_off(client: Client) -> Verdict:
-    """A function of yours says how long to wait before each attempt."""
+    """A function or method of yours says how long to wait before each attempt."""
     with ScriptedServer(answer(client, FIRST), stay_silent) as server:
         reading = Reading(client, server.url, own_delay=lambda: 0.0625)
         with recorded_waits(reading):
@@ -719,6 +721,42 @@ def handler_raises(client: Client) -> Verdict:
 
 
 REGISTERING = ("on", "add_listener", "add_event_listener", "addEventListener", "subscribe")
+
+
+@row("says that the server is down, without a handler", each_way=True)
+def says_it_is_down(client: Client) -> Verdict:
+    """Nobody listens at the address. The program takes messages and has no handler of errors: is
+    an exception raised where it takes them, or does a line stand on standard error? And, of a
+    client that reconnects, if the server goes down after an event?
+    """
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        at_first = tells("http://{}:{}/".format(*nobody.getsockname()), client)
+    if not client.reconnects:
+        return said(at_first)
+    with ScriptedServer(answer(client, FIRST), break_off) as server:
+        later = tells(server.url, client)
+    if later is None:
+        note = "at its defaults it does not reconnect: the iteration ends, without an exception"
+        return partly(note) if at_first else no(note)
+    if at_first and not later:
+        return partly("not if it goes down later")
+    return said(at_first and later)
+
+
+def tells(url: str, client: Client) -> bool | None:
+    """Whether the client raises an exception or writes to standard error; None: it just ends."""
+    with tempfile.TemporaryFile() as errors:
+        os.dup2(errors.fileno(), 2)
+
+        def has_written() -> bool:
+            return os.fstat(errors.fileno()).st_size > 0
+
+        reading = Reading(client, url, only_messages=True)
+        with recorded_waits(reading):
+            reading.start().wait(has_written)
+        told = reading.error is not None or has_written()
+        return None if reading.over and not told else told
 
 
 @row("listeners for each event type")

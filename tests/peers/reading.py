@@ -46,6 +46,8 @@ class Ask:
     """Statuses to be tried again."""
     final_statuses: bool = False
     """Whether statuses are final, where a client can be told so."""
+    only_messages: bool = False
+    """Take messages alone, and hear of errors only what the client tells by itself."""
     redirects: bool = False
     """Follow redirects, where a client must be told to."""
     defaults: bool = False
