@@ -301,8 +301,8 @@ class Session:
         else:
             items += parser.feed(chunk)
             has_event = bool(items)
-        last_event_id, resume_id = parser.last_event_id, self.kept.resume_id
-        if last_event_id is not self.kept.last_event_id:
+        last_event_id = resume_id = parser.last_event_id
+        if last_event_id is not self.kept.resume_id:  # most reads bring no other
             resume_id = parser.resume_id
         kept = _keep(items, last_event_id, resume_id)
         if parser.reconnection_time is not None:

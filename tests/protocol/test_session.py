@@ -421,6 +421,15 @@ def test_an_id_that_cannot_be_sent_stays_the_events_and_is_not_sent(end):
         life.lose()
 
 
+def test_an_id_that_cannot_be_sent_and_comes_again_does_not_hide_one_between_that_can():
+    life = Life()
+    life.connect()
+    life.receive(b"id: 1\n\nid: \x01\n\n")  # Python has one str of "\x01" for all
+    assert life.session.resume_id == "1"
+    life.receive(b"id: 2\n\nid: \x01\n\n")
+    assert life.session.resume_id == "2"
+
+
 def test_a_stored_id_that_cannot_be_sent_is_taken_and_not_sent():
     life = Life(last_event_id="\x01")
     assert life.session.resume_id == ""
