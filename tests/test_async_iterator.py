@@ -907,7 +907,20 @@ def test_an_iterator_that_one_loop_has_left_says_so_in_another(caplog):
         stream_.close()
 
 
-def test_a_cancelled_task_that_is_kept_keeps_no_thread():
+def test_the_thread_ends_with_a_stream_that_another_loop_has_read_to_its_end():
+    with ScriptedServer(stream(numbers(2))) as server:
+        events = EventStream(server.url, reconnect=None)
+
+        async def main():
+            await anext(aiter(events))
+            assert len(list(events)) == 3  # the thread is idle meanwhile
+            await until(lambda: not readers(), "the thread to end")
+
+        run(main)
+
+
+@pytest.mark.parametrize("which", ["items", "messages"])
+def test_a_cancelled_task_that_is_kept_keeps_no_thread(which):
     # Its exception keeps the frames that it went through.
     with ScriptedServer(stream(numbers(2), then="hold")) as server:
 
@@ -915,7 +928,7 @@ def test_a_cancelled_task_that_is_kept_keeps_no_thread():
             stream_ = EventStream(server.url)
 
             async def read():
-                async for _ in stream_:
+                async for _ in stream_ if which == "items" else stream_.messages():
                     pass
 
             task = asyncio.create_task(read())

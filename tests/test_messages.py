@@ -23,6 +23,7 @@ from eventsource import (
     UnexpectedContentType,
     UnexpectedStatus,
 )
+from eventsource.http.exchange import Exchange
 from eventsource.testing import ScriptedServer
 
 from .on_loop import asyncio_has_nothing_to_complain_of, run  # noqa: F401 - a fixture
@@ -410,6 +411,22 @@ def test_a_flood_of_comments_does_not_hold_it_up():
         next(events)
         with pytest.raises(TimeoutError):
             events.take(timeout=0.1)
+
+
+def test_a_limit_that_is_shorter_than_the_event_timeout_counts():
+    with ScriptedServer(stream(then="hold")) as server:
+        with EventStream(server.url, event_timeout=3600) as events:
+            next(events)
+            with pytest.raises(TimeoutError):
+                events.take(timeout=0.02)
+
+
+def test_reads_that_bring_no_item_do_not_hold_it_up(monkeypatch):
+    with ScriptedServer(stream(then="hold")) as server, EventStream(server.url) as events:
+        next(events)
+        monkeypatch.setattr(Exchange, "read", lambda *_: b":\n")
+        with pytest.raises(TimeoutError):
+            events.take(timeout=0.02)
 
 
 def test_event_timeout_counts_over_several_takes():

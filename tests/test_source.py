@@ -351,6 +351,36 @@ def test_one_that_is_removed_from_one_of_both_still_hears():
     assert star(b"event: x\ndata\n\n" * 2, register=register, count=2) == [("x", "both")] * 2
 
 
+def test_who_hears_what_follows_each_change_also_among_both():
+    heard = []
+
+    def everything(event):
+        heard.append(event.data)
+
+    with EventSource("http://127.0.0.1:9/", start=False) as source:
+        source.on("x", lambda _: None)
+        source.on("*", everything)
+        source.emit("x", MessageEvent("x", "1"))
+        source.remove_listener("*", everything)
+        source.emit("x", MessageEvent("x", "2"))
+        source.on("*", everything)
+        source.emit("x", MessageEvent("x", "3"))
+    assert heard == ["1", "3"]
+
+
+def test_the_only_handler_that_raises_is_logged_and_hears_the_next(caplog):
+    heard = Recorder()
+
+    def handler(event):
+        heard(event)
+        raise ValueError("on purpose")
+
+    with ScriptedServer(stream(b"data: a\n\ndata: b\n\n", then="hold")) as server:
+        with EventSource(server.url, on_message=handler):
+            assert [heard.next().data, heard.next().data] == ["a", "b"]
+            wait_until(lambda: caplog.text.count("ValueError: on purpose") == 2)
+
+
 def test_it_can_be_removed_and_emit_reaches_it():
     heard = []
     with EventSource("http://127.0.0.1:9/", start=False) as source:

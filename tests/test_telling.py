@@ -338,6 +338,28 @@ def test_a_handler_that_keeps_the_reader_from_reading_is_told_by_name(told, monk
     assert text.endswith("<locals>.slow")
 
 
+@pytest.mark.parametrize(
+    "block", [b"data: x\n\n", b"data: x\n\nevent: y\ndata: x\n\n", b": c\n", b": c\ndata: x\n\n"]
+)
+def test_the_only_handler_of_a_type_or_of_comments_is_told_too(told, monkeypatch, block):
+    monkeypatch.setattr("eventsource.source.STALL_SECONDS", 0.01)
+    go_on = threading.Event()
+    after = Recorder()
+
+    def slow(_):
+        assert go_on.wait(LIMIT)
+
+    slow_one = {"on_comment": slow} if b":" in block[:1] else {"on_message": slow}
+    with ScriptedServer(stream(block, then="hold")) as server:
+        with EventSource(server.url, start=False, **slow_one) as source:
+            source.on("y", after)
+            source.start()
+            wait_until(lambda: source.silent_for is not None and source.silent_for > 0.05)
+            go_on.set()
+            wait_until(lambda: warnings(told))
+    assert warnings(told)[0].endswith("<locals>.slow")
+
+
 def test_a_dispatch_that_makes_no_room_is_told_by_the_handler_that_runs(told, monkeypatch):
     monkeypatch.setattr("eventsource.handlers.queue.STALL_SECONDS", 0.01)
     go_on = threading.Event()
@@ -639,6 +661,29 @@ def check():
 
 in_child(check)
 assert next(iter(unbegun.messages())).data == "x"  # and in the parent, too
+""",
+            server.url,
+        )
+
+
+@needs_fork
+def test_a_child_that_ends_at_once_has_said_so():
+    with ScriptedServer(stream(then="hold")) as server:
+        fork(
+            """
+receiving, sending = os.pipe()
+
+class Sent(logging.Handler):
+    def emit(self, record):
+        os.write(sending, b"x")
+
+logging.getLogger("eventsource").addHandler(Sent())
+child = os.fork()
+if child == 0:
+    os._exit(0)
+os.waitpid(child, 0)
+os.close(sending)
+assert os.read(receiving, 10) == b"xx"  # the source and the stream
 """,
             server.url,
         )

@@ -421,6 +421,31 @@ def test_an_id_that_cannot_be_sent_stays_the_events_and_is_not_sent(end):
         life.lose()
 
 
+def test_silence_counts_from_the_opening_and_from_each_byte_while_it_is_open():
+    life = Life()
+    assert life.session.silent_for(life.now) is None
+    life.connect()
+    assert life.session.silent_for(life.now + 2) == 2
+    life.receive(b":\n", after=5)
+    assert life.session.silent_for(life.now + 3) == 3
+    life.lose()
+    assert life.session.silent_for(life.now) is None
+
+
+def test_odd_lines_are_those_of_a_connection_that_has_brought_no_event():
+    life = Life()
+    life.connect()
+    life.receive(b"{}\n[]\n")
+    assert life.session.odd_lines == 2
+    life.lose()
+    life.begin()
+    assert life.session.odd_lines == 0
+    life.open()
+    life.receive(b"data: x\n\n")
+    life.receive(b"{}\n")
+    assert life.session.odd_lines == 0
+
+
 def test_an_id_that_cannot_be_sent_and_comes_again_does_not_hide_one_between_that_can():
     life = Life()
     life.connect()
