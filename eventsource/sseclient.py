@@ -178,7 +178,7 @@ class SSEClient:
         """The id of the last message that had one; sent when reconnecting. May be set.
 
         Raises:
-            TypeError, ValueError: it cannot be sent.
+            TypeError, ValueError: it is no str, or holds NUL, CR or LF.
         """
         return self._stream.last_event_id or None
 

@@ -187,7 +187,7 @@ class EventStream:
         an id comes before it.
 
         Raises:
-            TypeError, ValueError: it cannot be sent.
+            TypeError, ValueError: no stream can set it: it is no str, or holds NUL, CR or LF.
         """
         return self._engine.last_event_id
 

@@ -784,3 +784,32 @@ def test_the_beginning_of_a_body_ends_with_it_and_a_failure_leaves_what_came():
     with pytest.raises(ConnectionResetError):
         read_into(data, chunked_body(b"3\r\ndef\r\n", reset=True)[0], 2500, LIMIT)
     assert data == b"abcdef"
+
+
+# --- The read timeout, over reads that have less time ---
+
+
+def test_the_read_timeout_counts_over_reads_that_time_out_and_anew_from_each_byte():
+    class Timed(ScriptedSocket):
+        is_silent = True
+
+        def recv(self, size):
+            if self.is_silent:
+                self.timeouts.append(self._timeout)
+                raise TimeoutError("timed out")
+            return super().recv(size)
+
+    sock = Timed(b"a", timeout=10.0)
+    body = SocketBody(sock, b"", CloseDelimitedBody(), None)
+    for _ in range(2):
+        with pytest.raises(EventTimeout):
+            body.read(4.0)
+    sock.is_silent = False
+    assert body.read() == b"a"
+    sock.is_silent = True
+    for _ in range(3):
+        with pytest.raises((EventTimeout, TimeoutError)):
+            body.read(4.0)
+    # 4 and 4 of 10 seconds, then what is left of them; and the same again after a byte.
+    expected = [4.0, 4.0, 2.0, 4.0, 4.0, 2.0]
+    assert sock.timeouts == [pytest.approx(each, abs=0.5) for each in expected]
