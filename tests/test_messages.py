@@ -24,6 +24,7 @@ from eventsource import (
     UnexpectedStatus,
 )
 from eventsource.http.exchange import Exchange
+from eventsource.runtime.wakeup import Wakeup
 from eventsource.testing import ScriptedServer
 
 from .on_loop import asyncio_has_nothing_to_complain_of, run  # noqa: F401 - a fixture
@@ -347,6 +348,27 @@ def test_close_and_restart_end_an_attempt_that_goes_on(call):
             with pytest.raises(TimeoutError):  # in the next attempt
                 events.take(timeout=0.02)
             events.close()
+
+
+def test_an_interruption_of_the_wait_closes_nothing_under_the_thread_that_goes_on(monkeypatch):
+    left = []
+    monkeypatch.setattr(Exchange, "leave", left.append)
+    with port_that_never_answers() as port:
+        with EventStream(f"http://127.0.0.1:{port}/", timeout=None) as events:
+            with pytest.raises(TimeoutError):
+                events.take(timeout=0.02)
+            monkeypatch.setattr(events._engine, "_wakeup", Interrupting())
+            with pytest.raises(KeyboardInterrupt):
+                events.take(timeout=LIMIT)
+            assert left == []
+        wait_until(lambda: not [t for t in threading.enumerate() if t.name.endswith("(step)")])
+
+
+class Interrupting(Wakeup):
+    """What a signal handler may raise while one waits."""
+
+    def wait(self, timeout=None):
+        raise KeyboardInterrupt
 
 
 def test_close_ends_the_wait_for_an_attempt_that_it_cannot_end():

@@ -364,8 +364,9 @@ def test_who_hears_what_follows_each_change_also_among_both():
         source.remove_listener("*", everything)
         source.emit("x", MessageEvent("x", "2"))
         source.on("*", everything)
+        source.on("*", lambda event: heard.append(f"{event.data}, too"))
         source.emit("x", MessageEvent("x", "3"))
-    assert heard == ["1", "3"]
+    assert heard == ["1", "3", "3, too"]
 
 
 def test_the_only_handler_that_raises_is_logged_and_hears_the_next(caplog):
