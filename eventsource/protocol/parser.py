@@ -12,7 +12,7 @@ unfinished line is kept in one growing buffer, and it is not searched again.
 `_process_line` is the definition, for any line in any state. All that is faster takes
 only bytes of which it can tell that the definition would do the same with them, and
 leaves the others: `_process_usual_lines` for lines as most servers spell them, `_take_run`
-for many blocks in a chunk, `_take_block` for one, `_continues_line` for large events.
+for many blocks in a chunk (see `runs`), `_take_block` for one, `_continues_line` for large events.
 Their times are of CPython 3.13, in parts of the time without them.
 """
 
@@ -22,14 +22,14 @@ import codecs
 import io
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from itertools import compress, count, repeat
-from operator import contains, not_
-from typing import Any, Final, NamedTuple, cast
+from itertools import repeat
+from typing import Any, Final, cast
 
 from eventsource.errors import EventTooLarge
 
 from .events import Comment, MessageEvent
 from .policy import MAX_RECONNECTION_TIME
+from .runs import LONG_BLOCK, NO_SHAPE, Shape, shape_of, split_into_lines, split_run
 
 MAX_EVENT_SIZE: Final = 64 * 2**20
 """Default of `max_event_size` in bytes: large enough for payloads that are known
@@ -51,36 +51,10 @@ _COLON: Final = ord(":")
 _NUL: Final = 0
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _BOM: Final = b"\xef\xbb\xbf"
-_MARKS: Final = (b"", b"\n", b"\r", b"\0", b"\ndata: ")
 _USUAL_FIELDS: Final = (b"data: ", b"event: ", b"id: ")
-_BEGINNING: Final = re.compile(
-    rb"(?:event: (?P<early>[^\r\n]+)\r?\n)?"
-    rb"(?:data: |id: (?P<id>[^\r\n]*)"
-    rb"(?P<middle>\r?\n(?:event: (?P<late>[^\r\n]+)\r?\n)?data: ))"
-    rb"|: "
-)
-
 RUN_SIZE: Final = 2**18
 """Bytes of a chunk that are taken at once: what is made of them on the way takes up to
 five times as much memory."""
-
-USUAL_BLOCKS: Final = 0.75
-"""Part of the blocks of a run that must be of one shape: the others take longer there."""
-
-LONG_BLOCK: Final = 256
-"""Bytes of a block from which on `_split_into_lines` is faster than `_split`."""
-
-
-class _Shape(NamedTuple):
-    """What the blocks of a run have in common."""
-
-    head: bytes  # up to the first value that differs: `data: `, `event: tick\nid: `, `: `
-    middle: bytes  # between the id and the data; empty if there is no id
-    type: str  # of the events; empty if the blocks are comments
-    blank: bytes  # the blank line and the line end before it
-
-
-_NO_SHAPE: Final = _Shape(b"", b"", "", b"")
 
 
 class EventStreamParser:
@@ -148,7 +122,7 @@ class EventStreamParser:
         self._at_start = True  # a byte order mark may come
         # For the fast paths:
         self._held = b""  # an unfinished block that has not been looked at: see `_hold`
-        self._shape = _NO_SHAPE  # that of the last run or block
+        self._shape = NO_SHAPE  # that of the last run or block
 
     def feed(self, chunk: bytes) -> list[MessageEvent]:
         """Take the next bytes of the stream; return the events they complete.
@@ -309,9 +283,9 @@ class EventStreamParser:
         if size > PIECE or size > self._max_event_size or not chunk.endswith(b"\n"):
             return None
         shape = self._shape
-        if shape is _NO_SHAPE or not chunk.startswith(shape.head):
+        if shape is NO_SHAPE or not chunk.startswith(shape.head):
             if chunk.startswith(_USUAL_FIELDS):
-                shape = self._shape = _shape_of(chunk)
+                shape = self._shape = shape_of(chunk)
             elif chunk.find(b"\n\n") != size - 2 or _CARRIAGE_RETURN in chunk:
                 return None
             else:
@@ -359,14 +333,14 @@ class EventStreamParser:
             return 0
         shape = self._shape
         if shape.blank != blank or not chunk.startswith(shape.head):
-            shape = self._shape = _shape_of(chunk)
+            shape = self._shape = shape_of(chunk)
         run = None
         if first_end >= LONG_BLOCK:
-            run = _split_into_lines(chunk, first_end, end, shape)
-        if run is None and shape is not _NO_SHAPE:
-            run = _split(chunk, end, shape)
+            run = split_into_lines(chunk, first_end, end, shape)
+        if run is None and shape is not NO_SHAPE:
+            run = split_run(chunk, end, shape)
         if run is None:
-            self._shape = _NO_SHAPE  # let the next run show its own
+            self._shape = NO_SHAPE  # let the next run show its own
             return 0
         values, ids, odd = run
         if not (shape.type or comments):
@@ -384,7 +358,7 @@ class EventStreamParser:
 
     def _add_items(
         self,
-        shape: _Shape,
+        shape: Shape,
         values: Sequence[str],
         ids: Sequence[str],
         items: list[Any],
@@ -609,121 +583,6 @@ def can_be_sent(last_event_id: str) -> bool:
     )
 
 
-def _shape_of(chunk: bytes) -> _Shape:
-    """Return the shape of the first block, as far as there is a fast path for it."""
-    match = _BEGINNING.match(chunk)
-    if match is None:
-        return _NO_SHAPE
-    blank = b"\r\n\r\n" if _CARRIAGE_RETURN in chunk else b"\n\n"
-    head = match[0]
-    if head == b": ":
-        return _Shape(head, b"", "", blank)
-    early, value, middle, late = match.groups()
-    if middle:
-        head = head[: -len(value + middle)]
-    name = late or early or b"message"
-    return _Shape(head, middle or b"", name.decode("utf-8", "replace"), blank)
-
-
-_Run = tuple[Sequence[str], Sequence[str], Sequence[tuple[int, bytes]]]
-"""What the functions that split a run return: the values of `data`, or comments; the ids,
-if the shape has them; and each block that is of another shape, with its index among the
-values."""
-
-
-def _split_into_lines(chunk: bytes, first_end: int, end: int, shape: _Shape) -> _Run | None:
-    """Split blocks of the same number of lines each, the first of which ends at `first_end`.
-
-    A line end is looked for eight or more bytes at a time, two of them and a name byte by
-    byte: `_split` takes 1.2 times as long for lines of 1 KB, and less for short ones.
-
-    Returns:
-        None if one of the blocks is of another shape.
-    """
-    head, middle, name, blank = shape
-    starts = (head + middle).split(b"\n")  # of the lines, but for the blank one at the end
-    data_place = len(starts) - 1
-    if not name or blank != b"\n\n" or chunk.count(b"\n", 0, first_end) != data_place:
-        return None
-    period = len(starts) + 1
-    lines = io.BytesIO(chunk).readlines()
-    rest = chunk.count(b"\n", end + 2) + (not chunk.endswith(b"\n"))
-    del lines[len(lines) - rest :]
-    blocks, more = divmod(len(lines), period)
-    if more or lines[period - 1 :: period].count(b"\n") != blocks:
-        return None
-    id_place = head.count(b"\n") if middle else data_place
-    for place in range(data_place):
-        line = starts[place] + b"\n"
-        if place != id_place and lines[place::period].count(line) != blocks:
-            return None
-    values = _values(lines[data_place::period], b"data: ")
-    ids = _values(lines[id_place::period], b"id: ") if middle else ()
-    if values is None or ids is None:
-        return None
-    return values, ids, ()
-
-
-def _values(lines: list[bytes], start: bytes) -> list[str] | None:
-    """Return the values of fields that all start like this, else None."""
-    # In the order of bytes, what is between two that start like this does, too.
-    if not (min(lines).startswith(start) and max(lines).startswith(start)):
-        return None
-    if start == b"id: " and _NUL in b"".join(lines):
-        return None
-    size = len(start)
-    return [line[size:-1].decode("utf-8", "replace") for line in lines]
-
-
-def _split(chunk: bytes, end: int, shape: _Shape) -> _Run | None:
-    """Split the blocks in `chunk[:end]`, of which the first is of this shape.
-
-    ASCII is decoded at once and split as text, which takes three quarters of the time; of
-    other text all would be as wide as the widest character, so its values are decoded.
-
-    Returns:
-        None if too many blocks are of another shape.
-    """
-    head, middle, name, blank = shape
-    parts: list[Any] = [chunk[len(head) : end], head, middle, blank, *_MARKS]
-    is_ascii = chunk.isascii()
-    if is_ascii:
-        parts = [part.decode("ascii") for part in parts]
-    run, head_, middle_, blank_, nothing, lf, cr, nul, more = parts
-    values: Any = run.split(blank_ + head_)
-    ids: Any = ()
-    found: Any = ()
-    if middle:
-        ids, found, values = zip(*[value.partition(middle_) for value in values], strict=True)
-    joined, joined_ids = nothing.join(values), nothing.join(ids)
-    is_crlf = blank == b"\r\n\r\n"
-    if nul in joined_ids or (is_crlf and (cr in joined or cr in joined_ids)):
-        return None
-    is_folded = lf in joined and name
-    if is_folded:  # several data lines: there is no CR in the chunk but these
-        values = [value.replace(more, cr) if lf in value else value for value in values]
-        joined = nothing.join(values)
-    odd: list[tuple[int, bytes]] = []
-    if lf in joined or lf in joined_ids or nothing in found:
-        if is_crlf:
-            return None
-        signs = (*(map(contains, part, repeat(lf)) for part in (values, ids)), map(not_, found))
-        places = sorted({place for sign in signs for place in compress(count(), sign)})
-        if len(places) > (1 - USUAL_BLOCKS) * len(values):
-            return None
-        for place in places:
-            before = head_ + ids[place] + found[place] if ids else head_
-            value = values[place].replace(cr, more) if is_folded else values[place]
-            block = before + value + blank_
-            odd.append((place, block.encode() if is_ascii else block))
-    if is_folded:
-        values = [value.replace(cr, lf) for value in values]
-    if not is_ascii:
-        values = [value.decode("utf-8", "replace") for value in values]
-        ids = [value.decode("utf-8", "replace") for value in ids]
-    return values, ids, odd
-
-
 def _text(value: bytes | bytearray) -> str:
     """Decode `value`; one that is a `bytearray` is the caller's no more.
 
@@ -773,7 +632,7 @@ class BlockParser(EventStreamParser):
 
     def _add_items(
         self,
-        shape: _Shape,
+        shape: Shape,
         values: Sequence[str],
         ids: Sequence[str],
         items: list[Any],

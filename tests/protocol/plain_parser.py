@@ -12,8 +12,9 @@ import re
 
 from eventsource.errors import EventTooLarge
 from eventsource.protocol.events import Comment, MessageEvent
-from eventsource.protocol.parser import LONG_BLOCK, MAX_EVENT_SIZE, MAX_ID_SIZE, Block
+from eventsource.protocol.parser import MAX_EVENT_SIZE, MAX_ID_SIZE, Block
 from eventsource.protocol.policy import MAX_RECONNECTION_TIME
+from eventsource.protocol.runs import LONG_BLOCK
 
 BOM = b"\xef\xbb\xbf"
 CARRIAGE_RETURN = ord("\r")

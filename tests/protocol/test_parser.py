@@ -27,12 +27,12 @@ from eventsource.errors import EventTooLarge
 from eventsource.protocol import parser as parser_module
 from eventsource.protocol.events import Comment
 from eventsource.protocol.parser import (
-    LONG_BLOCK,
     MAX_EVENT_SIZE,
     PIECE,
     RUN_SIZE,
     BlockParser,
 )
+from eventsource.protocol.runs import LONG_BLOCK
 from tests.protocol.plain_parser import PlainBlockParser, PlainParser, a_stream, cut_up, story
 from tests.reference_parser import reference
 
