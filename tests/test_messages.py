@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -451,34 +451,23 @@ def test_reads_that_bring_no_item_do_not_hold_it_up(monkeypatch):
             events.take(timeout=0.02)
 
 
-def test_event_timeout_counts_over_several_takes():
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"event_timeout": 0.2}, EventTimeout), ({"timeout": (5, 0.2)}, requests.ReadTimeout)],
+)
+def test_other_limits_count_over_several_takes(options, error):
     with ScriptedServer(stream(then="hold")) as server:
-        with EventStream(server.url, event_timeout=0.2, reconnect=None) as events:
+        with EventStream(server.url, reconnect=None, **options) as events:
             next(events)
-            began = time.monotonic()
-            while True:
-                try:
-                    (lost,) = events.take(timeout=0.05)
-                except TimeoutError:
-                    assert time.monotonic() - began < LIMIT
-                    continue
-                break
-    assert isinstance(lost.error, EventTimeout)
+            lost = []
 
+            def is_lost():
+                with contextlib.suppress(TimeoutError):
+                    lost.extend(events.take(timeout=0.05))
+                return lost
 
-def test_the_read_timeout_of_requests_counts_over_several_takes():
-    with ScriptedServer(stream(then="hold")) as server:
-        with EventStream(server.url, timeout=(5, 0.2), reconnect=None) as events:
-            next(events)
-            began = time.monotonic()
-            while True:
-                try:
-                    (lost,) = events.take(timeout=0.05)
-                except TimeoutError:
-                    assert time.monotonic() - began < LIMIT
-                    continue
-                break
-    assert isinstance(lost.error, requests.ReadTimeout)
+            wait_until(is_lost)
+    assert isinstance(lost[0].error, error)
 
 
 def test_a_failure_comes_out_of_the_background():
