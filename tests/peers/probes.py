@@ -595,7 +595,11 @@ def taken_along(client: Client, name: str, value: str) -> tuple[bool, bool]:
     def follow(**asked: Any) -> str | None:
         with ScriptedServer(answer(client, FIRST, then="hold")) as there:
             location = f"Location: {there.url}\r\n".encode()
-            here = b"HTTP/1.1 302 Found\r\n" + location + b"Content-Length: 0\r\n\r\n"
+            here = (
+                b"HTTP/1.1 302 Found\r\nConnection: close\r\n"
+                + location
+                + b"Content-Length: 0\r\n\r\n"
+            )
             with ScriptedServer(respond(here)) as server:
                 reading = Reading(client, server.url, headers={name: value}, **asked).start()
                 reading.wait_for(1)

@@ -19,14 +19,15 @@ from eventsource.testing import Connection, ScriptedServer
 from .clients import Client
 from .reading import Reading
 
+# The servers answer once on each connection, and say so: a client that keeps a connection for
+# its next request would else find it closed, or not yet, by chance.
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\n"
 HEADS = {
-    "plain": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n",
-    "chunked": (
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n"
-    ),
+    "plain": HEAD + b"\r\n",
+    "chunked": HEAD + b"Transfer-Encoding: chunked\r\n\r\n",
 }
-BUSY = b"HTTP/1.1 503 Busy\r\nRetry-After: 100\r\nContent-Length: 0\r\n\r\n"
-NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+BUSY = b"HTTP/1.1 503 Busy\r\nConnection: close\r\nRetry-After: 100\r\nContent-Length: 0\r\n\r\n"
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
 
 
 def send(connection: Connection, framing: str, data: bytes) -> None:
