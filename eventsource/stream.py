@@ -251,7 +251,11 @@ class EventStream:
 
     @property
     def response(self) -> requests.Response | None:
-        """The response that is being read, or was read last; None before the first."""
+        """The response that is being read, or was read last; None before the first.
+
+        The stream reads its body: `content` is empty, and of `raw` only `fileno()` is left,
+        but on a `session` of the caller's.
+        """
         return self._engine.response
 
     def __repr__(self) -> str:

@@ -22,7 +22,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
@@ -468,14 +468,56 @@ def check_verify(session: requests.Session, url: str, verify: object) -> None:
         )
 
 
-class Connected(NamedTuple):
-    """What is left of a response whose body has been taken over."""
+class Connected:
+    """What is left of a response whose body is read by us: the socket, and what has come.
 
-    sock: Any
-    received: bytes
-    """What has been received after the head."""
-    field: Callable[[str], str | None]
-    """Returns the value of a header field."""
+    Attributes:
+        sock: the socket.
+        received: the bytes that have been received after the head.
+        field: returns the value of a header field; None: there is none.
+    """
+
+    def __init__(self, below: _Response, received: bytes) -> None:
+        self.sock = below.sock
+        self.received = received
+        self.field: Callable[[str], str | None] = below.getheader
+        self._wire = below.wire
+
+    def keep_only_the_socket(self, response: requests.Response) -> None:
+        """Let all else go that has brought the response: nothing is read through it any more.
+
+        Pools, connections, http.client's response and the buffer below it: an idle stream
+        would take a fifth more memory.
+        """
+        below = response.raw.connection.response
+        below.fp = None
+        below.file.detach()  # from `_wire`, which holds the socket open
+        response.raw.close()
+        response.raw = _TakenOver(self.sock)
+        response.connection = None  # type: ignore[assignment] # requests' adapter
+        self.received = b""
+        del self.field
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._wire.close()
+        self.sock.close()
+
+
+class _TakenOver(io.RawIOBase):
+    """In the place of a response's body that is read by us: of it only the number is left."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def fileno(self) -> int:
+        return self._sock.fileno()  # type: ignore[no-any-return]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any, /) -> int:  # noqa: ARG002
+        return 0
 
 
 def take_over(response: requests.Response) -> Connected | None:
@@ -500,8 +542,7 @@ def take_over(response: requests.Response) -> Connected | None:
         # instead of no answer.
         below.sock.suppress_ragged_eofs = False
     below.wire.is_dry = True  # peek() then returns what the buffer has, and does not wait
-    received = below.file.peek()
-    return Connected(below.sock, received, below.getheader)
+    return Connected(below, below.file.peek())
 
 
 def set_content(response: requests.Response, body: bytes) -> None:

@@ -29,7 +29,7 @@ from eventsource.errors import Aborted, EventTimeout
 from eventsource.protocol.framing import body_of
 from eventsource.runtime.deadline import Deadline
 
-from .adapter import take_over
+from .adapter import Connected, take_over
 from .body import BodyReader, RawBody, SocketBody, read_into
 from .decoding import decoder_for
 from .failures import describe, describe_of_socket
@@ -53,14 +53,15 @@ class Exchange:
 
     def __init__(self, template: RequestTemplate) -> None:
         self._template = template
-        self._session = template.session()
+        self._session: requests.Session | None = template.session()
         self._sockets = Sockets()
         self._inside = False  # a thread is in open() or read()
         self._has_timed_out = False  # by the watch
         self._release_once = threading.Lock()
         # Only the reading thread writes these:
         self._response: requests.Response | None = None
-        self._raw: Any = None  # below it
+        self._raw: Any = None  # below it, if its body is read through it
+        self._connected: Connected | None = None  # if not
         self._body: BodyReader | None = None
         self._watch: Deadline | None = None  # of a session of the caller's, when there is a limit
 
@@ -79,6 +80,7 @@ class Exchange:
         """
 
         def send() -> requests.Response:
+            assert self._session is not None
             token = current_sockets.set(self._sockets)
             try:
                 response = self._template.send(self._session, last_event_id)
@@ -100,12 +102,16 @@ class Exchange:
 
     def _body_of(self, response: requests.Response) -> BodyReader:
         decoder = decoder_for(response.headers.get("Content-Encoding", ""))
-        connected = take_over(response)
+        connected = self._connected = take_over(response)
         if connected is None:
             return RawBody(response.raw, decoder)
         method = response.request.method or ""
         framing = body_of(method, response.status_code, connected.field)
-        return SocketBody(connected.sock, connected.received, framing, decoder)
+        body = SocketBody(connected.sock, connected.received, framing, decoder)
+        connected.keep_only_the_socket(response)
+        self._raw = None
+        self._close_session()
+        return body
 
     @property
     def has_bounded_reads(self) -> bool:
@@ -246,11 +252,12 @@ class Exchange:
         steps: list[Callable[[], object]] = []
         if self._watch is not None:
             steps.append(self._watch.cancel)
-        if self._response is not None:
+        if self._connected is not None:
+            steps.append(self._connected.close)
+        if self._raw is not None and self._response is not None:
             # Response.close() does not close what has been read to its end.
             steps += [self._raw.close, self._response.close]
-        if self._template.owns_session:
-            steps.append(self._session.close)
+        steps.append(self._close_session)
         for step in steps:
             try:
                 step()
@@ -258,3 +265,9 @@ class Exchange:
                 logger.debug("while releasing", exc_info=True)
         # After the others: until then a fork finds those by the sockets.
         self._sockets.release()
+
+    def _close_session(self) -> None:
+        """Close the session of this attempt, if it is ours."""
+        session, self._session = self._session, None
+        if session is not None and self._template.owns_session:
+            session.close()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import gzip
 import http.client
+import os
 import socket
 import threading
 import time
+import weakref
 import zlib
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -595,9 +599,9 @@ def test_no_timeout_on_a_session_of_the_callers_is_longer_than_the_silence(timeo
 class CountingTemplate(RequestTemplate):
     """Counts how often each of its sessions is closed."""
 
-    def __init__(self, url):
+    def __init__(self, url, **options):
         self.closed = []
-        super().__init__(url, options={})
+        super().__init__(url, options=options)
 
     def session(self):
         session = super().session()
@@ -624,10 +628,45 @@ def test_each_exchange_has_a_session_of_its_own_and_closes_it_once():
         assert template.closed == [1, 1]
 
 
+def read_through(response, **_):
+    """A hook that replaces what is below a response, which is then read through it."""
+    raw = response.raw
+    response.raw = SimpleNamespace(read1=raw.read1, close=raw.close)
+
+
+@pytest.mark.parametrize(
+    "answer", [HEAD + b"data: x\n\n", CHUNKED + b"9\r\ndata: x\n\n\r\n"], ids=["closing", "kept"]
+)
+def test_what_has_brought_the_head_is_let_go_and_the_socket_stays_open_until_the_end(answer):
+    kept = []
+
+    def keep(response, **_):
+        raw = response.raw
+        below = raw.connection.response
+        things = (raw, raw.connection, below, below.file, response.connection)
+        kept.extend(weakref.ref(thing) for thing in things)
+
+    with ScriptedServer(respond(answer, then="hold")) as server:
+        template = CountingTemplate(server.url, hooks={"response": keep})
+        exchange = Exchange(template)
+        response = exchange.open()
+        gc.collect()
+        assert [thing() for thing in kept] == [None] * 5
+        assert template.closed == [1]
+        with socket.socket(fileno=os.dup(response.raw.fileno())) as sock:
+            assert sock.getpeername() == server.connections[0].sock.getsockname()
+        assert response.content == b""  # of what there is no more
+        assert exchange.read() == b"data: x\n\n"
+        exchange.abort()
+        assert response.raw.fileno() == -1
+        assert server.connections[0].gone.wait(LIMIT)
+    assert template.closed == [1]
+
+
 def test_one_step_of_releasing_that_fails_does_not_stop_the_others():
     before = open_sockets()
     with ScriptedServer(respond(HEAD, then="hold")) as server:
-        template = CountingTemplate(server.url)
+        template = CountingTemplate(server.url, hooks={"response": read_through})
         exchange = Exchange(template)
         response = exchange.open()
         close = response.raw.close
