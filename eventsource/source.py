@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Self
 
 import requests
 
+from .engine.engine import Engine
 from .engine.telling import Telling
 from .errors import EventSourceError, ForkedError
 from .handlers.browser import BrowserNames
@@ -202,6 +203,7 @@ class EventSource(BrowserNames):
             session=session,
             **request_options,
         )
+        self._engine = self._stream._engine  # noqa: SLF001 - what the thread drives
         self._last_event_id = last_event_id  # written where the handlers run
         self._failure: Exception | None = None  # what else than the stream's end closed it
         self._start_lock = threading.RLock()  # guards the next
@@ -296,7 +298,7 @@ class EventSource(BrowserNames):
             if self._queue is None:
                 thread = ReaderThread(target=self._run, name=name, daemon=True)
             else:
-                arguments = (self._stream, self._has_listened, self._telling, self._queue)
+                arguments = (self._engine, self._has_listened, self._telling, self._queue)
                 thread = ReaderThread(target=_read_ahead, args=arguments, name=name, daemon=True)
             self._thread = thread
             try:
@@ -451,13 +453,17 @@ class EventSource(BrowserNames):
 
     def _run(self) -> None:
         """Read, and run the handlers here."""
-        stream = self._stream
+        engine = self._engine
         has_listened = self._has_listened
         try:
-            while items := stream.take():
+            while items := engine.take():
                 if not has_listened.is_open:
-                    _wait_for_listener(has_listened, items, self._telling, stream)
-                for _ in self._deliver(_with_marker(items, stream)):
+                    _wait_for_listener(has_listened, items, self._telling, engine)
+                entries: Sequence[Entry] = items
+                last = items[-1]
+                if type(last) is not MessageEvent or last.last_event_id != engine.last_event_id:
+                    entries = _with_marker(items, engine)
+                for _ in self._deliver(entries):
                     pass  # without an event loop there is nothing to await
         except BaseException as error:  # SystemExit from a handler, for one
             self._fail(type(error).__name__, error)
@@ -501,10 +507,9 @@ class EventSource(BrowserNames):
         """
         on_comment = self._on_comment
         table = self._table
-        version: object = None
-        event_type = ""
-        listeners: Pairs = ()
-        only: Handler | None = None  # of a message with one listener
+        version = table.version
+        event_type, listeners, only = version.heard_last
+        self._running = only or self._running
         clock = time.monotonic  # asked only where the handler that runs is another one
         # With `dispatch` the reader reads on meanwhile, until the queue is full.
         self._limit = clock() + STALL_SECONDS if self._queue is None else math.inf
@@ -521,6 +526,7 @@ class EventSource(BrowserNames):
                 event_type, version = item.type, table.version
                 listeners = self._listeners_of(item)
                 only = listeners[0][1] if len(listeners) == 1 else None
+                version.heard_last = event_type, listeners, only
                 self._running = only or self._running
                 if table.is_closed:
                     return
@@ -603,38 +609,38 @@ class EventSource(BrowserNames):
         )
 
 
-def _with_marker(items: list[Item], stream: EventStream) -> Sequence[Entry]:
+def _with_marker(items: list[Item], engine: Engine) -> Sequence[Entry]:
     """Add where the stream stands, if the last item does not say it."""
-    last, last_event_id = items[-1], stream.last_event_id
+    last, last_event_id = items[-1], engine.last_event_id
     if type(last) is MessageEvent and last.last_event_id == last_event_id:
         return items
     return [*items, ResumeMarker(last_event_id)]
 
 
 def _wait_for_listener(
-    has_listened: Gate, items: list[Item], telling: Telling, stream: EventStream
+    has_listened: Gate, items: list[Item], telling: Telling, engine: Engine
 ) -> None:
     """Wait until there is a listener, or nobody says any more that there will be."""
     if not has_listened.wait(TELL_SECONDS):
         for item in items:
-            telling.tell(item, is_heard=False, is_end=stream.ended)
+            telling.tell(item, is_heard=False, is_end=engine.session.has_ended_in_order)
         has_listened.wait()
 
 
 def _read_ahead(
-    stream: EventStream, has_listened: Gate, telling: Telling, queue: DispatchQueue[Entry]
+    engine: Engine, has_listened: Gate, telling: Telling, queue: DispatchQueue[Entry]
 ) -> None:
     """The reader thread of a source with `dispatch`, of which it knows nothing."""
     try:
-        while items := stream.take():
+        while items := engine.take():
             if not has_listened.is_open:
-                _wait_for_listener(has_listened, items, telling, stream)
-            queue.put(_with_marker(items, stream))
-        queue.put([ResumeMarker(stream.last_event_id, is_last=True)])
+                _wait_for_listener(has_listened, items, telling, engine)
+            queue.put(_with_marker(items, engine))
+        queue.put([ResumeMarker(engine.last_event_id, is_last=True)])
         queue.wait()  # until the handlers have been run, or are not to be
     except BaseException as error:  # SystemExit from an auth callable, for one
         queue.fail(type(error).__name__, error)
         if not isinstance(error, Exception):
             raise
     finally:
-        stream.close()
+        engine.close()

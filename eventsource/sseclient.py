@@ -7,6 +7,7 @@ chunking, large events, prompt delivery, comments, nothing printed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, Self
 
 import requests
@@ -17,7 +18,7 @@ from .http.request import withheld_from
 from .protocol.events import ErrorEvent
 from .protocol.parser import Block, BlockParser
 from .protocol.policy import ReconnectPolicy, check_number
-from .protocol.session import check_last_event_id
+from .protocol.session import Item, check_last_event_id
 from .stream import EventStream
 
 DEFAULT_RETRY: Final = 3000
@@ -161,12 +162,17 @@ class SSEClient:
             session=session,
             **requests_kwargs,
         )
-        self._items: Any = iter(self._stream)
-        first = next(self._items)
-        if isinstance(first, ErrorEvent):
-            self.close()
-            if not _is_no_content(first.error):
-                raise first.error
+        self._batch = _Batch([], [], self._stream.last_event_id)
+        self._rest: Iterator[Event] = self._batch.rest  # the same, until it is closed
+        self._taken: list[Item] = []  # of which no batch has been made
+        self._place: str | None = None  # where it stands while one is made
+        engine = self._stream._engine  # noqa: SLF001 - a stream of our own
+        engine.advance(shows_errors=False)
+        for first in engine.take():
+            if isinstance(first, ErrorEvent):
+                self.close()
+                if not _is_no_content(first.error):
+                    raise first.error
 
     @property
     def url(self) -> str:
@@ -180,12 +186,16 @@ class SSEClient:
         Raises:
             TypeError, ValueError: it is no str, or holds NUL, CR or LF.
         """
-        return self._stream.last_event_id or None
+        batch, place = self._batch, self._place
+        if place is None:
+            place = batch.place()
+        return (self._stream.last_event_id if place is None else place) or None
 
     @last_id.setter
     def last_id(self, value: str | None) -> None:
         check_last_event_id("last_id", value or "")
         self._stream.last_event_id = value or ""
+        self._batch.move(value or "")
 
     @property
     def retry(self) -> int:
@@ -210,40 +220,101 @@ class SSEClient:
         return self
 
     def __next__(self) -> Event:
-        try:
-            for item in self._items:
-                if item.__class__ is Block:
-                    # Not by its constructor: that takes as long as all else that is done here.
-                    event = _new(Event)
-                    event.data = item.data
-                    event.event = item.type
-                    event.id = item.id
-                    event.retry = item.retry
-                    return event
-                if isinstance(item, ErrorEvent):
-                    if _is_no_content(item.error):
-                        break
-                    if isinstance(item.error, requests.HTTPError) or item.retry_in is None:
-                        raise item.error  # noqa: TRY301
-        except BaseException as error:
-            # The generator has ended, and the stream has not; or a thread is in it, which in
-            # the child of a fork is not there.
-            is_inside = isinstance(error, ValueError) and self._items.gi_running
-            self._items = iter(self._stream)
-            if not is_inside:
-                raise
-            return next(self)
+        for event in self._rest:
+            return event
+        while self._read():
+            for event in self._rest:
+                return event
         raise StopIteration
+
+    def _read(self) -> bool:
+        """Have the next batch of messages; return False at the end.
+
+        In batches, because that takes half the time of one message after the other.
+        """
+        engine = self._stream._engine  # noqa: SLF001 - a stream of our own
+        while True:
+            if not self._taken:  # else an exception of a signal handler came in between
+                if not engine.session.has_items() and not engine.advance(shows_errors=False):
+                    return False
+                self._place = engine.last_event_id  # `take()` moves it
+                self._taken = engine.take()
+                if not self._taken:  # closed meanwhile
+                    return False
+            item = self._taken[0]
+            if type(item) is Block:
+                break
+            self._taken = []
+            self._place = None
+            if type(item) is ErrorEvent:
+                if _is_no_content(item.error):
+                    return False
+                if isinstance(item.error, requests.HTTPError) or item.retry_in is None:
+                    raise item.error
+        events = [_event_of(block) for block in self._taken]
+        batch = _Batch(self._taken, events, self._place or "")
+        # From here to the next call no signal handler runs: all of it is done, or nothing.
+        self._batch = batch
+        self._rest = batch.rest
+        self._taken = []
+        self._place = None
+        if self._stream.closed:  # meanwhile
+            self._rest = iter(())
+        return True
 
     def close(self) -> None:
         """End the iteration and the connection, from any thread; never waits."""
         self._stream.close()
+        self._rest = iter(())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Batch:
+    """Messages that one read has brought, and how many of them have been returned.
+
+    Args:
+        blocks: as they came.
+        events: the same, as messages.
+        place: the last event ID before them.
+
+    Attributes:
+        rest (Iterator[Event]): those that have not been returned.
+    """
+
+    def __init__(self, blocks: list[Any], events: list[Event], place: str) -> None:
+        self.rest = iter(events)
+        self._blocks = blocks
+        self._before = place
+
+    def place(self) -> str | None:
+        """Return the last event ID of the message returned last; None: all have been."""
+        missing: int = self.rest.__length_hint__()  # type: ignore[attr-defined]
+        if not missing:
+            return None
+        if missing == len(self._blocks):
+            return self._before
+        return self._blocks[-missing - 1].last_event_id  # type: ignore[no-any-return]
+
+    def move(self, place: str) -> None:
+        """Let that be the last event ID, until another message is returned."""
+        missing: int = self.rest.__length_hint__()  # type: ignore[attr-defined]
+        self._before = place
+        self._blocks = self._blocks[len(self._blocks) - missing :]
+
+
+def _event_of(block: Any) -> Event:
+    # Not by the constructor, which takes as long as all else that is done for a message.
+    event = _new(Event)
+    event.data = block.data
+    event.event = block.type
+    event.id = block.id
+    event.retry = block.retry
+    return event
 
 
 class _ClientStream(EventStream):

@@ -372,10 +372,7 @@ class EventStream:
         """
         if timeout is not None:
             check_number("timeout", timeout, 0)
-        engine = self._engine
-        if not engine.session.has_items() and not engine.advance(timeout, shows_errors=None):
-            return []
-        return engine.take()
+        return self._engine.take(timeout)
 
     def refusal(self, response: requests.Response) -> Exception | None:
         """Return why a response does not open the stream; None: it does.

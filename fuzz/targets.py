@@ -773,7 +773,13 @@ def _fields(headers: Any) -> list[tuple[str, str]]:
 def _through_exchange(pieces: list[bytes], *, reset: bool, method: str) -> _Answer | None:
     """What an exchange gives; None after a redirect."""
     with connections([Wire(pieces, reset=reset), Wire([b"HTTP/1.1 200 OK\r\n\r\nx"])]) as made:
-        exchange = Exchange(RequestTemplate("http://host/", method=method, options={}))
+        seen: list[tuple[int, list[tuple[str, str]]]] = []  # of each head
+
+        def see(response: requests.Response, **_: Any) -> None:
+            seen.append((response.raw.version, _fields(response.raw.headers)))
+
+        options = {"hooks": {"response": see}}
+        exchange = Exchange(RequestTemplate("http://host/", method=method, options=options))
         body = b""
         error: type[Exception] | None = None
         try:
@@ -781,7 +787,8 @@ def _through_exchange(pieces: list[bytes], *, reset: bool, method: str) -> _Answ
                 answer = exchange.open("")
             except requests.RequestException as failure:
                 return None if len(made) > 1 else _Answer(None, b"", type(failure))
-            head = (answer.raw.version, answer.status_code, answer.reason)
+            version, fields = seen[-1]
+            head = (version, answer.status_code, answer.reason, fields)
             try:
                 while part := exchange.read():
                     check(len(part) <= READ_SIZE)
@@ -797,7 +804,7 @@ def _through_exchange(pieces: list[bytes], *, reset: bool, method: str) -> _Answ
             exchange.abort()
         if len(made) > 1 or answer.is_redirect:
             return None
-        return _Answer((*head, _fields(answer.raw.headers)), body, error)
+        return _Answer(head, body, error)
 
 
 def _through_urllib3(wire: bytes, *, reset: bool, method: str) -> tuple[_Answer, Any]:

@@ -180,7 +180,7 @@ def test_an_event_passes_through_them_in_this_order(elsewhere):
         connection.send(CHUNKED)
         assert may_send.wait(LIMIT)
         looks.set()
-        connection.send_chunk(b"data: x\n\n")
+        connection.send_chunk(b"data: x\n\nid: 1\n\n")  # which the event does not say
         connection.hold()
 
     def opened(event):

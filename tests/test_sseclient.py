@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import inspect
+import itertools
 import logging
 import re
+import sys
 import threading
 
 import pytest
@@ -17,6 +20,7 @@ from eventsource.protocol.parser import BlockParser
 from eventsource.sseclient import policy_of
 from eventsource.testing import ScriptedServer
 
+from .interruption import Interruption, interruption_at
 from .protocol.test_parser import usual_streams_cut
 from .support import (
     HEAD,
@@ -24,12 +28,17 @@ from .support import (
     QUERY_SECRET,
     SECRET,
     Recorder,
+    numbers,
     port_that_refuses,
     respond,
     status,
     stream,
     wait_until,
 )
+
+
+def number_of(event):
+    return int(event.data)
 
 
 def client_of(server, **options):
@@ -207,6 +216,85 @@ def test_last_id_may_be_set():
         assert client.last_id == "9"
         client.last_id = None
         assert client.last_id is None
+
+
+def test_last_id_is_that_of_the_message_returned_last_however_many_came_at_once():
+    with (
+        ScriptedServer(
+            stream(
+                b"data: 0\n\n" + numbers(2, start=1) + b"data: 3\n\n" + b"id: 9\n\n", then="hold"
+            )
+        ) as server,
+        client_of(server) as client,
+    ):
+        for expected in (None, "1", "2"):
+            next(client)
+            assert client.last_id == expected
+        assert next(client).data == "3"
+        assert client.last_id == "9"  # a block without data has moved it
+
+
+def test_last_id_may_be_set_between_two_messages_that_came_at_once():
+    with (
+        ScriptedServer(stream(numbers(2, start=1) + b"data: 3\n\n"), stream(then="hold")) as server,
+        client_of(server) as client,
+    ):
+        next(client)
+        client.last_id = "7"
+        assert client.last_id == "7"
+        assert [next(client).data, client.last_id, next(client).data] == ["2", "2", "3"]
+        assert client.last_id == "7"  # what was set last: the events had been parsed before
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_after_close_nothing_is_returned_and_last_id_is_that_of_the_message_returned_last(count):
+    with (
+        ScriptedServer(stream(numbers(3, start=1), then="hold")) as server,
+        client_of(server) as client,
+    ):
+        found = [next(client).data for _ in range(count)]
+        client.close()
+        assert list(client) == []
+        assert client.last_id == (found[-1] if found else None)
+
+
+def test_close_at_the_moment_when_messages_have_come_is_the_end():
+    with ScriptedServer(stream(numbers(3), then="hold")) as server, client_of(server) as client:
+
+        def close(frame, event, _):
+            if event == "return" and frame.f_code.co_name == "_event_of":
+                client.close()
+
+        sys.setprofile(close)
+        try:
+            assert list(client) == []
+        finally:
+            sys.setprofile(None)
+        assert client.last_id is None
+
+
+def test_wherever_an_exception_interrupts_nothing_is_lost_or_comes_twice():
+    def script(connection):
+        first = int(connection.read_request().header("Last-Event-ID") or 0) + 1
+        connection.send(HEAD + numbers(4 - first, start=first))
+        connection.hold()
+
+    def read(client, found):
+        while found[-1:] != [3]:
+            found += map(number_of, map(next, (client,)))  # no signal before it is in the list
+
+    with ScriptedServer(script) as server:
+        for number in itertools.count(1):
+            found = []
+            with client_of(server) as client:
+                with interruption_at(number) as point, contextlib.suppress(Interruption):
+                    read(client, found)
+                assert client.last_id == (str(max(found)) if found else None), number
+                read(client, found)
+            assert found == [1, 2, 3], number
+            if not point.is_over:
+                break
+        assert number > 20
 
 
 def test_a_message_that_has_come_in_full_is_delivered_at_once_whatever_the_chunk_size():
@@ -428,7 +516,7 @@ def test_a_second_thread_that_iterates_is_refused():
                     return "another thread" in str(error)
                 raise AssertionError
 
-            wait_until(lambda: client._items.gi_running)
+            wait_until(lambda: client._stream._engine._stepper)
             assert is_refused()
             assert is_refused()
             client.close()

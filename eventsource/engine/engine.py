@@ -48,6 +48,10 @@ logger = logging.getLogger(__name__)
 SHORTEST_WAIT: Final = 0.001
 """Seconds. What has arrived already is read within them, also with `take(timeout=0)`."""
 
+# Which take longer to look up, on Python 3.11:
+_FAILED: Final = Phase.FAILED
+_CLOSED: Final = Phase.CLOSED
+
 # Not the program's own, which may be seeded; and without a state, which the children
 # of a fork would share: they are to be spread, too.
 _random = random.SystemRandom()
@@ -181,13 +185,29 @@ class Engine:
             self.last_event_id = session.kept.last_event_id
         return None
 
-    def take(self) -> list[Item]:
-        """Return what is kept and has not been yielded."""
+    def take(self, timeout: float | None = None) -> list[Item]:
+        """Go on until there is something to yield, and return all there is.
+
+        Of a failure or an opening nothing is logged: whoever takes it sees to that.
+
+        Args:
+            timeout: seconds that this may take; None: as long as it takes.
+
+        Returns:
+            Nothing if it is over.
+
+        Raises:
+            TimeoutError: the time has passed.
+            RuntimeError: another thread is in here.
+        """
         session = self.session
+        has_items = session.kept.rest.__length_hint__()  # type: ignore[attr-defined]
+        if not has_items and not self.advance(timeout, shows_errors=None):
+            return []
         last_event_id = session.kept.last_event_id
         items = session.take()
         # From here to the end there is no call, so that no signal handler loses the items.
-        if session.phase is Phase.CLOSED:
+        if session.phase is _CLOSED:
             return []
         self.last_event_id = last_event_id
         return items
@@ -207,12 +227,38 @@ class Engine:
             TimeoutError: the time has passed.
             RuntimeError: another thread is in here.
         """
-        self._check_thread()
+        this = threading.get_ident()
+        if self._stepper.setdefault("", this) != this:  # at once, whatever other threads do
+            self._check_other(this)
         try:
             self._shows_errors = shows_errors
             if self._is_busy:
                 self._abandon()
-            return self._go_on(None if timeout is None else time.monotonic() + timeout)
+            deadline = None if timeout is None else time.monotonic() + timeout
+            session = self.session
+            # `is_over` and `has_items()` without a call: this is done for each read.
+            while (phase := session.phase) is not _CLOSED and phase is not _FAILED:
+                self._is_busy = True
+                exchange = self._exchange
+                if self._pending is not None:
+                    self._wait_for(*self._pending, deadline)
+                elif exchange is None:
+                    self._connect(deadline)
+                elif session.parse_error is not None:
+                    self._lost(exchange, session.parse_error)
+                elif deadline is None and session.event_timeout is None:
+                    self._received(exchange, exchange.read)
+                else:
+                    self._read(exchange, deadline)
+                self._is_busy = False
+                if session.kept.rest.__length_hint__():  # type: ignore[attr-defined]
+                    return True
+                if session.phase is not _CLOSED:  # an id moves the place also without an event
+                    self.last_event_id = session.kept.last_event_id
+                if deadline is not None and time.monotonic() >= deadline:
+                    break
+            else:
+                return False
         except _TimeIsUp:
             self._is_busy = False
         except BaseException:  # Ctrl-C, say
@@ -222,34 +268,12 @@ class Engine:
             self._stepper.clear()
         raise TimeoutError(f"nothing has happened for {timeout:g} seconds")
 
-    def _check_thread(self) -> None:
-        """Note which thread takes steps; refuse a second one."""
-        this = threading.get_ident()
-        other = self._stepper.setdefault("", this)  # at once, whatever other threads do
-        if other != this:
-            # One that a signal handler has interrupted at the wrong moment may be no more.
-            if other in {thread.ident for thread in threading.enumerate()}:
-                raise RuntimeError("another thread is iterating over this stream")
-            self._stepper[""] = this
-
-    def _go_on(self, deadline: float | None) -> bool:
-        session = self.session
-        while not session.is_over:
-            self._is_busy = True
-            if self._pending is not None:
-                self._wait_for(*self._pending, deadline)
-            elif self._exchange is None:
-                self._connect(deadline)
-            else:
-                self._read(self._exchange, deadline)
-            self._is_busy = False
-            if session.has_items():
-                return True
-            if session.phase is not Phase.CLOSED:  # an id moves the place also without an event
-                self.last_event_id = session.kept.last_event_id
-            if deadline is not None and time.monotonic() >= deadline:
-                raise _TimeIsUp
-        return False
+    def _check_other(self, this: int) -> None:
+        """Another thread takes steps: refuse this one, if that thread is there."""
+        # One that a signal handler has interrupted at the wrong moment may be no more.
+        if self._stepper.get("") in {thread.ident for thread in threading.enumerate()}:
+            raise RuntimeError("another thread is iterating over this stream")
+        self._stepper[""] = this
 
     # --- The attempt ---
 
@@ -309,11 +333,8 @@ class Engine:
     # --- Reading ---
 
     def _read(self, exchange: Exchange, deadline: float | None) -> None:
-        """Read and parse what has arrived; wait if nothing has."""
+        """Read and parse what has arrived; wait if nothing has, within limits."""
         session = self.session
-        if session.parse_error is not None:
-            self._lost(exchange, session.parse_error)
-            return
         timeout = None
         if session.event_timeout is not None:
             timeout = session.time_left(time.monotonic())
@@ -353,11 +374,11 @@ class Engine:
         is_limited = session.event_timeout is not None
         began = time.monotonic() if is_limited else 0.0
         try:
-            session.received(chunk, arrived)
+            has_message = session.received(chunk, arrived)
         except Exception as error:
             self._lost(exchange, error)
             return
-        if is_limited:
+        if is_limited and not has_message:
             session.parsed(time.monotonic() - began)
         if session.odd_lines and self._odd is not exchange:
             self._odd = exchange

@@ -44,6 +44,21 @@ Pairs = tuple[tuple[Handler, Handler], ...]
 """Listeners in their order, and what to call for each."""
 
 
+class Version:
+    """Stands for what a table holds at a time: there is another one after each change.
+
+    Attributes:
+        heard_last: for who delivers: the type of the event that was delivered last, who heard
+            it, and what is called for it if that is one. Most reads bring one event, of the
+            same type as the one before.
+    """
+
+    __slots__ = ("heard_last",)
+
+    def __init__(self) -> None:
+        self.heard_last: tuple[str, Pairs, Handler | None] = ("", (), None)
+
+
 class ListenerTable:
     """Who is to be called, by event type: the listeners, and what to call for each.
 
@@ -54,12 +69,12 @@ class ListenerTable:
     Threads: every method may be called from any.
 
     Attributes:
-        version (object): another one after each change.
+        version (Version): another one after each change.
         is_closed (bool): nobody is to be called any more. Set once, never unset.
     """
 
     def __init__(self) -> None:
-        self.version: object = object()
+        self.version = Version()
         self.is_closed = False
         self._by_type: dict[str, Mapping[Handler, Handler]] = {}
         # The same, to go through; and with those of ANY_TYPE, where a type has both.
@@ -125,7 +140,7 @@ class ListenerTable:
     def close(self) -> None:
         """Have nobody called any more. Never waits; safe in a signal handler."""
         self.is_closed = True
-        self.version = object()
+        self.version = Version()
 
     def renew_lock(self) -> None:
         """There are no other threads any more: one that held the lock will not release it."""
@@ -139,7 +154,7 @@ class ListenerTable:
             self._by_type.pop(event_type, None)
             self._pairs.pop(event_type, None)
         self._merged = {}
-        self.version = object()
+        self.version = Version()
 
 
 class Slot:

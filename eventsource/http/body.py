@@ -7,7 +7,8 @@ its coding. Any other body is read by urllib3, out of its framing, and decompres
 from __future__ import annotations
 
 import errno
-import math
+import functools
+import select
 import ssl
 import time
 from collections.abc import Callable
@@ -60,13 +61,14 @@ class SocketBody:
         self._timeout = self._read_timeout  # as the socket has it
         self._waited = 0.0  # seconds since bytes came last, in reads that had less time than that
         self._pending: Callable[[], int] | None = getattr(sock, "pending", None)  # TLS has it
+        self._has_more: Callable[[], object] | None = None  # over TLS, from the first read on
         self._is_cut = False  # TLS has ended without its closing alert
         self._failure: OSError | None = None  # comes when what came before it has been read
 
     def read(self, timeout: float | None = None) -> bytes:
         """See `BodyReader`."""
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
         framing, decoder = self._framing, self._decoder
+        deadline = 0.0 if timeout is None else time.monotonic() + timeout
         while True:
             if decoder is not None and decoder.holds_more:
                 data = decoder.decode(b"", READ_SIZE)
@@ -76,7 +78,7 @@ class SocketBody:
                 if self._is_cut:
                     raise BrokenBody("the TLS connection was cut without its closing alert")
                 return b""
-            elif received := self._receive(deadline):
+            elif received := self._receive(timeout):
                 data = framing.feed(received)
                 if decoder is not None:
                     data = decoder.decode(data, READ_SIZE)
@@ -85,19 +87,25 @@ class SocketBody:
                 continue
             if data:
                 return data
+            # Nothing but a frame has come, or the beginning of what is compressed.
+            if timeout is not None:
+                timeout = deadline - time.monotonic()
 
-    def _receive(self, deadline: float) -> bytes:
-        """Return what has arrived, at most 64 KiB (and what came with the head); wait for it."""
-        data, self._received = self._received, b""
+    def _receive(self, limit: float | None) -> bytes:
+        """Return what has arrived, at most 64 KiB (and what came with the head); wait for it.
+
+        Args:
+            limit: seconds to wait at the most.
+        """
+        data = self._received
         if data:
+            self._received = b""
             return data
         timeout, is_limited = self._read_timeout, False
         if timeout is not None:
             timeout = max(timeout - self._waited, 0.0001)  # 0: would not wait at all
-        if deadline != math.inf:
-            left = max(deadline - time.monotonic(), 0.0001)
-            if timeout is None or left < timeout:
-                timeout, is_limited = left, True
+        if limit is not None and (timeout is None or limit < timeout):
+            timeout, is_limited = max(limit, 0.0001), True
         try:
             if self._failure is not None:
                 raise self._failure
@@ -123,8 +131,11 @@ class SocketBody:
         # A TLS socket returns one record a call, and servers write one per event.
         # Part of a record must not be waited for: hence without a timeout.
         sock = self._sock
-        if not pending() and not wait_for_read(sock, timeout=0):
-            return record
+        if not pending():
+            if self._has_more is None:
+                self._has_more = _readability_of(sock)
+            if not self._has_more():
+                return record
         records = [record]
         room = READ_SIZE - len(record)
         self._set_timeout(0.0)
@@ -142,6 +153,15 @@ class SocketBody:
     def _set_timeout(self, timeout: float | None) -> None:
         self._sock.settimeout(timeout)
         self._timeout = timeout
+
+
+def _readability_of(sock: Any) -> Callable[[], object]:
+    """Return what says whether bytes have arrived: `wait_for_read` in a fourth of its time."""
+    if not hasattr(select, "poll"):  # on Windows, or after eventlet
+        return functools.partial(wait_for_read, sock, timeout=0)
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return functools.partial(poll.poll, 0)
 
 
 def _has_timed_out(error: OSError) -> bool:

@@ -21,7 +21,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 import requests
 
@@ -39,8 +39,8 @@ from .sockets import Sockets, current_sockets
 ERROR_BODY_TIME: Final = 1.0
 """Seconds spent at the most on reading the body of a response that is no event stream."""
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 logger = logging.getLogger(__name__)
 
@@ -207,25 +207,25 @@ class Exchange:
 
     def _do(
         self,
-        work: Callable[P, T],
+        work: Callable[[*Ts], T],
         as_failure: Callable[[BaseException], BaseException],
-        *args: P.args,
-        **kwargs: P.kwargs,
+        *args: *Ts,
     ) -> T:
+        sockets = self._sockets
         failure: BaseException | None = None
         self._inside = True  # before the next: see above
         try:
-            if not self._sockets.is_shut_down:
-                result = work(*args, **kwargs)
+            if not sockets.is_shut_down:
+                result = work(*args)
         except Exception as error:
             failure = as_failure(error)
         finally:
             self._inside = False
-            if self._sockets.is_shut_down:
+            if sockets.is_shut_down:
                 self._release()
         if self._has_timed_out:
             raise EventTimeout("no message in time")
-        if self._sockets.is_shut_down:
+        if sockets.is_shut_down:
             raise Aborted("aborted")
         if failure is None:
             return result  # pyright: ignore[reportPossiblyUnboundVariable, reportReturnType]

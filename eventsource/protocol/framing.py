@@ -24,12 +24,15 @@ MAX_CHUNK_LINE: Final = 16 * 1024
 MAX_FRAME: Final = 16
 """Bytes of a frame that goes into the table of frames: sizes of up to twelve digits."""
 MAX_KNOWN_FRAMES: Final = 4096
-"""Frames in that table: 0.5 MB at the most."""
+"""Frames in that table: 1 MB at the most, with that of the lines."""
 
 _INCOMPLETE: Final = 1 << 62
 """The size in the table of what is only the beginning of a frame."""
 KNOWN_FRAMES: Final[dict[bytes, int]] = {}
 """The chunk sizes that the plain frames met so far announce."""
+KNOWN_LINES: Final[dict[bytes, int]] = {}
+"""The same, of the frames without the CRLF that they begin with."""
+_CRLF: Final = b"\r\n"
 _PLAIN_FRAME: Final = re.compile(rb"\r\n0*([1-9A-Fa-f][0-9A-Fa-f]*)\r\n")
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;.*)?\r?\n", re.DOTALL)
 
@@ -101,11 +104,19 @@ class ChunkedBody(CloseDelimitedBody):
         # The frame so far; as if a chunk had ended before the first one.
         self._frame = bytearray(b"\r\n")
         self._width = 0  # of a frame: most often that of the one before
+        self._is_between = False  # two chunks, of which the next has not begun
 
     def feed(self, data: bytes) -> bytes:
         """Take what was received; return the data of all chunks in it, whole or not."""
-        chunks = []
+        width = self._width
         position = self._missing
+        if self._is_between and data[-2:] == _CRLF:
+            # A read that had to wait brings one whole chunk, most often. To see that takes a
+            # third of the time of what follows.
+            size = KNOWN_LINES.get(data[: width - 2])
+            if size is not None and len(data) == width + size:
+                return data[width - 2 : -2]
+        chunks = []
         if position:
             if len(data) < position:
                 self._missing = position - len(data)
@@ -120,7 +131,6 @@ class ChunkedBody(CloseDelimitedBody):
             data = bytes(self._frame) + data
             self._frame.clear()
         limit = len(data)
-        width = self._width
         known = KNOWN_FRAMES.get
         while True:
             size = known(data[position : position + width])
@@ -146,6 +156,7 @@ class ChunkedBody(CloseDelimitedBody):
             chunks.append(data[start:stop])
             position = stop
         self._width = width
+        self._is_between = self._frame == _CRLF
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _parse_frame(self, data: bytes, start: int) -> tuple[int, int]:
@@ -191,14 +202,15 @@ def _size_of_plain(frame: bytes) -> int:
         return 0
     if len(KNOWN_FRAMES) >= MAX_KNOWN_FRAMES:
         forget_frames()
-    size = KNOWN_FRAMES[frame] = int(match[1], 16)
+    size = KNOWN_FRAMES[frame] = KNOWN_LINES[frame[2:]] = int(match[1], 16)
     return size
 
 
 def forget_frames() -> None:
     """Empty the table of frames."""
     KNOWN_FRAMES.clear()
-    KNOWN_FRAMES[b"\r\n"] = _INCOMPLETE
+    KNOWN_LINES.clear()
+    KNOWN_FRAMES[_CRLF] = _INCOMPLETE
 
 
 forget_frames()

@@ -41,7 +41,8 @@ class Shape(NamedTuple):
     blank: bytes  # the blank line and the line end before it
 
 
-NO_SHAPE: Final = Shape(b"", b"", "", b"")
+NO_SHAPE: Final = Shape(b"\n", b"", "", b"")
+"""No shape, and no block begins so."""
 
 
 def shape_of(chunk: bytes) -> Shape:

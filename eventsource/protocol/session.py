@@ -71,6 +71,7 @@ class _What(enum.Enum):
     CLOSE = enum.auto()
 
 
+_CLOSED: Final = Phase.CLOSED  # which takes longer to look up, on Python 3.11
 _UNDER_WAY: Final = (Phase.CONNECTING, Phase.OPEN, Phase.DROPPED)
 _NEXT: Final[dict[_What, dict[Phase, Phase]]] = {
     _What.BEGIN: {Phase.WAITING: Phase.CONNECTING},
@@ -104,9 +105,11 @@ class Kept(NamedTuple):
     """What the connection sends: the latest that can be sent."""
 
 
+_new: Final = tuple.__new__
+
+
 def _keep(items: list[Item], last_event_id: str, resume_id: str) -> Kept:
-    # Kept's own constructor is a function in Python, and this runs twice for each read.
-    return tuple.__new__(Kept, (items, iter(items), last_event_id, resume_id))
+    return _new(Kept, (items, iter(items), last_event_id, resume_id))
 
 
 class Session:
@@ -130,6 +133,8 @@ class Session:
         kept (Kept): what has been parsed; `rest` has not been yielded.
         comments (bool): the argument. May be set.
         heard_at (float): the moment when the connection opened or bytes came last.
+        parse_error (Exception | None): what makes the rest of this response unreadable: an
+            event that is too large.
         odd_lines (int): lines of this body that were no field nor a comment, as long as it has
             brought no event.
     """
@@ -161,6 +166,7 @@ class Session:
         # Of the present attempt:
         self.heard_at = 0.0
         self.odd_lines = 0
+        self.parse_error: Exception | None = None
         self._opened_at: float | None = None  # None: it has not opened
         self._headers: Mapping[str, str] = {}
         self._has_event = False  # it has brought one
@@ -225,24 +231,16 @@ class Session:
         error.is_foreign = is_foreign
         return error
 
-    @property
-    def parse_error(self) -> Exception | None:
-        """What makes the rest of this response unreadable: an event that is too large."""
-        return self._parser.error
-
     def has_items(self) -> bool:
         """Whether something is kept that has not been yielded."""
         return self.kept.rest.__length_hint__() > 0  # type: ignore[attr-defined, no-any-return]
 
     def take(self) -> list[Item]:
         """Return all that is kept and has not been yielded: it counts as yielded now."""
-        kept = self.kept
-        nothing = _keep([], kept.last_event_id, kept.resume_id)
-        rest: int = kept.rest.__length_hint__()  # type: ignore[attr-defined]
-        items = kept.items[len(kept.items) - rest :]
+        kept, rest = self.kept.items, self.kept.rest
+        items = kept[len(kept) - rest.__length_hint__() :]  # type: ignore[attr-defined]
         # From here to the end there is no call, so that no signal handler comes in between.
-        self.kept = nothing
-        del kept.items[:]  # which ends an iteration under way
+        del kept[:]  # which ends an iteration under way
         return items
 
     def wait(self, now: float) -> float:
@@ -269,6 +267,7 @@ class Session:
         self._has_event = False
         self._silence = 0.0
         self.odd_lines = 0
+        self.parse_error = None
         return True
 
     def opened(self, event: OpenEvent, origin: str, now: float) -> bool:
@@ -287,24 +286,30 @@ class Session:
         self._parser = self._new_parser(origin)
         return self._enter(_What.OPENED, event)
 
-    def received(self, chunk: bytes, now: float) -> None:
+    def received(self, chunk: bytes, now: float) -> bool:
         """Bytes of the body have come (at least one); `kept` has what is in them.
+
+        Returns:
+            Whether a message is.
 
         Raises:
             EventTooLarge: an event is too large, and no other was before it.
         """
         parser = self._parser
-        items: list[Item] = []
-        if self.comments:
-            items += parser.feed_with_comments(chunk)
-            has_event = any(type(item) is not Comment for item in items)
-        else:
-            items += parser.feed(chunk)
-            has_event = bool(items)
+        items: list[Item]
+        try:
+            if self.comments:
+                items = [*parser.feed_with_comments(chunk)]
+                has_event = any(type(item) is not Comment for item in items)
+            else:
+                items = [*parser.feed(chunk)]
+                has_event = bool(items)
+        finally:
+            self.parse_error = parser.error
         last_event_id = resume_id = parser.last_event_id
         if last_event_id is not self.kept.resume_id:  # most reads bring no other
             resume_id = parser.resume_id
-        kept = _keep(items, last_event_id, resume_id)
+        kept = _new(Kept, (items, iter(items), last_event_id, resume_id))  # as `_keep` does it
         if parser.reconnection_time is not None:
             self.reconnection_time = self._policy.reconnection_time(parser.reconnection_time)
         self.heard_at = now
@@ -316,8 +321,9 @@ class Session:
             if not self._has_event:
                 self.odd_lines = parser.unknown_lines
         self.kept = kept
-        if self.phase is Phase.CLOSED:  # meanwhile, by another thread
+        if self.phase is _CLOSED:  # meanwhile, by another thread
             kept.items.clear()
+        return has_event
 
     def waited(self, now: float) -> None:
         """The reader has given up waiting, and may go on later: the connection stays."""
@@ -325,7 +331,7 @@ class Session:
         self._waits_since = now
 
     def parsed(self, seconds: float) -> None:
-        """It took so long to parse what was received. That time counts as silence, too.
+        """It took so long to parse what brought no message. That time counts as silence, too.
 
         Else a flood of comments, with which the reader never waits, would keep a stream alive.
         """

@@ -584,6 +584,7 @@ def test_feed_accepts_every_kind_of_bytes(kind):
     parser = EventStreamParser()
     given = parser.feed(kind(b"data: a")) + parser.feed(kind(b"\n\n"))
     assert given == [MessageEvent("message", "a")]
+    assert parser.feed(kind(b"id: 1\ndata: b\n\n")) == [MessageEvent("message", "b", "1")]
 
 
 def test_feed_accepts_a_slice_of_a_memoryview_and_an_array():
@@ -599,6 +600,16 @@ def test_what_was_fed_may_be_overwritten_afterwards(kind):
     parser.feed(kind(buffer))
     buffer[:] = b"XXXXXXX"
     assert parser.feed(b"\n\n") == [MessageEvent("message", "a")]
+
+
+@pytest.mark.parametrize("block", [b"data: b\n\n", b": b\n\n", b"retry: 1\n\n", b"\n"])
+def test_a_comment_counts_as_unfinished_until_the_block_after_it_ends(block):
+    parser = EventStreamParser()
+    for _ in range(3):
+        parser.feed(b"data: a\n\n: c\n")
+        assert parser.unfinished_bytes == 4
+        parser.feed(block)
+        assert parser.unfinished_bytes == 0
 
 
 @pytest.mark.parametrize("chunk", ["data: a\n\n", "", None, 7, [100]], ids=repr)
