@@ -468,7 +468,11 @@ def _line_of_parsers(results: Results) -> Line:
             check
             for name, cells in results.parser.items()
             for check in _compare(
-                inputs.TITLES[name], cells, _best(results, cells, max), ("≥", 1.5), PARSERS
+                f"parser, {inputs.TITLES[name]}",
+                cells,
+                _best(results, cells, max),
+                ("≥", 1.5),
+                PARSERS,
             )
         ],
     )

@@ -118,7 +118,7 @@ def test_the_bar_of_the_parser_on_every_input_with_comments_or_without(parser, n
     assert unmet(parser={name: {**enough, BEST: Cell([100.0])}}) == []
     column = {**enough, parser: Cell([149.0]), BEST: Cell([100.0])}
     [[what, required, measured]] = unmet(parser={name: column})
-    assert what == f"{inputs.TITLES[name]} / {BEST}"
+    assert what == f"parser, {inputs.TITLES[name]} / {BEST}"
     assert (required, measured) == ("≥ 1.5", f"{parser} 1.49")
 
 
