@@ -27,7 +27,7 @@ CLIENTS = [
     if measure.is_tls_client(peer)
     and peer.table is None
     and peer.kind != "node"  # npm would ask its registry
-    and (not peer.package or peers.version(peer.package) is not None)
+    and (peer.ours or not peer.package or peers.version(peer.package) is not None)
 ]
 
 
