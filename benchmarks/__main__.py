@@ -126,15 +126,19 @@ def settings(options: argparse.Namespace, rows: list[peers.Peer]) -> measure.Set
             tables=tables,
             names=options.inputs or inputs.QUICK,
             rows=rows,
+            tls_names=("ticks",),
+            idle_schemes=("https",),
             quick=True,
             first=2000,
             duration=0.02,
             limit=5.0,
-            paced=100,
+            paced=30,
             streams=min(20, streams),
             tls_streams=min(10, streams),
-            closes=20,
+            closes=10,
             patience=0.2,
+            imports=1,
+            begins=5,
         )
     return measure.Settings(
         rounds=options.rounds or 5,
@@ -146,18 +150,22 @@ def settings(options: argparse.Namespace, rows: list[peers.Peer]) -> measure.Set
     )
 
 
-def make_certificates(folder: Path) -> tuple[Path, Path]:
-    """Write a certificate for the server and the file that clients trust; return both.
+def make_certificates(folder: Path) -> tuple[Path, Path, Path]:
+    """Write what TLS needs; return the files.
 
-    The latter is what a program usually trusts, and our authority besides, because a
-    client that keeps a copy for each stream should be seen to.
+    Returns:
+        The server's certificate, that of the authority that issued it, and what a program
+        usually trusts with that authority besides: a client that reads or keeps all that for
+        each stream should be seen to.
     """
     authority = trustme.CA()
-    certificate, trusted = folder / "server.pem", folder / "trusted.pem"
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+    certificate, ca, trusted = (folder / f"{name}.pem" for name in ("server", "ca", "trusted"))
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    issued.private_key_and_cert_chain_pem.write_to_path(certificate)
+    authority.cert_pem.write_to_path(ca)
     trusted.write_bytes(Path(certifi.where()).read_bytes())
     authority.cert_pem.write_to_path(trusted, append=True)
-    return certificate, trusted
+    return certificate, ca, trusted
 
 
 def run(options: argparse.Namespace) -> str:
@@ -166,15 +174,12 @@ def run(options: argparse.Namespace) -> str:
     rows, node, missing = available(options, machine)
     chosen = settings(options, rows)
     with ExitStack() as stack:
-        certificate = ca = None
-        if "memory" in chosen.tables:
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            certificate, ca = make_certificates(Path(folder))
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        certificate, ca, trusted = make_certificates(Path(folder))
         server = Server(certificate)
         stack.callback(server.stop)
-        crew = stack.enter_context(Crew(server, node, ca))
-        trusted = str(ca) if ca is not None else None
-        results = measure.Run(chosen, server, crew, trusted, say).everything()
+        crew = stack.enter_context(Crew(server, node, trusted))
+        results = measure.Run(chosen, server, crew, str(ca), str(trusted), say).everything()
     say("done")
     return report.document(results, machine, missing)
 

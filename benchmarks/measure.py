@@ -8,6 +8,7 @@ long is also measured ten times as well. Rates are per second, so the amounts co
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -15,15 +16,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import inputs, peers
-from .processes import Crew, Problem, Server
+from .processes import Crew, Problem, Server, time_import
 
-TABLES = ("parser", "client", "latency", "memory", "close")
+TABLES = ("parser", "client", "tls", "latency", "start", "close", "memory")
+"""What `--only` takes: `client` is the whole client without TLS, `tls` the same with it."""
 
 LARGEST_BODY = 48 * 2**20
 """Bytes of a body at the most: the raw socket reads them in a twentieth of a second."""
 IDLE_LIMIT = 180.0
 """Seconds for opening all the idle streams."""
 LATENCY_FRAMINGS = ("event", "plain")
+TLS_INPUTS = ("ticks", "llm", "wikimedia")
+TLS_FRAMINGS = ("event", "16k")
+TLS_PEERS = ("launchdarkly-eventsource", "httpx-sse", "httpx2", "npm eventsource", "raw socket")
+"""Those that come near without TLS, and the ceiling."""
+SCHEMES = {"http": "plain", "https": "TLS"}
+"""The key for commands, the title for readers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +42,8 @@ class Settings:
         rounds: how often each throughput and latency is measured.
         tables: which of `TABLES`.
         names: which inputs.
+        tls_names: which of them over TLS, too.
+        idle_schemes: where idle streams are measured.
         rows: which peers, those that are installed.
         quick: a trial of the benchmark itself: its numbers mean little.
         first: blocks to begin with; not counted, only used to choose the next amount.
@@ -42,17 +52,21 @@ class Settings:
         slow: seconds from which on one is not repeated.
         paced: events in a measurement of latency, one each millisecond.
         streams: idle streams.
-        tls_streams: the same over TLS: fewer, for most clients read all certificates
-            for each, and that takes its time.
+        tls_streams: those over TLS of the other packages: fewer, for most of them read all
+            certificates for each, and that takes its time.
         closes: times that a stream is closed, in all rounds together.
         patience: seconds after which a `close()` counts as one that does not end the
             reader.
+        imports: fresh processes that import a package, in each round.
+        begins: streams whose way to the server is timed, in each round.
     """
 
     rounds: int
     tables: Sequence[str]
     names: Sequence[str]
     rows: Sequence[peers.Peer]
+    tls_names: Sequence[str] = TLS_INPUTS
+    idle_schemes: Sequence[str] = tuple(SCHEMES)
     quick: bool = False
     first: int = 10_000
     duration: float = 0.25
@@ -63,6 +77,8 @@ class Settings:
     tls_streams: int = 250
     closes: int = 1000
     patience: float = 1.0
+    imports: int = 3
+    begins: int = 40
 
 
 @dataclass
@@ -118,16 +134,27 @@ class Closing:
 
 
 @dataclass
+class Start:
+    """Milliseconds by round: of imports, and from the constructor to the request's arrival."""
+
+    whole: Cell = field(default_factory=Cell)  # with the HTTP library
+    alone: Cell = field(default_factory=Cell)  # after that
+    begins: dict[str, Cell] = field(default_factory=dict)  # by scheme
+
+
+@dataclass
 class Results:
     """Everything measured; a table that was not asked for is empty."""
 
     settings: Settings
     parser: dict[str, dict[str, Cell]] = field(default_factory=dict)  # by input, peer
-    client: dict[tuple[str, str], dict[str, Cell]] = field(default_factory=dict)
-    """By framing and input; then by peer."""
-    latency: dict[str, dict[str, Latency]] = field(default_factory=dict)  # by framing, peer
+    client: dict[tuple[str, str, str], dict[str, Cell]] = field(default_factory=dict)
+    """By scheme, framing and input; then by peer."""
+    latency: dict[tuple[str, str], dict[str, Latency]] = field(default_factory=dict)
+    """By scheme and framing; then by peer."""
     memory: dict[str, dict[str, Idle]] = field(default_factory=dict)  # by scheme, peer
     closing: dict[str, Closing] = field(default_factory=dict)  # by peer
+    start: dict[str, Start] = field(default_factory=dict)  # by peer
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -143,7 +170,9 @@ class Run:
         settings: how much.
         server: the server.
         crew: the workers.
-        ca: a file with the certificates to trust; None: no TLS.
+        ca: a file with the server's authority alone: what a client reads of certificates is
+            not what throughput and latency are about.
+        trusted: a file with that and what programs commonly trust.
         say: told what is going on.
     """
 
@@ -152,13 +181,15 @@ class Run:
         settings: Settings,
         server: Server,
         crew: Crew,
-        ca: str | None,
+        ca: str,
+        trusted: str,
         say: Callable[[str], object],
     ) -> None:
         self._settings = settings
         self._server = server
         self._crew = crew
         self._ca = ca
+        self._trusted = trusted
         self._say = say
         self._units: dict[tuple[str, ...], int] = {}  # to give next, by place and peer
         self.results = Results(settings)
@@ -168,19 +199,23 @@ class Run:
         tables = self._settings.tables
         for peer in self._settings.rows:  # they import at the same time
             self._crew.start(peer)
-        if "parser" in tables or "client" in tables:
+        if {"parser", "client", "tls"}.intersection(tables):
             self._throughput()
         if "latency" in tables:
             self._latency()
+        if "start" in tables:
+            self._start()
         if "close" in tables:
             self._closing()
         if "memory" in tables:
             self._memory()
         return self.results
 
-    def _in_turn(self, number: int, fit: Callable[[peers.Peer], bool]) -> Iterator[peers.Peer]:
+    def _in_turn(
+        self, table: str, number: int, fit: Callable[[peers.Peer], bool]
+    ) -> Iterator[peers.Peer]:
         """The peers that `fit`, from another one on in each round, and back in every other."""
-        rows = [peer for peer in self._settings.rows if fit(peer)]
+        rows = [peer for peer in self._settings.rows if peer.table in (None, table) and fit(peer)]
         start = number * 3 % max(1, len(rows))
         rows = rows[start:] + rows[:start]
         yield from reversed(rows) if number % 2 else rows
@@ -196,30 +231,41 @@ class Run:
                 self._say(f"throughput, {which}: {name}")
                 if "parser" in settings.tables:
                     cells = self.results.parser.setdefault(name, {})
-                    for peer in self._in_turn(number, has_parser):
-                        self._rate(cells, peer, number, name, "")
+                    for peer in self._in_turn("parser", number, has_parser):
+                        self._rate(cells, peer, number, name, "", "")
                 for framing in inputs.FRAMINGS if "client" in settings.tables else ():
-                    cells = self.results.client.setdefault((framing, name), {})
-                    for peer in self._in_turn(number, lambda peer: peer.kind != "parser"):
-                        self._rate(cells, peer, number, name, framing)
+                    cells = self.results.client.setdefault(("http", framing, name), {})
+                    for peer in self._in_turn("client", number, is_client):
+                        self._rate(cells, peer, number, name, framing, "http")
+                if name in settings.tls_names and "tls" in settings.tables:
+                    for framing in TLS_FRAMINGS:
+                        cells = self.results.client.setdefault(("https", framing, name), {})
+                        for peer in self._in_turn("tls", number, is_tls_client):
+                            self._rate(cells, peer, number, name, framing, "https")
 
     def _rate(
-        self, cells: dict[str, Cell], peer: peers.Peer, number: int, name: str, framing: str
+        self,
+        cells: dict[str, Cell],
+        peer: peers.Peer,
+        number: int,
+        name: str,
+        framing: str,
+        scheme: str,
     ) -> None:
         """Measure one rate into its cell; without a framing, the parser's."""
         cell = cells.setdefault(peer.name, Cell())
         if cell.problem is not None or cell.once:
             return
         unit = inputs.unit(name)
-        place = (name, framing, peer.name)
+        place = (name, framing, scheme, peer.name)
         units = self._units.get(place) or self._limit_units(unit, self._settings.first)
         try:
             if framing:
-                seconds = self._read(peer, name, framing, units)
+                seconds = self._read(peer, name, framing, units, scheme)
             else:
                 seconds = self._parse(peer, name, units)
         except Problem as problem:
-            where = f"{name}, {framing or 'parser'}"
+            where = f"{name}, {framing or 'parser'} {scheme}".rstrip()
             self._say(f"{peer.name}: {where}: {problem}: {problem.note} {problem.detail}")
             cell.problem = problem
             return
@@ -236,11 +282,11 @@ class Run:
         most = 1 if unit.scale == "MB" else LARGEST_BODY // size
         return max(1, min(round(amount / unit.amount), most))
 
-    def _read(self, peer: peers.Peer, name: str, framing: str, units: int) -> float:
+    def _read(self, peer: peers.Peer, name: str, framing: str, units: int, scheme: str) -> float:
         """Return the seconds that the whole client needed."""
         unit = inputs.unit(name)
         worker = self._crew.ready(peer)
-        url, size = self._server.prepare(name, framing, units)
+        url, size = self._server.prepare(name, framing, units, scheme)
         reply = worker.ask(
             self._settings.limit,
             do="client",
@@ -249,6 +295,7 @@ class Run:
             events=unit.events * units,
             large=is_large(unit),
             size=size,
+            ca=self._ca if scheme == "https" else None,
         )
         if peer.kind == "raw":
             if reply["bytes"] != size:
@@ -275,27 +322,78 @@ class Run:
         settings = self._settings
         for number in range(settings.rounds):
             self._say(f"latency, round {number + 1} of {settings.rounds}")
-            for framing in LATENCY_FRAMINGS:
-                cells = self.results.latency.setdefault(framing, {})
-                for peer in self._in_turn(number, has_streams):
-                    self._one_latency(cells.setdefault(peer.name, Latency()), peer, framing)
+            for scheme, framing in itertools.product(SCHEMES, LATENCY_FRAMINGS):
+                cells = self.results.latency.setdefault((scheme, framing), {})
+                for peer in self._in_turn("latency", number, has_streams):
+                    cell = cells.setdefault(peer.name, Latency())
+                    self._one_latency(cell, peer, scheme, framing)
 
-    def _one_latency(self, cell: Latency, peer: peers.Peer, framing: str) -> None:
+    def _one_latency(self, cell: Latency, peer: peers.Peer, scheme: str, framing: str) -> None:
         if cell.median.problem is not None:
             return
         number = self._settings.paced
         limit = number / 1000 + self._settings.limit
-        url = self._server.url(f"/paced/{framing}/{number}")
+        url = self._server.url(f"/paced/{framing}/{number}", scheme)
+        ca = self._ca if scheme == "https" else None
         try:
-            reply = self._crew.ready(peer).ask(limit, do="latency", url=url, events=number)
+            reply = self._crew.ready(peer).ask(limit, do="latency", url=url, events=number, ca=ca)
             values = microseconds(reply, number)
         except Problem as problem:
-            self._say(f"{peer.name}: latency, {framing}: {problem}: {problem.detail}")
+            self._say(f"{peer.name}: latency, {scheme}, {framing}: {problem}: {problem.detail}")
             cell.median.problem = cell.p99.problem = problem
             self._crew.stop(peer)  # it may still be connecting again
             return
         cell.median.values.append(statistics.median(values))
         cell.p99.values.append(percentile(values, 99))
+
+    # --- Start ---
+
+    def _start(self) -> None:
+        settings = self._settings
+        first = 0 if settings.quick else -1  # that one has what is imported compiled
+        for number in range(first, settings.rounds):
+            self._say(f"start, round {max(number, 0) + 1} of {settings.rounds}")
+            for peer in self._in_turn("start", number, lambda peer: peer.program is not None):
+                times = settings.imports if number >= 0 else 0
+                self._import(self.results.start.setdefault(peer.name, Start()), peer, times)
+            for scheme in SCHEMES if number >= 0 else ():
+                for peer in self._in_turn("start", number, is_python_client):
+                    cells = self.results.start.setdefault(peer.name, Start()).begins
+                    self._begin(cells.setdefault(scheme, Cell()), peer, scheme)
+
+    def _import(self, cell: Start, peer: peers.Peer, times: int) -> None:
+        if cell.whole.problem is not None:
+            return
+        assert peer.program is not None
+        try:
+            found = [time_import(peer.program, peer.library) for _ in range(max(1, times))]
+        except Problem as problem:
+            self._say(f"{peer.name}: import: {problem}: {problem.detail}")
+            cell.whole.problem = cell.alone.problem = problem
+            return
+        if times:
+            cell.whole.values.append(statistics.median(whole for whole, _ in found) * 1000)
+            cell.alone.values.append(statistics.median(alone for _, alone in found) * 1000)
+
+    def _begin(self, cell: Cell, peer: peers.Peer, scheme: str) -> None:
+        if cell.problem is not None:
+            return
+        times = self._settings.begins
+        try:
+            reply = self._crew.ready(peer).ask(
+                times * 0.1 + self._settings.limit,
+                do="begin",
+                url=self._server.url("/idle", scheme),
+                times=times,
+                ca=self._trusted if scheme == "https" else None,
+            )
+        except Problem as problem:
+            self._say(f"{peer.name}: begin, {scheme}: {problem}: {problem.detail}")
+            cell.problem = problem
+        else:
+            cell.values.append(statistics.median(reply["nanoseconds"]) / 1e6)
+        finally:
+            self._server.release()
 
     # --- Closing ---
 
@@ -303,7 +401,7 @@ class Run:
         settings = self._settings
         for number in range(settings.rounds):
             self._say(f"close, round {number + 1} of {settings.rounds}")
-            for peer in self._in_turn(number, lambda peer: peer.kind in CLOSABLE):
+            for peer in self._in_turn("close", number, is_closable):
                 cell = self.results.closing.setdefault(peer.name, Closing())
                 if cell.problem is None and not cell.late:
                     self._close(cell, peer, -(-settings.closes // settings.rounds))
@@ -327,23 +425,25 @@ class Run:
     # --- Memory ---
 
     def _memory(self) -> None:
-        for scheme in ("http", "https") if self._ca is not None else ("http",):
+        for scheme in self._settings.idle_schemes:
             cells = self.results.memory.setdefault(scheme, {})
-            for peer in self._in_turn(0, has_streams):
+            for peer in self._in_turn("memory", 0, has_streams):
                 self._crew.start(peer)  # a fresh process
-            for peer in self._in_turn(0, has_streams):
+            for peer in self._in_turn("memory", 0, has_streams):
                 self._say(f"memory, {scheme}: {peer.name}")
                 cells[peer.name] = self._idle(peer, scheme)
 
     def _idle(self, peer: peers.Peer, scheme: str) -> Idle:
         """Measure in a process that has had no other stream, and ends with these."""
+        settings = self._settings
+        few = scheme == "https" and not peer.ours
         try:
             reply = self._crew.process(peer).ask(
                 IDLE_LIMIT,
                 do="idle",
-                url=self._server.url("/idle", scheme),
-                streams=self._settings.tls_streams if scheme == "https" else self._settings.streams,
-                ca=self._ca if scheme == "https" else None,
+                url=self._server.url("/idle", scheme, peer.host),
+                streams=settings.tls_streams if few else settings.streams,
+                ca=self._trusted if scheme == "https" else None,
             )
         except Problem as problem:
             self._say(f"{peer.name}: memory, {scheme}: {problem}: {problem.detail}")
@@ -356,6 +456,26 @@ class Run:
 
 CLOSABLE = ("handlers", "loop", "asyncio")
 """Kinds of peers whose closing has an end that can be seen: of a thread or a task."""
+
+
+def is_client(peer: peers.Peer) -> bool:
+    """Whether it reads a stream from a server: the raw socket does, too."""
+    return peer.kind != "parser"
+
+
+def is_tls_client(peer: peers.Peer) -> bool:
+    """Whether it is measured over TLS."""
+    return is_client(peer) and (peer.ours or peer.name in TLS_PEERS)
+
+
+def is_python_client(peer: peers.Peer) -> bool:
+    """Whether it is a client that handles events, in Python."""
+    return has_streams(peer) and peer.kind != "node"
+
+
+def is_closable(peer: peers.Peer) -> bool:
+    """Whether its closing has an end that can be seen."""
+    return peer.kind in CLOSABLE
 
 
 def has_parser(peer: peers.Peer) -> bool:

@@ -18,8 +18,8 @@ import importlib.util
 import io
 import itertools
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
@@ -83,6 +83,12 @@ class Peer:
         open: connects.
         parse: chunks in, an iterator of events out; asynchronous if `kind` is `asyncio`.
         ours: whether it is this package.
+        table: the only table that has this row; None: all that its kind fits.
+        host: by which name the server is asked for.
+        arguments: of its constructor, beyond the defaults (of `handlers` only).
+        program: what a program that uses it begins with; None: this cannot be timed here
+            (`sseclient` is the name of two packages).
+        library: the HTTP library that such a program has imported before.
     """
 
     name: str
@@ -92,6 +98,11 @@ class Peer:
     open: Callable[[str, Options], Any] | None = None
     parse: Callable[[Iterable[bytes], Options], Any] | None = None
     ours: bool = False
+    table: str | None = None
+    host: str = "127.0.0.1"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    program: str | None = None
+    library: str | None = None
 
 
 # --- This package ---
@@ -102,6 +113,20 @@ def _open_event_stream(url: str, options: Options) -> Opened:
 
     stream = EventStream(url, reconnect=None, **options.verify)
     return Opened(stream, stream.close, MessageEvent)
+
+
+def _open_messages(url: str, options: Options) -> Opened:
+    from eventsource import EventStream
+
+    stream = EventStream(url, reconnect=None, **options.verify)
+    return Opened(iter(stream.messages()), stream.close)
+
+
+async def _open_async_messages(url: str, options: Options) -> OpenedAsync:
+    from eventsource import EventStream
+
+    stream = EventStream(url, reconnect=None, **options.verify)
+    return OpenedAsync(aiter(stream.messages()), stream.__aexit__)
 
 
 def _open_sse_client(url: str, options: Options) -> Opened:
@@ -115,6 +140,18 @@ def _parse_ours(chunks: Iterable[bytes], _: Options) -> Iterator[Any]:
     from eventsource import EventStreamParser
 
     return itertools.chain.from_iterable(map(EventStreamParser().feed, chunks))
+
+
+def _parse_ours_with_comments(chunks: Iterable[bytes], _: Options) -> Iterator[Any]:
+    from eventsource import EventStreamParser, MessageEvent
+
+    parser = EventStreamParser()
+    return (
+        item
+        for chunk in chunks
+        for item in parser.feed_with_comments(chunk)
+        if isinstance(item, MessageEvent)
+    )
 
 
 # --- launchdarkly-eventsource ---
@@ -326,13 +363,19 @@ async def _parse_aiohttp_sse(chunks: Iterable[bytes], options: Options) -> Async
 # --- The ceiling ---
 
 
-def read_raw(url: str, size: int) -> int:
+def read_raw(url: str, size: int, ca: str | None) -> int:
     """Read `size` bytes from a socket and look at none of them; return how many came."""
-    host, _, path = url.removeprefix("http://").partition("/")
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
     name, _, port = host.partition(":")
     buffer = bytearray(2**20)
     received = 0
-    with socket.create_connection((name, int(port))) as connection:
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection((name, int(port))))
+        if scheme == "https":
+            assert ca is not None
+            context = _context(ca)
+            connection = stack.enter_context(context.wrap_socket(connection, server_hostname=name))
         connection.sendall(f"GET /{path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         while received < size and (count := connection.recv_into(buffer)):
             received += count
@@ -346,6 +389,18 @@ ALL = (
         module="eventsource",
         kind="handlers",
         ours=True,
+        program="from eventsource import EventSource",
+        library="requests",
+    ),
+    Peer(
+        name="EventSource (event_timeout and localhost)",
+        package="eventsource-client",
+        module="eventsource",
+        kind="handlers",
+        ours=True,
+        table="memory",
+        host="localhost",
+        arguments={"event_timeout": 3600.0},
     ),
     Peer(
         name="EventStream",
@@ -353,6 +408,22 @@ ALL = (
         module="eventsource",
         kind="loop",
         open=_open_event_stream,
+        ours=True,
+    ),
+    Peer(
+        name="EventStream.messages()",
+        package="eventsource-client",
+        module="eventsource",
+        kind="loop",
+        open=_open_messages,
+        ours=True,
+    ),
+    Peer(
+        name="async for messages()",
+        package="eventsource-client",
+        module="eventsource",
+        kind="asyncio",
+        open=_open_async_messages,
         ours=True,
     ),
     Peer(
@@ -372,12 +443,22 @@ ALL = (
         ours=True,
     ),
     Peer(
+        name="EventStreamParser (comments)",
+        package="eventsource-client",
+        module="eventsource",
+        kind="parser",
+        parse=_parse_ours_with_comments,
+        ours=True,
+    ),
+    Peer(
         name="launchdarkly-eventsource",
         package="launchdarkly-eventsource",
         module="ld_eventsource",
         kind="loop",
         open=_open_launchdarkly,
         parse=_parse_launchdarkly,
+        program="from ld_eventsource import SSEClient",
+        library="urllib3",
     ),
     Peer(
         name="httpx-sse",
@@ -386,6 +467,8 @@ ALL = (
         kind="loop",
         open=_open_httpx_sse,
         parse=_parse_httpx_sse,
+        program="from httpx_sse import connect_sse",
+        library="httpx",
     ),
     Peer(
         name="httpx2",
@@ -394,6 +477,7 @@ ALL = (
         kind="loop",
         open=_open_httpx2,
         parse=_parse_httpx2,
+        program="import httpx2",
     ),
     Peer(
         name="requests-sse",
@@ -402,6 +486,8 @@ ALL = (
         kind="loop",
         open=_open_requests_sse,
         parse=_parse_requests_sse,
+        program="from requests_sse import EventSource",
+        library="requests",
     ),
     Peer(
         name="aiohttp-sse-client2",
@@ -410,6 +496,8 @@ ALL = (
         kind="asyncio",
         open=_open_aiohttp_sse,
         parse=_parse_aiohttp_sse,
+        program="from aiohttp_sse_client2.client import EventSource",
+        library="aiohttp",
     ),
     Peer(
         name="sseclient-py",
@@ -418,6 +506,8 @@ ALL = (
         kind="loop",
         open=_open_sseclient_py,
         parse=_parse_sseclient_py,
+        program="from sseclient import SSEClient",
+        library="requests",
     ),
     Peer(
         name="sseclient",

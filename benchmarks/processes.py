@@ -125,14 +125,14 @@ class Server:
         ports = self._child.ask(START_LIMIT, do="ports")
         self._addresses = {scheme: f"{scheme}://127.0.0.1:{port}" for scheme, port in ports.items()}
 
-    def prepare(self, name: str, framing: str, units: int) -> tuple[str, int]:
-        """Have a body built; return its URL and the bytes that will go over the wire."""
+    def prepare(self, name: str, framing: str, units: int, scheme: str = "http") -> tuple[str, int]:
+        """Have a body built; return its URL and the bytes that the client will get."""
         body = self._child.ask(START_LIMIT, do="prepare", name=name, framing=framing, units=units)
-        return self._addresses["http"] + body["path"], body["bytes"]
+        return self._addresses[scheme] + body["path"], body["bytes"]
 
-    def url(self, path: str, scheme: str = "http") -> str:
+    def url(self, path: str, scheme: str = "http", host: str = "127.0.0.1") -> str:
         """Return the URL of what needs no preparation."""
-        return self._addresses[scheme] + path
+        return self._addresses[scheme].replace("127.0.0.1", host) + path
 
     def release(self) -> None:
         """Have the idle streams closed."""
@@ -213,7 +213,42 @@ class Crew:
             events=unit.events,
             large=False,
             size=size,
+            ca=None,
         )
+
+
+def time_import(program: str, library: str | None) -> tuple[float, float]:
+    """Return the seconds that a fresh process takes to import `library` and `program`.
+
+    Returns:
+        Both together, and the seconds of `program` alone, after `library`.
+
+    Raises:
+        Problem: it could not.
+    """
+    script = "\n".join(
+        [
+            "from time import perf_counter",
+            "started = perf_counter()",
+            f"import {library}" if library is not None else "",
+            "middle = perf_counter()",
+            program,
+            "print(perf_counter() - started, perf_counter() - middle)",
+        ]
+    )
+    try:
+        found = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment(PYTHONDONTWRITEBYTECODE=""),  # what is measured is not compiling
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=START_LIMIT,
+        )
+    except subprocess.SubprocessError as error:
+        raise Problem("error", note=type(error).__name__, detail=str(error)) from error
+    whole, alone = map(float, found.stdout.split())
+    return whole, alone
 
 
 def install_node_packages() -> Path:

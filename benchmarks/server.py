@@ -6,7 +6,7 @@ before the clock starts and sent with one `sendall`. How fast that is, is measur
 
     /body/TICKET     the body that was prepared, once; asked again, it is 404
     /paced/FRAMING/N N events, one each millisecond, each with the time it was sent
-    /idle            one event, then silence until `release`
+    /idle            one event, the time the request was there, then silence until `release`
 
 It answers commands on its standard input, one JSON object a line, and ends with it.
 """
@@ -36,7 +36,7 @@ HEADER = (
 CHUNKED = HEADER + b"Transfer-Encoding: chunked\r\n\r\n"
 UNCHUNKED = HEADER + b"Connection: close\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-FIRST_EVENT = b"data: first\n\n"
+FIRST_EVENT = b"data: %020d\n\n"
 
 INTERVAL = 1_000_000
 """Nanoseconds between paced events."""
@@ -78,17 +78,17 @@ class Server:
         with contextlib.suppress(OSError):
             if tls is not None:
                 connection = tls.wrap_socket(connection, server_side=True)
-            if self._answer(connection, read_path(connection)):
+            if self._answer(connection, *read_path(connection)):
                 with self._lock:
                     self._held.append(connection)
                 return  # an idle stream costs a socket here, not a thread
         connection.close()
 
-    def _answer(self, connection: socket.socket, path: str) -> bool:
+    def _answer(self, connection: socket.socket, path: str, received: int) -> bool:
         """Answer one request; say whether to keep the connection open."""
         match path.strip("/").split("/"):
             case ["idle"]:
-                connection.sendall(CHUNKED + chunk(FIRST_EVENT))
+                connection.sendall(CHUNKED + chunk(FIRST_EVENT % received))
                 return True
             case ["body", ticket]:
                 header, content = self._take(ticket)
@@ -99,8 +99,11 @@ class Server:
                 pace(connection, framing, int(number))
             case _:
                 connection.sendall(NOT_FOUND)
-        connection.shutdown(socket.SHUT_WR)
         connection.settimeout(GOODBYE)
+        if isinstance(connection, ssl.SSLSocket):
+            # The alert that ends a body without a length: without it, the body is cut.
+            connection = connection.unwrap()
+        connection.shutdown(socket.SHUT_WR)
         while connection.recv(65536):  # closing with bytes unread would reset it
             pass
         return False
@@ -114,7 +117,7 @@ class Server:
             return prepared[1:]
 
     def prepare(self, *, name: str, framing: str, units: int) -> dict[str, Any]:
-        """Build a body; return its path and how many bytes will go over the wire."""
+        """Build a body; return its path and how many bytes a client gets, TLS undone."""
         header = UNCHUNKED if framing == "plain" else CHUNKED
         content = inputs.body(name, framing, units)
         ticket = str(next(self._tickets))
@@ -136,15 +139,16 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def read_path(connection: socket.socket) -> str:
-    """Read a request that has no body; return its path."""
+def read_path(connection: socket.socket) -> tuple[str, int]:
+    """Read a request that has no body; return its path and the nanoseconds it was there at."""
     request = b""
     while b"\r\n\r\n" not in request:
         received = connection.recv(65536)
         if not received:
             raise ConnectionError
         request += received
-    return request.split(b" ", 2)[1].decode()
+    at = time.monotonic_ns()
+    return request.split(b" ", 2)[1].decode(), at
 
 
 def pace(connection: socket.socket, framing: str, number: int) -> None:

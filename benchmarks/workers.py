@@ -79,7 +79,7 @@ async def drain_async(events: AsyncIterator[Any], expected: int) -> tuple[int, i
     return count, chars
 
 
-def drain_source(url: str, types: list[str], expected: int) -> Reply:
+def drain_source(url: str, types: list[str], expected: int, options: peers.Options) -> Reply:
     """Likewise of our `EventSource`, in a handler."""
     from eventsource import EventSource  # not in the other workers
 
@@ -96,7 +96,9 @@ def drain_source(url: str, types: list[str], expected: int) -> Reply:
             done.set()
 
     started = time.perf_counter()
-    source = EventSource(url, reconnect=None, start=False, on_error=lambda _: done.set())
+    source = EventSource(
+        url, reconnect=None, start=False, on_error=lambda _: done.set(), **options.verify
+    )
     for event_type in types:
         source.on(event_type, handle)
     source.start()
@@ -136,17 +138,26 @@ class Throughput:
         seconds = time.perf_counter() - started
         return {"seconds": seconds, "events": count, "chars": chars}
 
-    def client(self, *, url: str, types: list[str], events: int, large: bool, size: int) -> Reply:
+    def client(
+        self,
+        *,
+        url: str,
+        types: list[str],
+        events: int,
+        large: bool,
+        size: int,
+        ca: str | None,
+    ) -> Reply:
         """From just before connecting until the last event has been handled."""
-        options = peers.Options(large=large)
+        options = peers.Options(ca=ca, large=large)
         gc.collect()
         if self._peer.kind == "handlers":
-            return drain_source(url, types, events)
+            return drain_source(url, types, events, options)
         if self._loop is not None:
             return self._loop.run(self._client_async(url, options, events))
         started = time.perf_counter()
         if self._peer.kind == "raw":
-            received = peers.read_raw(url, size)
+            received = peers.read_raw(url, size, ca)
             return {"seconds": time.perf_counter() - started, "bytes": received}
         assert self._peer.open is not None
         opened = self._peer.open(url, options)
@@ -163,6 +174,58 @@ class Throughput:
         seconds = time.perf_counter() - started
         await opened.close()
         return {"seconds": seconds, "events": count, "chars": chars}
+
+
+class Beginning:
+    """How long it takes to ask: until the server has the request, in a warm process."""
+
+    def __init__(self, peer: peers.Peer) -> None:
+        self._peer = peer
+        self._loop = asyncio.Runner() if peer.kind == "asyncio" else None
+
+    def ask(self, *, url: str, times: int, ca: str | None) -> Reply:
+        """Nanoseconds from just before the constructor until the server's stamp."""
+        options = peers.Options(ca=ca)
+        waits = []
+        for _ in range(times):
+            gc.collect()
+            if self._peer.kind == "handlers":
+                waits.append(self._source(url, options))
+            elif self._loop is not None:
+                waits.append(self._loop.run(self._task(url, options)))
+            else:
+                waits.append(self._iterator(url, options))
+        return {"nanoseconds": waits}
+
+    def _source(self, url: str, options: peers.Options) -> int:
+        stamps: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+        def handle(event: Any) -> None:
+            stamps.put(int(event.data))
+
+        started = time.monotonic_ns()
+        reader = SourceReader(url, handle, options)
+        received = stamps.get(timeout=GIVE_UP)
+        reader.close()
+        reader.join(GIVE_UP)
+        return received - started
+
+    def _iterator(self, url: str, options: peers.Options) -> int:
+        assert self._peer.open is not None
+        started = time.monotonic_ns()
+        opened = self._peer.open(url, options)
+        only = opened.only
+        event = next(item for item in opened.events if only is None or isinstance(item, only))
+        opened.close()
+        return int(event.data) - started
+
+    async def _task(self, url: str, options: peers.Options) -> int:
+        assert self._peer.open is not None
+        started = time.monotonic_ns()
+        opened = await self._peer.open(url, options)
+        event = await anext(opened.events)
+        await opened.close()
+        return int(event.data) - started
 
 
 # --- Streams that are read in the background: latency, memory, closing ---
@@ -185,10 +248,10 @@ class Reader(Protocol):
 class SourceReader:
     """Our `EventSource`, which has its own thread."""
 
-    def __init__(self, url: str, handle: Handle, options: peers.Options) -> None:
+    def __init__(self, url: str, handle: Handle, options: peers.Options, **more: Any) -> None:
         from eventsource import EventSource  # not in the other workers
 
-        self._source = EventSource(url, on_message=handle, reconnect=None, **options.verify)
+        self._source = EventSource(url, on_message=handle, reconnect=None, **options.verify, **more)
         self.close = self._source.close
         self.join = self._source.join
 
@@ -285,11 +348,11 @@ class Background:
     def _start(self, url: str, handle: Handle, ca: str | None = None) -> Reader:
         options = peers.Options(ca=ca)
         if self._peer.kind == "handlers":
-            return SourceReader(url, handle, options)
+            return SourceReader(url, handle, options, **self._peer.arguments)
         kind = TaskReader if self._peer.kind == "asyncio" else ThreadReader
         return kind(self._peer, url, handle, options)
 
-    def latency(self, *, url: str, events: int) -> Reply:
+    def latency(self, *, url: str, events: int, ca: str | None) -> Reply:
         """Nanoseconds from the server's stamp to the handler, for each paced event."""
         latencies: list[int] = []
         done = threading.Event()
@@ -302,7 +365,7 @@ class Background:
             return True  # before the stream ends, and some clients connect again
 
         gc.collect()
-        reader = self._start(url, handle)
+        reader = self._start(url, handle, ca)
         done.wait(GIVE_UP)
         if isinstance(reader, SourceReader):
             reader.close()
@@ -393,6 +456,7 @@ def main() -> None:
     work: dict[str, Callable[..., Reply]] = {
         "parse": throughput.parse,
         "client": throughput.client,
+        "begin": Beginning(peer).ask,
         "latency": background.latency,
         "idle": background.idle,
         "close": background.close,
