@@ -215,6 +215,44 @@ def _parser(port: int, marks: Marks) -> None:
         marks.mark()
 
 
+def _socket_body(port: int, marks: Marks) -> None:
+    from eventsource.http.body import SocketBody
+    from eventsource.protocol.framing import ChunkedBody
+    from eventsource.protocol.parser import EventStreamParser
+
+    body = SocketBody(_connect(port), b"", ChunkedBody(), None)
+    parser = EventStreamParser()
+    for size in marks.sizes:
+        for _ in range(size):
+            parser.feed(body.read())
+        marks.mark()
+
+
+def _exchange(port: int, marks: Marks) -> None:
+    from eventsource import EventStream
+    from eventsource.http.exchange import Exchange
+    from eventsource.protocol.parser import EventStreamParser
+
+    exchange = Exchange(EventStream(f"http://127.0.0.1:{port}/")._engine.template)
+    exchange.open()
+    parser = EventStreamParser()
+    for size in marks.sizes:
+        for _ in range(size):
+            parser.feed(exchange.read())
+        marks.mark()
+
+
+def _take(port: int, marks: Marks) -> None:
+    from eventsource import EventStream
+
+    stream = EventStream(f"http://127.0.0.1:{port}/", reconnect=None)
+    stream.take()  # it has opened
+    for size in marks.sizes:
+        for _ in range(size):
+            stream.take()
+        marks.mark()
+
+
 def _event_stream(port: int, marks: Marks) -> None:
     from eventsource import EventStream
 
@@ -273,7 +311,7 @@ class Step:
         name: the row's name.
         run: takes the port of the server and reads; ends with the process.
         module: what must be installed for it.
-        adds_to: the name of the step that does the same but for the last thing.
+        adds_to: the name of the step that does the same, and less.
     """
 
     name: str
@@ -286,17 +324,20 @@ STEPS: Final = {
     step.name: step
     for step in (
         Step("`recv`", _recv),
-        Step("… and the framing", _framing, adds_to="`recv`"),
-        Step("… and the parser", _parser, adds_to="… and the framing"),
-        Step("`for` over `EventStream`", _event_stream, adds_to="… and the parser"),
-        Step("`messages()`", _messages, adds_to="… and the parser"),
-        Step("`EventSource`, one handler", _event_source, adds_to="… and the parser"),
+        Step("`ChunkedBody.feed(recv)`", _framing, adds_to="`recv`"),
+        Step("… and `parser.feed`", _parser, adds_to="`ChunkedBody.feed(recv)`"),
+        Step("`parser.feed(SocketBody.read)`", _socket_body, adds_to="… and `parser.feed`"),
+        Step("`parser.feed(Exchange.read)`", _exchange, adds_to="`parser.feed(SocketBody.read)`"),
+        Step("`EventStream.take`", _take, adds_to="`parser.feed(Exchange.read)`"),
+        Step("`EventSource`, one handler", _event_source, adds_to="`EventStream.take`"),
         Step(
             "`EventSource` with `event_timeout`",
             _event_source_with_timeout,
             adds_to="`EventSource`, one handler",
         ),
-        Step("`SSEClient`", _sse_client, adds_to="… and the parser"),
+        Step("`for` over `EventStream`", _event_stream, adds_to="`parser.feed(Exchange.read)`"),
+        Step("`messages()`", _messages, adds_to="`for` over `EventStream`"),
+        Step("`SSEClient`", _sse_client, adds_to="`for` over `EventStream`"),
         Step("`recv` and `count(b\"data:\")`", _count, adds_to="`recv`"),
         Step("launchdarkly-eventsource", _launchdarkly, "ld_eventsource", adds_to="`recv`"),
     )
