@@ -20,25 +20,22 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import fcntl
 import itertools
 import json
 import os
 import re
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
+from .lockstep import wait_until_read
 from .processes import Problem, environment
 from .server import CHUNKED, PADDING, chunk, read_path
 
@@ -48,8 +45,6 @@ WARM_UP: Final = 50
 """Events before the first mark: CPython specializes its bytecode within them."""
 LIMIT: Final = 120.0
 """Seconds for one run. Under valgrind, a program takes fifty times as long."""
-POLL_SECONDS: Final = 0.0002
-"""Seconds between two looks at a socket's queue."""
 READS: Final = ("recv", "__recv", "__libc_recv", "recvfrom", "SSL_read_ex", "SSL_read")
 """How the system's function is called that each read calls once."""
 
@@ -94,33 +89,11 @@ class LockStepServer:
         read_path(connection)
         connection.sendall(CHUNKED)
         for number in range(self._events):
-            self._wait_until_read(connection)
+            wait_until_read(self.port, lambda: self._is_closed)
             # As long as an LLM's token; the same length each time, as the paced events have.
             connection.sendall(chunk(b"data: %020d %b\n\n" % (number, PADDING)))
         while connection.recv(65536):  # until the client closes
             pass
-
-    def _wait_until_read(self, connection: socket.socket) -> None:
-        """Wait until the client has taken all that was sent."""
-        port = connection.getpeername()[1]
-        while not self._is_closed and (_unsent(connection) or _unread(port)):
-            time.sleep(POLL_SECONDS)
-
-
-def _unsent(connection: socket.socket) -> int:
-    """Return the bytes that the other side's system has not acknowledged."""
-    (size,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0" * 4))
-    return int(size)
-
-
-def _unread(port: int) -> int:
-    """Return the bytes that wait in the socket with this port of 127.0.0.1; 0: there is none."""
-    address = f"0100007F:{port:04X}"
-    for line in Path("/proc/net/tcp").read_text().splitlines():
-        fields = line.split()
-        if fields[1] == address and fields[3] == "01":  # established
-            return int(fields[4].partition(":")[2], 16)
-    return 0
 
 
 # --- The steps, each in a process of its own ---
