@@ -5,9 +5,8 @@
     python -m benchmarks.growth --quick ...      # a trial of a few seconds
 
 Processor time of the client process, its system calls included, in `time.process_time()`; the
-server is another process. The server sends to every source in turn, and goes on when all have
-read it, so that the number of reads does not depend on how fast anything is. Only in the rows
-*in bulk* all is sent at once.
+server is another process. The server goes on when what it has sent has been read, so that the
+number of reads does not depend on how fast anything is. Only *in bulk* all is sent at once.
 
 The invariant: **a cost is printed only if every handler was called as often as it should be.**
 
@@ -17,17 +16,18 @@ Linux only: see `lockstep`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from .lockstep import wait_until_read
+from .lockstep import Lookout
 from .processes import HERE, Child, Problem
 from .sections import replace_section
 from .server import CHUNKED, chunk, raise_file_limit, read_path
@@ -44,6 +44,10 @@ TEXT: Final = b"x" * 100
 END: Final = chunk(b"event: end\ndata: end\n\n")
 """Tells a source that its events are over."""
 
+Pace = Literal["in turn", "together", "bulk"]
+"""What the server waits for: that one source has read an event, before it sends it to the next;
+that all have read it, before it sends another; or nothing."""
+
 
 # --- The server process ---
 
@@ -55,6 +59,7 @@ class Server:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._port: int = self._listener.getsockname()[1]
         self._held: list[socket.socket] = []
+        self._lookout = Lookout()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -69,20 +74,25 @@ class Server:
         """Return the port."""
         return {"port": self._port}
 
-    def send(self, *, kind: str, amount: int, events: int, bulk: bool) -> dict[str, Any]:
+    def send(self, *, kind: str, amount: int, events: int, pace: Pace) -> dict[str, Any]:
         """Send events to every connection, and then the last one."""
         parts = parts_of(kind, amount, events)
-        if bulk:
+        if pace == "bulk":
             parts = iter([b"".join(parts)])
-        for part in parts:
-            self._send(part)
-        self._send(END)
+        for part in itertools.chain(parts, [END]):
+            for connection in self._held:
+                connection.sendall(part)
+                if pace == "in turn":
+                    self._lookout.wait_until_read(connection)
+            for connection in self._held:
+                self._lookout.wait_until_read(connection)
         return {}
 
-    def _send(self, part: bytes) -> None:
-        for connection in self._held:
-            connection.sendall(part)
-        wait_until_read(self._port)
+    def release(self) -> dict[str, Any]:
+        """Close all connections."""
+        while self._held:
+            self._held.pop().close()
+        return {}
 
 
 def parts_of(kind: str, amount: int, events: int) -> Iterator[bytes]:
@@ -193,7 +203,7 @@ class Series:
         events: how many events a source gets, by the amount.
         event_types: what is listened for, by the amount.
         growing: what the amount is, besides a property of the events.
-        bulk: whether all events are sent at once.
+        pace: of the server, see `Pace`.
     """
 
     panel: str
@@ -203,7 +213,7 @@ class Series:
     events: Callable[[int], int]
     event_types: Callable[[int], tuple[str, ...]] = lambda _: ("message",)
     growing: str = ""
-    bulk: bool = False
+    pace: Pace = "together"
 
 
 @dataclass(frozen=True)
@@ -235,11 +245,11 @@ PANELS: Final = {
 
 def series(*, quick: bool) -> list[Series]:
     """Return what is to be measured."""
-    sources = (1, 10) if quick else (1, 3, 10, 30, 100, 300, 1000)
-    sizes = (10, 1000, 100_000) if quick else tuple(10**power for power in range(1, 8))
-    listeners = (1, 20) if quick else (1, 2, 5, 10, 20, 50, 100, 200, 500)
-    types = (1, 50) if quick else (1, 10, 100, 1000, 10_000)
-    few = 20 if quick else 0
+    sources = (1, 3) if quick else (1, 3, 10, 30, 100, 300, 1000)
+    sizes = (10, 10_000) if quick else tuple(10**power for power in range(1, 8))
+    listeners = (1, 3) if quick else (1, 2, 5, 10, 20, 50, 100, 200, 500)
+    types = (1, 3) if quick else (1, 10, 100, 1000, 10_000)
+    few = 10 if quick else 0
 
     def named(amount: int) -> tuple[str, ...]:
         return tuple(f"t{number}" for number in range(amount))
@@ -254,10 +264,19 @@ def series(*, quick: bool) -> list[Series]:
     return [
         Series(
             panel="sources",
-            name="one event per read",
+            name="in turn",
             kind="bytes",
             amounts=sources,
-            events=lambda amount: few or max(6000 // amount, 10),
+            events=lambda amount: few or max(6000 // amount, 20),
+            growing="sources",
+            pace="in turn",
+        ),
+        Series(
+            panel="sources",
+            name="all at the same time",
+            kind="bytes",
+            amounts=sources,
+            events=lambda amount: few or max(6000 // amount, 20),
             growing="sources",
         ),
         Series(panel="size", name="ASCII", kind="bytes", amounts=sizes, events=by_size),
@@ -303,7 +322,7 @@ def series(*, quick: bool) -> list[Series]:
             amounts=types,
             events=lambda amount: few * 10 or max(20_000, amount),
             event_types=named,
-            bulk=True,
+            pace="bulk",
         ),
     ]
 
@@ -323,8 +342,41 @@ class Cost:
     registering: float
 
 
-def measure(line: Series, amount: int) -> Cost:
-    """Measure a point, in processes of its own.
+Results = dict[str, dict[str, dict[int, Cost]]]
+"""By panel, by line, by amount."""
+
+
+def start(what: str) -> Child:
+    """Start a process: `server` or `client`."""
+    return Child([sys.executable, "-m", "benchmarks.growth", "--process", what])
+
+
+def measure_all(lines: Iterable[Series]) -> Results:
+    """Measure every point of these lines.
+
+    Raises:
+        Problem: see `measure`; its note says where.
+    """
+    results: Results = {}
+    server = start("server")
+    try:
+        for line in lines:
+            points = results.setdefault(line.panel, {}).setdefault(line.name, {})
+            for amount in line.amounts:
+                where = f"{line.panel}, {line.name}, {amount:,}"
+                try:
+                    points[amount] = measure(server, line, amount)
+                except Problem as problem:
+                    note = f"{where}: {problem.note}"
+                    raise Problem(str(problem), note=note, detail=problem.detail) from None
+                print(f"{where}: {points[amount].event * 1e6:,.1f} µs", file=sys.stderr)
+    finally:
+        server.stop(kill=True)
+    return results
+
+
+def measure(server: Child, line: Series, amount: int) -> Cost:
+    """Measure a point, in a client process of its own.
 
     Raises:
         Problem: a process failed, or a handler was not called as often as it should be.
@@ -337,12 +389,11 @@ def measure(line: Series, amount: int) -> Cost:
         "kind": line.kind,
         "amount": len(TEXT) if line.growing else amount,
         "events": events,
-        "bulk": line.bulk,
+        "pace": line.pace,
     }
     # Those of "*" hear the last event, too.
     calls = sources * listeners * (events + ("*" in event_types)) if event_types else 0
-    server = Child([sys.executable, "-m", "benchmarks.growth", "--process", "server"])
-    client = Child([sys.executable, "-m", "benchmarks.growth", "--process", "client"])
+    client = start("client")
     try:
         url = f"http://127.0.0.1:{server.ask(LIMIT, do='port')['port']}/"
         opened = client.ask(
@@ -358,15 +409,12 @@ def measure(line: Series, amount: int) -> Cost:
             seconds.append(used["seconds"])
     finally:
         client.stop(kill=True)
-        server.stop(kill=True)
+    server.ask(LIMIT, do="release")
     each = min(seconds) / (sources * events)
     return Cost(each, each / amount, opened["registering"])
 
 
 # --- The tables and the picture ---
-
-Results = dict[str, dict[str, dict[int, Cost]]]
-"""By panel, by line, by amount."""
 
 
 def text_of(results: Results) -> str:
@@ -390,7 +438,8 @@ def text_of(results: Results) -> str:
             if panel.unit is not None:
                 cells += [_shown(point and point.unit * panel.scale) for point in points]
             if key in ("listeners", "types"):
-                cells.append(_shown(points[0] and points[0].registering * 1e6))
+                first = next(iter(lines.values()))[amount]  # its handlers are of the type
+                cells.append(_shown(first.registering * 1e6))
             rows.append("| " + " | ".join([f"{amount:,}", *cells]) + " |")
         blocks.append("\n".join(rows))
     return "\n\n".join(blocks)
@@ -444,22 +493,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.quick and not (options.output or options.only):
         parser.error("--quick needs --output: its numbers are not for the documentation")
-    results: Results = {}
-    for line in series(quick=options.quick):
-        if options.only and line.panel not in options.only:
-            continue
-        points = results.setdefault(line.panel, {}).setdefault(line.name, {})
-        for amount in line.amounts:
-            try:
-                points[amount] = measure(line, amount)
-            except Problem as problem:
-                print(
-                    f"{line.panel}, {line.name}, {amount}: {problem} {problem.note}\n"
-                    f"{problem.detail}",
-                    file=sys.stderr,
-                )
-                return 1
-            print(f"{line.panel}, {line.name}, {amount}: {points[amount]}", file=sys.stderr)
+    lines = series(quick=options.quick)
+    try:
+        results = measure_all(
+            line for line in lines if not options.only or line.panel in options.only
+        )
+    except Problem as problem:
+        print(f"{problem}: {problem.note}\n{problem.detail}", file=sys.stderr)
+        return 1
     text = text_of(results)
     print(text)
     if options.only:

@@ -28,7 +28,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from .processes import Child, Problem, Server
+from .processes import HERE, Child, Problem, Server
+from .sections import replace_section
 from .server import raise_file_limit
 from .workers import resident_memory, thread_count
 
@@ -37,8 +38,8 @@ TLS_SOURCES: Final = 1000
 SECONDS: Final = 30.0
 """Seconds of silence over which processor time is counted."""
 BATCH: Final = 100
-"""Sources that connect at the same time. More than that are more than one moment's, as a
-program that opens thousands at once would do well to know: a server's backlog is bounded."""
+"""Sources that connect at the same time. A server's backlog is bounded: what exceeds it waits a
+second or more for the system to try again."""
 EVENT_TIMEOUT: Final = 3600.0
 """Seconds: longer than any run, so that the timeout is watched and never passes."""
 SETTLE: Final = 1.0
@@ -46,7 +47,7 @@ SETTLE: Final = 1.0
 GIVE_UP: Final = 60.0
 """Seconds for a batch of sources to open, and for all to end."""
 FILES_PER_SOURCE: Final = 2
-"""Descriptors that a source may have open while it connects; see `_fit`."""
+"""Descriptors of a source: its socket, and the duplicate through which any thread can end it."""
 
 
 # --- The client process ---
@@ -68,20 +69,21 @@ def measure(
 
     raise_file_limit()
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    errors: list[Any] = []
     options: dict[str, Any] = {} if event_timeout is None else {"event_timeout": event_timeout}
     if ca is not None:
         options["verify"] = ca
 
     def source() -> EventSource:
-        return EventSource(url, on_message=events.put, on_error=errors.append, **options)
+        return EventSource(url, on_message=events.put, on_error=events.put, **options)
 
     def wait_for(count: int) -> None:
         for _ in range(count):
             try:
-                events.get(timeout=GIVE_UP)
+                event = events.get(timeout=GIVE_UP)
             except queue.Empty:
                 raise RuntimeError("a source did not open in time") from None
+            if event.type == "error":
+                raise RuntimeError(f"a source did not open: {event.error}")
 
     first = source()  # what is loaded once is no source's own
     wait_for(1)
@@ -95,7 +97,7 @@ def measure(
         wait_for(batch)
     opening = time.perf_counter() - started
     pause = threading.Event()
-    pause.wait(SETTLE)
+    pause.wait(min(SETTLE, seconds))
     gc.collect()
     reply = {
         "threads": (thread_count() - threads) / sources,
@@ -106,8 +108,8 @@ def measure(
     used, began = time.process_time(), time.perf_counter()
     pause.wait(seconds)
     reply["cpu"] = (time.process_time() - used) / (time.perf_counter() - began)
-    if errors or not events.empty():
-        raise RuntimeError(f"not silent: {[str(each.error) for each in errors[:3]]}")
+    if not events.empty():
+        raise RuntimeError(f"not silent: {events.get()}")
     started = time.perf_counter()
     for each in opened:
         each.close()
@@ -173,9 +175,10 @@ def row(
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Return the table as Markdown."""
+    heads = ("threads, each", "descriptors, each", "resident memory, each")
+    heads += ("processor time while idle", "opening all", "closing all")
     lines = [
-        "| sources | threads, each | descriptors, each | resident memory, each | "
-        "processor time while idle | opening all | closing all |",
+        f"| sources | {' | '.join(heads)} |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, reply in rows.items():
@@ -193,6 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sources", type=int, help=f"{SOURCES}; with --tls {TLS_SOURCES}")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of silence (%(default)s)")
     parser.add_argument("--tls", action="store_true", help="over TLS (needs trustme and certifi)")
+    parser.add_argument("--write", action="store_true", help="put it into docs/performance.md, too")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.work:
@@ -226,7 +230,12 @@ def main(arguments: list[str] | None = None) -> int:
             except Problem as problem:
                 print(f"{name}: {problem} {problem.note} {problem.detail}", file=sys.stderr)
     print(table(rows))
-    return 0 if len(rows) == 2 else 1
+    if len(rows) < 2:
+        return 1
+    if options.write:
+        section = "idle-tls" if options.tls else "idle"
+        replace_section(HERE.parent / "docs" / "performance.md", section, table(rows))
+    return 0
 
 
 if __name__ == "__main__":

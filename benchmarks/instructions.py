@@ -12,13 +12,12 @@ The invariant: **nothing that is counted runs only because it is counted.** Betw
 there are exactly N events. A mark is a call of `getpriority`, at which valgrind writes down
 what it has counted so far. Start, connecting, the first events and the end are outside.
 
-Linux only: it needs valgrind, and `/proc/net/tcp` to know when a socket is empty.
+Linux only: it needs valgrind, and see `lockstep`.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
 import contextlib
 import itertools
 import json
@@ -35,8 +34,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from .lockstep import wait_until_read
-from .processes import Problem, environment
+from .lockstep import Lookout
+from .processes import HERE, Problem, environment
+from .sections import replace_section
 from .server import CHUNKED, PADDING, chunk, read_path
 
 EVENTS: Final = 200
@@ -62,6 +62,7 @@ class LockStepServer:
         self.url = f"http://127.0.0.1:{self.port}/"
         self._connection: socket.socket | None = None
         self._is_closed = False
+        self._lookout = Lookout()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
@@ -76,6 +77,7 @@ class LockStepServer:
                     sock.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()
+        self._lookout.close()
 
     def _run(self) -> None:
         while not self._is_closed:
@@ -89,7 +91,7 @@ class LockStepServer:
         read_path(connection)
         connection.sendall(CHUNKED)
         for number in range(self._events):
-            wait_until_read(self.port, lambda: self._is_closed)
+            self._lookout.wait_until_read(connection, lambda: self._is_closed)
             # As long as an LLM's token; the same length each time, as the paced events have.
             connection.sendall(chunk(b"data: %020d %b\n\n" % (number, PADDING)))
         while connection.recv(65536):  # until the client closes
@@ -121,8 +123,8 @@ class Marks:
             self._finish()
 
     def _finish(self) -> None:
-        # The first and the last are the rest of this function, and its beginning.
-        print(json.dumps(self.calls), flush=True)
+        # The first is of `mark`, as the last two are, up to the end of the noting.
+        print(json.dumps(self.calls[1:-2]), flush=True)
         os._exit(0)
 
     def _note(self, frame: Any, what: str, function: Any) -> None:
@@ -250,14 +252,13 @@ def _sse_client(port: int, marks: Marks) -> None:
 def _event_source(port: int, marks: Marks, **options: Any) -> None:
     from eventsource import EventSource
 
-    sizes = iter(marks.sizes)
-    left = next(sizes)
+    ends = {*itertools.accumulate(marks.sizes)}
+    count = 0
 
     def handle(_: Any) -> None:
-        nonlocal left
-        left -= 1
-        if not left:
-            left = next(sizes, 0) or next(sizes, 1)
+        nonlocal count
+        count += 1
+        if count in ends:
             marks.mark()
 
     source = EventSource(f"http://127.0.0.1:{port}/", on_message=handle, **options)
@@ -311,7 +312,7 @@ STEPS: Final = {
         Step("`for` over `EventStream`", _event_stream, adds_to="`parser.feed(Exchange.read)`"),
         Step("`messages()`", _messages, adds_to="`for` over `EventStream`"),
         Step("`SSEClient`", _sse_client, adds_to="`for` over `EventStream`"),
-        Step("`recv` and `count(b\"data:\")`", _count, adds_to="`recv`"),
+        Step('`recv` and `count(b"data:")`', _count, adds_to="`recv`"),
         Step("launchdarkly-eventsource", _launchdarkly, "ld_eventsource", adds_to="`recv`"),
     )
 }
@@ -342,26 +343,51 @@ def measure(step: Step, events: int) -> Cost:
     """Return what one event costs.
 
     Raises:
-        Problem: the step failed, or a read did not bring exactly one event.
+        Problem: the step failed, or there were not as many reads as events.
+    """
+    halves = count_instructions(step, events)
+    calls = count_calls(step, events)
+    in_c = sum(call.startswith("C ") for call in calls)
+    return Cost(
+        sum(halves) / (2 * events),
+        abs(halves[0] - halves[1]) / halves[1],
+        (len(calls) - in_c) / events,
+        in_c / events,
+        _calls_of_one(calls),
+    )
+
+
+def count_instructions(step: Step, events: int) -> list[int]:
+    """Return the instructions of so many events, counted twice.
+
+    Raises:
+        Problem: see `measure`.
     """
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder, "out")
         valgrind = ["valgrind", "--tool=callgrind", "--dump-before=getpriority"]
         _run(step, events, [*valgrind, f"--callgrind-out-file={dump}"], count_calls=False)
+        # The first has all that came before the first mark.
         halves = [read_dump(dump.with_name(f"out.{number}")) for number in (2, 3)]
     for half in halves:
-        if half.reads != events:
-            raise Problem("error", note=f"{half.reads} reads for {events} events")
-    first, second = (half.instructions / events for half in halves)
+        _check_reads(half.reads, events)
+    return [half.instructions for half in halves]
+
+
+def count_calls(step: Step, events: int) -> list[str]:
+    """Return the calls of so many events: `module.function`, or `C function`.
+
+    Raises:
+        Problem: see `measure`.
+    """
     calls = _run(step, events, [], count_calls=True)
-    counts = collections.Counter(call.startswith("C ") for call in calls)
-    return Cost(
-        (first + second) / 2,
-        abs(first - second) / second,
-        counts[False] / events,
-        counts[True] / events,
-        _calls_of_one(calls),
-    )
+    _check_reads(sum(call.startswith("C socket.recv") for call in calls), events)
+    return calls
+
+
+def _check_reads(reads: int, events: int) -> None:
+    if reads != events:
+        raise Problem("error", note=f"{reads} reads for {events} events")
 
 
 def _run(step: Step, events: int, before: list[str], *, count_calls: bool) -> list[str]:
@@ -445,6 +471,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--events", type=int, default=EVENTS, help="between two marks")
     parser.add_argument("--only", action="append", choices=[*STEPS], help="one step; repeatable")
     parser.add_argument("--calls", action="store_true", help="print the calls of one event, too")
+    parser.add_argument("--write", action="store_true", help="put it into docs/performance.md, too")
     parser.add_argument("--step", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.step:
@@ -462,12 +489,15 @@ def main(arguments: list[str] | None = None) -> int:
             costs[name] = problem
             print(f"{name}: {problem} {problem.note}\n{problem.detail}", file=sys.stderr)
     print(table(costs))
-    measured = [cost for cost in costs.values() if isinstance(cost, Cost)]
     if options.calls:
         for name, cost in costs.items():
             if isinstance(cost, Cost):
                 print(f"\n{name}\n", *(f"    {call}" for call in cost.calls), sep="\n")
-    return 0 if len(measured) == len(costs) else 1
+    if any(isinstance(cost, Problem) for cost in costs.values()):
+        return 1
+    if options.write:
+        replace_section(HERE.parent / "docs" / "performance.md", "instructions", table(costs))
+    return 0
 
 
 if __name__ == "__main__":
