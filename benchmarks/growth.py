@@ -434,9 +434,9 @@ def text_of(results: Results) -> str:
         ]
         for amount in sorted({amount for points in lines.values() for amount in points}):
             points = [points.get(amount) for points in lines.values()]
-            cells = [_shown(point and point.event * 1e6) for point in points]
+            cells = [_shown(point.event * 1e6 if point else None) for point in points]
             if panel.unit is not None:
-                cells += [_shown(point and point.unit * panel.scale) for point in points]
+                cells += [_shown(point.unit * panel.scale if point else None) for point in points]
             if key in ("listeners", "types"):
                 first = next(iter(lines.values()))[amount]  # its handlers are of the type
                 cells.append(_shown(first.registering * 1e6))
@@ -458,7 +458,7 @@ def draw(results: Results, path: Path) -> None:
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "growth", "font.size": 8}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "growth", "font.size": 8}
     with mpl.rc_context(settings):
         figure, axes = plt.subplots(2, 2, figsize=(8, 5.6), layout="constrained")
         for (key, lines), axis in zip(results.items(), axes.flat, strict=True):

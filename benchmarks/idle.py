@@ -175,8 +175,8 @@ def row(
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Return the table as Markdown."""
-    heads = ("threads, each", "descriptors, each", "resident memory, each")
-    heads += ("processor time while idle", "opening all", "closing all")
+    heads = ["threads, each", "descriptors, each", "resident memory, each"]
+    heads += ["processor time while idle", "opening all", "closing all"]
     lines = [
         f"| sources | {' | '.join(heads)} |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
