@@ -473,6 +473,7 @@ def draw(results: Results, path: Path) -> None:
             axis.set_xlabel(panel.what)
             axis.set_ylabel(f"{panel.shown} per {panel.unit or 'event'}")
             axis.set_ylim(bottom=min(axis.get_ylim()[0], axis.get_ylim()[1] / 100))
+            axis.minorticks_off()  # a small file
             axis.grid(visible=True, linewidth=0.3)
             axis.legend(frameon=False)
         figure.savefig(path, format="svg", metadata={"Date": None})

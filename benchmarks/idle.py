@@ -53,8 +53,20 @@ FILES_PER_SOURCE: Final = 2
 # --- The client process ---
 
 
-def measure(
-    *, url: str, sources: int, seconds: float, event_timeout: float | None, ca: str | None
+def measure(**settings: Any) -> dict[str, Any]:
+    """Do what `_measure` does, and leave no source open."""
+    with contextlib.ExitStack() as stack:
+        return _measure(stack, **settings)
+
+
+def _measure(
+    stack: contextlib.ExitStack,
+    *,
+    url: str,
+    sources: int,
+    seconds: float,
+    event_timeout: float | None,
+    ca: str | None,
 ) -> dict[str, Any]:
     """Open `sources` sources, wait, close them; return what that took.
 
@@ -74,7 +86,9 @@ def measure(
         options["verify"] = ca
 
     def source() -> EventSource:
-        return EventSource(url, on_message=events.put, on_error=events.put, **options)
+        made = EventSource(url, on_message=events.put, on_error=events.put, **options)
+        stack.callback(made.close)
+        return made
 
     def wait_for(count: int) -> None:
         for _ in range(count):
@@ -85,7 +99,7 @@ def measure(
             if event.type == "error":
                 raise RuntimeError(f"a source did not open: {event.error}")
 
-    first = source()  # what is loaded once is no source's own
+    source()  # the first: what is loaded once is no source's own
     wait_for(1)
     gc.collect()
     memory, threads, files = resident_memory(), thread_count(), file_count()
@@ -122,8 +136,6 @@ def measure(
     while thread_count() > threads and time.perf_counter() < deadline:
         pause.wait(0.01)
     reply["left"] = thread_count() - threads + file_count() - files
-    first.close()
-    first.join(GIVE_UP)
     return reply
 
 
