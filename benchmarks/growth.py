@@ -457,6 +457,7 @@ def draw(results: Results, path: Path) -> None:
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
+    from matplotlib import ticker
 
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "growth", "font.size": 8}
     with mpl.rc_context(settings):
@@ -468,11 +469,20 @@ def draw(results: Results, path: Path) -> None:
                     (cost.event if panel.unit is None else cost.unit) * panel.scale
                     for cost in points.values()
                 ]
-                axis.loglog([*points], costs, marker="o", markersize=3, linewidth=1, label=name)
+                axis.loglog(
+                    [*points],
+                    costs,
+                    marker="o",
+                    markersize=3,
+                    linewidth=1,
+                    label=name.replace("`", ""),
+                )
             axis.set_title(panel.title)
             axis.set_xlabel(panel.what)
             axis.set_ylabel(f"{panel.shown} per {panel.unit or 'event'}")
             axis.set_ylim(bottom=min(axis.get_ylim()[0], axis.get_ylim()[1] / 100))
+            for each in (axis.xaxis, axis.yaxis):
+                each.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
             axis.minorticks_off()  # a small file
             axis.grid(visible=True, linewidth=0.3)
             axis.legend(frameon=False)
