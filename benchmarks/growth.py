@@ -451,6 +451,10 @@ def _shown(number: float | None) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
+def _plain(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1 else f"{number:g}"
+
+
 def draw(results: Results, path: Path) -> None:
     """Draw the panels into an SVG file: what a unit costs, so that what is linear is level."""
     import matplotlib as mpl
@@ -482,7 +486,7 @@ def draw(results: Results, path: Path) -> None:
             axis.set_ylabel(f"{panel.shown} per {panel.unit or 'event'}")
             axis.set_ylim(bottom=min(axis.get_ylim()[0], axis.get_ylim()[1] / 100))
             for each in (axis.xaxis, axis.yaxis):
-                each.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+                each.set_major_formatter(ticker.FuncFormatter(lambda value, _: _plain(value)))
             axis.minorticks_off()  # a small file
             axis.grid(visible=True, linewidth=0.3)
             axis.legend(frameon=False)
