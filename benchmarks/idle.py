@@ -225,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
             from .__main__ import make_certificates
 
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            certificate, ca = make_certificates(Path(folder))
+            certificate, _, ca = make_certificates(Path(folder))
         server = Server(certificate)
         stack.callback(server.stop)
         for event_timeout in (None, EVENT_TIMEOUT):

@@ -7,7 +7,6 @@ its coding. Any other body is read by urllib3, out of its framing, and decompres
 from __future__ import annotations
 
 import errno
-import functools
 import select
 import ssl
 import time
@@ -60,8 +59,9 @@ class SocketBody:
         self._read_timeout: float | None = sock.gettimeout()
         self._timeout = self._read_timeout  # as the socket has it
         self._waited = 0.0  # seconds since bytes came last, in reads that had less time than that
-        self._pending: Callable[[], int] | None = getattr(sock, "pending", None)  # TLS has it
-        self._has_more: Callable[[], object] | None = None  # over TLS, from the first read on
+        # Of TLS: whether a record is there before it is read. If so, others may be, too. That is
+        # looked at before a wait and not after it, so it delays no event that was waited for.
+        self._has_arrived = _arrival_on(sock) if hasattr(sock, "pending") else None
         self._is_cut = False  # TLS has ended without its closing alert
         self._failure: OSError | None = None  # comes when what came before it has been read
 
@@ -111,9 +111,11 @@ class SocketBody:
                 raise self._failure
             if timeout != self._timeout:
                 self._set_timeout(timeout)
+            has_arrived = self._has_arrived
+            is_behind = has_arrived is not None and has_arrived()
             data = self._sock.recv(READ_SIZE)
-            if data and self._pending is not None:
-                data = self._with_more_records(data, self._pending)
+            if is_behind and data and has_arrived is not None and has_arrived():
+                data = self._with_more_records(data)
         except ssl.SSLZeroReturnError:
             return b""
         except OSError as error:
@@ -127,15 +129,10 @@ class SocketBody:
         self._waited = 0.0
         return data
 
-    def _with_more_records(self, record: bytes, pending: Callable[[], int]) -> bytes:
+    def _with_more_records(self, record: bytes) -> bytes:
         # A TLS socket returns one record a call, and servers write one per event.
         # Part of a record must not be waited for: hence without a timeout.
         sock = self._sock
-        if not pending():
-            if self._has_more is None:
-                self._has_more = _readability_of(sock)
-            if not self._has_more():
-                return record
         records = [record]
         room = READ_SIZE - len(record)
         self._set_timeout(0.0)
@@ -155,13 +152,13 @@ class SocketBody:
         self._timeout = timeout
 
 
-def _readability_of(sock: Any) -> Callable[[], object]:
-    """Return what says whether bytes have arrived: `wait_for_read` in a fourth of its time."""
+def _arrival_on(sock: Any) -> Callable[[], object]:
+    """Return what says whether bytes have arrived on a TLS socket."""
     if not hasattr(select, "poll"):  # on Windows, or after eventlet
-        return functools.partial(wait_for_read, sock, timeout=0)
-    poll = select.poll()
+        return lambda: sock.pending() or wait_for_read(sock, timeout=0)
+    poll = select.poll()  # takes a fourth of the time of `wait_for_read`
     poll.register(sock, select.POLLIN)
-    return functools.partial(poll.poll, 0)
+    return lambda: sock.pending() or poll.poll(0)
 
 
 def _has_timed_out(error: OSError) -> bool:

@@ -137,9 +137,24 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_was_looked_up_never_changes(change):
     table = table_of("a", "b")
-    listeners = table.of("x")
+    listeners = table.heard_by("x", is_message=True)
     change(table)
-    assert [*listeners.items()] == [("a", "a"), ("b", "b")]
+    assert listeners == (("a", "a"), ("b", "b"))
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_is_looked_up_after_a_change_is_what_a_new_table_says(change):
+    table, fresh = table_of("a", "b"), table_of("a", "b")
+    table.add("*", "d", "d")
+    fresh.add("*", "d", "d")
+    table.heard_by("x", is_message=True)
+    table.heard_by("x", is_message=False)
+    change(table)
+    change(fresh)
+    for is_message in (True, False):
+        assert table.heard_by("x", is_message=is_message) == fresh.heard_by(
+            "x", is_message=is_message
+        )
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

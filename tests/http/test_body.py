@@ -570,6 +570,13 @@ class OtherStack:
     def __init__(self, *steps):
         self._steps = [*steps]
         self.timeout = LIMIT
+        self._sock = socket.socket()
+
+    def __del__(self):
+        self._sock.close()
+
+    def fileno(self):
+        return self._sock.fileno()
 
     def recv(self, size):
         step = self._steps.pop(0)
