@@ -162,8 +162,8 @@ class SSEClient:
             session=session,
             **requests_kwargs,
         )
-        self._batch = _Batch([], [], self._stream.last_event_id)
-        self._rest: Iterator[Event] = self._batch.rest  # the same, until it is closed
+        self._batch = _Batch([], self._stream.last_event_id)
+        self._rest: Iterator[Block] = self._batch.rest  # the same, until it is closed
         self._taken: list[Item] = []  # of which no batch has been made
         self._place: str | None = None  # where it stands while one is made
         engine = self._stream._engine  # noqa: SLF001 - a stream of our own
@@ -220,18 +220,21 @@ class SSEClient:
         return self
 
     def __next__(self) -> Event:
-        for event in self._rest:
-            return event
-        while self._read():
-            for event in self._rest:
+        # Not by its constructor, which takes as long as all else that is done for a message. And
+        # before the block is taken: after that no call is made, so no signal handler runs, whose
+        # exception would lose it.
+        event = _new(Event)
+        while True:
+            for block in self._rest:
+                event.event, event.data, _, _ = block
+                event.id = block.id
+                event.retry = block.retry
                 return event
-        raise StopIteration
+            if not self._read():
+                raise StopIteration
 
     def _read(self) -> bool:
-        """Have the next batch of messages; return False at the end.
-
-        In batches, because that takes half the time of one message after the other.
-        """
+        """Have the next batch of messages; return False at the end."""
         engine = self._stream._engine  # noqa: SLF001 - a stream of our own
         while True:
             if not self._taken:  # else an exception of a signal handler came in between
@@ -251,8 +254,7 @@ class SSEClient:
                     return False
                 if isinstance(item.error, requests.HTTPError) or item.retry_in is None:
                     raise item.error
-        events = [_event_of(block) for block in self._taken]
-        batch = _Batch(self._taken, events, self._place or "")
+        batch = _Batch(self._taken, self._place or "")
         # From here to the next call no signal handler runs: all of it is done, or nothing.
         self._batch = batch
         self._rest = batch.rest
@@ -279,15 +281,14 @@ class _Batch:
 
     Args:
         blocks: as they came.
-        events: the same, as messages.
         place: the last event ID before them.
 
     Attributes:
-        rest (Iterator[Event]): those that have not been returned.
+        rest (Iterator[Block]): those that have not been returned.
     """
 
-    def __init__(self, blocks: list[Any], events: list[Event], place: str) -> None:
-        self.rest = iter(events)
+    def __init__(self, blocks: list[Any], place: str) -> None:
+        self.rest: Iterator[Block] = iter(blocks)
         self._blocks = blocks
         self._before = place
 
@@ -305,16 +306,6 @@ class _Batch:
         missing: int = self.rest.__length_hint__()  # type: ignore[attr-defined]
         self._before = place
         self._blocks = self._blocks[len(self._blocks) - missing :]
-
-
-def _event_of(block: Any) -> Event:
-    # Not by the constructor, which takes as long as all else that is done for a message.
-    event = _new(Event)
-    event.data = block.data
-    event.event = block.type
-    event.id = block.id
-    event.retry = block.retry
-    return event
 
 
 class _ClientStream(EventStream):

@@ -262,7 +262,7 @@ def test_close_at_the_moment_when_messages_have_come_is_the_end():
     with ScriptedServer(stream(numbers(3), then="hold")) as server, client_of(server) as client:
 
         def close(frame, event, _):
-            if event == "return" and frame.f_code.co_name == "_event_of":
+            if event == "return" and frame.f_code.co_name == "take":
                 client.close()
 
         sys.setprofile(close)

@@ -40,6 +40,7 @@ class HasEngine(Protocol):
 class AsyncItems(AsyncIterator[Item]):
     """The iterator of `async for`. For one event loop at a time.
 
+    While a step is under way whose result nobody has seen (`Taker.asked`), nothing is taken.
     An `__anext__` that is cancelled, by `asyncio.timeout` for one, loses nothing: the next
     one goes on, also that of another iterator. Dropping one closes nothing.
     """
@@ -51,17 +52,14 @@ class AsyncItems(AsyncIterator[Item]):
         engine = self._stream._engine
         try:
             while True:
-                if not self.is_asking() and (item := engine.next_item()) is not None:
+                taker = self._stream._taker
+                is_asking = taker is not None and taker.asked is not None
+                if not is_asking and (item := engine.next_item()) is not None:
                     return item
                 if not await self.step(shows_errors=True):
                     raise StopAsyncIteration
         finally:
             del self  # a cancelled task keeps this frame, which must not keep the stream
-
-    def is_asking(self) -> bool:
-        """Whether a step is under way, whose result nobody has seen."""
-        taker = self._stream._taker
-        return taker is not None and taker.asked is not None
 
     async def step(self, *, shows_errors: bool) -> bool:
         """Have a step taken, or wait for the one that is under way.

@@ -55,7 +55,8 @@ class _AsyncMessages(AsyncIterator[MessageEvent]):
         event_class = engine.event_class
         try:
             while True:
-                if not self._items.is_asking():
+                taker = self._stream._taker
+                if taker is None or taker.asked is None:  # as in `AsyncItems`
                     while (item := engine.next_item()) is not None:
                         if item.__class__ is event_class:
                             return item  # pyright: ignore[reportReturnType]
