@@ -89,6 +89,7 @@ class Peer:
         program: what a program that uses it begins with; None: this cannot be timed here
             (`sseclient` is the name of two packages).
         library: the HTTP library that such a program has imported before.
+        makes_comments: whether its parser makes an object of each comment.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Peer:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     program: str | None = None
     library: str | None = None
+    makes_comments: bool = False
 
 
 # --- This package ---
@@ -459,6 +461,7 @@ ALL = (
         parse=_parse_launchdarkly,
         program="from ld_eventsource import SSEClient",
         library="urllib3",
+        makes_comments=True,
     ),
     Peer(
         name="httpx-sse",
