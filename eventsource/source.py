@@ -204,12 +204,13 @@ class EventSource(BrowserNames):
             **request_options,
         )
         self._engine = self._stream._engine  # noqa: SLF001 - what the thread drives
-        self._last_event_id = last_event_id  # written where the handlers run
+        self._last_event_id = last_event_id  # written where the handlers run, like the next
+        self._done: MessageEvent | None = None  # whose handlers ran last, of what is delivered
         self._failure: Exception | None = None  # what else than the stream's end closed it
         self._start_lock = threading.RLock()  # guards the next
         self._thread: ReaderThread | None = None
         self._telling = Telling(url)
-        self._unheard: set[str] = set()  # types of which that has been told
+        self._unheard: frozenset[str] = frozenset()  # types of which that has been told
         self._running: Handler = print  # the handler that runs, or ran last
         self._limit = math.inf  # when it will have kept the reader from reading for too long
         self._is_over = False  # other than by the caller
@@ -238,7 +239,8 @@ class EventSource(BrowserNames):
 
         A program that stores it, and starts there again, loses nothing.
         """
-        return self._last_event_id
+        done = self._done
+        return self._last_event_id if done is None else done.last_event_id
 
     @property
     def reconnection_time(self) -> float:
@@ -465,6 +467,7 @@ class EventSource(BrowserNames):
                     entries = _with_marker(items, engine)
                 for _ in self._deliver(entries):
                     pass  # without an event loop there is nothing to await
+                del items, entries, last  # large, perhaps, and the next read may come in days
         except BaseException as error:  # SystemExit from a handler, for one
             self._fail(type(error).__name__, error)
             if not isinstance(error, Exception):
@@ -513,60 +516,67 @@ class EventSource(BrowserNames):
         clock = time.monotonic  # asked only where the handler that runs is another one
         # With `dispatch` the reader reads on meanwhile, until the queue is full.
         self._limit = clock() + STALL_SECONDS if self._queue is None else math.inf
-        for item in items:
-            if on_comment is not None and type(item) is Comment:
-                if table.is_closed:
-                    return
-                yield from self._comment(on_comment, item.text)
-                continue
-            # Each event of ours has the same str as its type each time, and no other.
-            if item.type is not event_type or version is not table.version:
-                if clock() > self._limit:
-                    self._tell_stall()
-                event_type, version = item.type, table.version
-                listeners = self._listeners_of(item)
-                only = listeners[0][1] if len(listeners) == 1 else None
-                version.heard_last = event_type, listeners, only
-                self._running = only or self._running
-                if table.is_closed:
-                    return
-            # The usual case by itself takes a third less time than the loop below.
-            if only is not None and type(item) is MessageEvent:
-                try:
-                    result = only(item)
-                except Exception as error:
-                    self._log_failure(only, error)
-                else:
-                    if result is not None and type(result) is CoroutineType:
-                        yield from self._awaitable(only, result)
-                self._last_event_id = item.last_event_id
-                continue
-            for listener, call in listeners:
-                if version is not table.version:  # some came or went since the first one ran
+        try:
+            for item in items:
+                if on_comment is not None and type(item) is Comment:
                     if table.is_closed:
                         return
-                    current = table.call_for(event_type, listener)
-                    if current is None:
-                        continue
-                    call = current  # noqa: PLW2901 - it may have been exchanged
-                if clock() > self._limit:
-                    self._tell_stall()
-                self._running = call
-                try:
-                    result = call(item)
-                except Exception as error:
-                    self._log_failure(call, error)
+                    yield from self._comment(on_comment, item.text)
+                    continue
+                # Each event of ours has the same str as its type each time, and no other.
+                if item.type is not event_type or version is not table.version:
+                    if clock() > self._limit:
+                        self._tell_stall()
+                    event_type, version = item.type, table.version
+                    listeners = self._listeners_of(item)
+                    is_only = len(listeners) == 1 and type(item) is MessageEvent
+                    only = listeners[0][1] if is_only else None
+                    version.heard_last = event_type, listeners, only
+                    self._running = only or self._running
+                    if table.is_closed:
+                        return
+                # The usual case by itself takes a third less time than the loop below.
+                if only is not None:
+                    try:
+                        result = only(item)
+                    except Exception as error:
+                        self._log_failure(only, error)
+                    else:
+                        if result is not None and type(result) is CoroutineType:
+                            yield from self._awaitable(only, result)
+                    self._done = item  # type: ignore[assignment] # its type says so
+                    continue
+                for listener, call in listeners:
+                    if version is not table.version:  # some came or went since the first one ran
+                        if table.is_closed:
+                            return
+                        current = table.call_for(event_type, listener)
+                        if current is None:
+                            continue
+                        call = current  # noqa: PLW2901 - it may have been exchanged
+                    if clock() > self._limit:
+                        self._tell_stall()
+                    self._running = call
+                    try:
+                        result = call(item)
+                    except Exception as error:
+                        self._log_failure(call, error)
+                    else:
+                        if type(result) is CoroutineType:
+                            yield from self._awaitable(call, result)
+                if type(item) is MessageEvent:
+                    self._done = item
+                elif type(item) is ResumeMarker:
+                    self._last_event_id = item.last_event_id
+                    self._done = None
+                    if item.is_last:
+                        self._end()
                 else:
-                    if type(result) is CoroutineType:
-                        yield from self._awaitable(call, result)
-            if type(item) is MessageEvent:
-                self._last_event_id = item.last_event_id
-            elif type(item) is ResumeMarker:
-                self._last_event_id = item.last_event_id
-                if item.is_last:
-                    self._end()
-            else:
-                self._telling.tell(item, is_heard=bool(listeners), is_end=self._stream.ended)
+                    self._telling.tell(item, is_heard=bool(listeners), is_end=self._stream.ended)
+        finally:
+            if self._done is not None:  # large, perhaps
+                self._last_event_id = self._done.last_event_id
+                self._done = None
         if clock() > self._limit:
             self._tell_stall()
 
@@ -593,7 +603,7 @@ class EventSource(BrowserNames):
 
     def _tell_unheard(self, event_type: str) -> None:
         if len(self._unheard) < MAX_UNHEARD:
-            self._unheard.add(event_type)
+            self._unheard |= {event_type}
             # A server that says back what it was sent may have a secret for a type.
             shown = repr(event_type) if PLAIN_TYPE.fullmatch(event_type) else "that is no word"
             logger.debug("%r: nobody listens for events of type %s", self, shown)
@@ -636,6 +646,7 @@ def _read_ahead(
             if not has_listened.is_open:
                 _wait_for_listener(has_listened, items, telling, engine)
             queue.put(_with_marker(items, engine))
+            del items  # as in `EventSource._run`
         queue.put([ResumeMarker(engine.last_event_id, is_last=True)])
         queue.wait()  # until the handlers have been run, or are not to be
     except BaseException as error:  # SystemExit from an auth callable, for one

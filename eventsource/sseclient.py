@@ -247,13 +247,14 @@ class SSEClient:
             item = self._taken[0]
             if type(item) is Block:
                 break
+            is_end, failure = _outcome(item)
+            # As below: an exception before that loses nothing of what has happened.
             self._taken = []
             self._place = None
-            if type(item) is ErrorEvent:
-                if _is_no_content(item.error):
-                    return False
-                if isinstance(item.error, requests.HTTPError) or item.retry_in is None:
-                    raise item.error
+            if is_end:
+                return False
+            if failure is not None:
+                raise failure
         batch = _Batch(self._taken, self._place or "")
         # From here to the next call no signal handler runs: all of it is done, or nothing.
         self._batch = batch
@@ -330,6 +331,16 @@ def policy_of(retry: float) -> ReconnectPolicy:
         max_delay=DEFAULT_RETRY / 1000,  # for retry=0; a longer `delay` is kept
         statuses=frozenset(range(400, 600)),
     )
+
+
+def _outcome(item: Item) -> tuple[bool, Exception | None]:
+    """Return whether an item that is no message is the end, and what is to be raised."""
+    if not isinstance(item, ErrorEvent):
+        return False, None
+    if _is_no_content(item.error):
+        return True, None
+    is_raised = isinstance(item.error, requests.HTTPError) or item.retry_in is None
+    return False, item.error if is_raised else None
 
 
 def _is_no_content(error: Exception) -> bool:

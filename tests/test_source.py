@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import logging
 import subprocess
@@ -916,3 +917,17 @@ def test_handlers_may_be_added_and_removed_by_any_threads_while_events_come():
             thread.join(LIMIT)
         assert failures == []
         assert source.ready_state is ReadyState.OPEN
+
+
+def test_an_event_that_has_been_handled_is_not_kept():
+    """It may be large, and the next may come in days."""
+    heard = Recorder()
+    with (
+        ScriptedServer(stream(b"id: 1\ndata: rare\n\n", then="hold")) as server,
+        EventSource(server.url, on_message=lambda event: heard(event.last_event_id)) as source,
+    ):
+        assert heard.next() == "1"
+        wait_until(
+            lambda: "rare" not in [e.data for e in gc.get_objects() if type(e) is MessageEvent]
+        )
+        assert source.last_event_id == "1"

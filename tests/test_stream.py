@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import gc
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -1087,3 +1089,35 @@ def test_what_is_no_content_coding_changes_nothing():
 def test_a_server_that_closes_without_an_answer_is_said_to():
     with ScriptedServer(respond(b"")) as server, EventStream(server.url) as events:
         assert str(next(events).error) == "the server closed the connection without an answer"
+
+
+@pytest.mark.parametrize("way", ["for", "messages", "async for"])
+def test_an_event_that_has_been_iterated_over_is_not_kept(way):
+    """It may be large, and the next may come in days."""
+
+    def is_kept():
+        return "rare" in [e.data for e in gc.get_objects() if type(e) is MessageEvent]
+
+    def iterate(events):
+        for event in events.messages() if way == "messages" else events:
+            if isinstance(event, MessageEvent):
+                found.append(event.last_event_id)
+            del event
+
+    async def iterate_on_a_loop(events):
+        async for event in events.messages():
+            found.append(event.last_event_id)
+            del event
+
+    found = []
+    with ScriptedServer(stream(b"id: 1\ndata: rare\n\n", then="hold")) as server:
+        with EventStream(server.url) as events, ThreadPoolExecutor(1) as pool:
+            if way == "async for":
+                reading = pool.submit(asyncio.run, iterate_on_a_loop(events))
+            else:
+                reading = pool.submit(iterate, events)
+            wait_until(lambda: found)
+            wait_until(lambda: not is_kept())
+            assert not reading.done()
+            events.close()
+            reading.result(LIMIT)

@@ -122,7 +122,7 @@ class Taker:
         self._is_to_end = False
         self._has_ended = False
         self._told_end = asyncio.Event()
-        engine.watchers.add(self._wakeup)
+        engine.watchers.append(self._wakeup)
         name = f"eventsource {redact(engine.template.url)} (async for)"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -175,7 +175,8 @@ class Taker:
                 self._tell(_settle, asked, result)
             self._tell(self._told_end.set)
         finally:
-            self._engine.watchers.discard(self._wakeup)
+            with contextlib.suppress(ValueError):  # in the child of a fork
+                self._engine.watchers.remove(self._wakeup)
 
     def _next(self) -> tuple[asyncio.Future[bool], bool] | None:
         """Wait to be asked, or for the end of the stream."""

@@ -72,7 +72,7 @@ class Engine:
     Attributes:
         template (RequestTemplate): the argument.
         session (Session): the argument.
-        watchers (set[Wakeup]): are set when it is over.
+        watchers (list[Wakeup]): are set when it is over.
         response (requests.Response | None): the one that is being read, or was read last.
         last_event_id (str): of what has been yielded.
         event_class (type[MessageEvent]): what the server's events are made as.
@@ -87,7 +87,7 @@ class Engine:
     ) -> None:
         self.template = template
         self.session = session
-        self.watchers: set[Wakeup] = set()
+        self.watchers: list[Wakeup] = []
         self.response: requests.Response | None = None
         self.last_event_id = session.kept.last_event_id
         self.event_class = session.event_class
@@ -142,7 +142,7 @@ class Engine:
         self._renew_locks()
         self._pending = None
         self._stepper = {}
-        self.watchers = set()
+        self.watchers = []
         if self._exchange is not None:
             self._exchange.disown()
         if not self.session.forked():
@@ -171,6 +171,7 @@ class Engine:
                 if item.__class__ is event_class:
                     self.last_event_id = item.last_event_id  # pyright: ignore[reportAttributeAccessIssue]
                 yield item
+            kept.items.clear()  # large, perhaps, and the next read may come in days
         if session.phase is not Phase.CLOSED:
             self.last_event_id = session.kept.last_event_id
 
@@ -181,6 +182,7 @@ class Engine:
             if item.__class__ is self.event_class:
                 self.last_event_id = item.last_event_id  # pyright: ignore[reportAttributeAccessIssue]
             return item
+        session.kept.items.clear()  # as in `rest`
         if session.phase is not Phase.CLOSED:
             self.last_event_id = session.kept.last_event_id
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 from eventsource.protocol.events import MessageEvent
+from eventsource.protocol.session import Item
 
 from .async_iterator import AsyncItems, HasEngine
 from .engine import Engine
@@ -31,10 +32,12 @@ class Messages:
         stream = self._stream
         engine = stream._engine
         event_class = engine.event_class
+        item: Item | None
         while True:
             for item in engine.rest():
                 if item.__class__ is event_class:
                     yield item  # pyright: ignore[reportReturnType]
+            item = None  # large, perhaps, and the next read may come in days
             if not engine.advance(shows_errors=False):
                 break
         _raise_failure(engine)
