@@ -31,6 +31,7 @@ _KEYWORDS: Final = frozenset(
     }
 )
 _new: Final = object.__new__
+_ERROR_STATUSES: Final = frozenset(range(400, 600))  # 16 KB, once for all clients
 NO_CONTENT: Final = 204
 """The status that tells a client to stop (HTML standard, 9.2.3)."""
 
@@ -329,7 +330,7 @@ def policy_of(retry: float) -> ReconnectPolicy:
     return ReconnectPolicy(
         delay=retry / 1000,
         max_delay=DEFAULT_RETRY / 1000,  # for retry=0; a longer `delay` is kept
-        statuses=frozenset(range(400, 600)),
+        statuses=_ERROR_STATUSES,
     )
 
 
