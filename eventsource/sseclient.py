@@ -18,7 +18,7 @@ from .http.request import withheld_from
 from .protocol.events import ErrorEvent
 from .protocol.parser import Block, BlockParser
 from .protocol.policy import ReconnectPolicy, check_number
-from .protocol.session import Item, check_last_event_id
+from .protocol.session import Item, Phase, check_last_event_id
 from .stream import EventStream
 
 DEFAULT_RETRY: Final = 3000
@@ -239,7 +239,8 @@ class SSEClient:
         engine = self._stream._engine  # noqa: SLF001 - a stream of our own
         while True:
             if not self._taken:  # else an exception of a signal handler came in between
-                if not engine.session.has_items() and not engine.advance(shows_errors=False):
+                kept = engine.session.kept.rest  # else an exception came in between, likewise
+                if not kept.__length_hint__() and not engine.advance(shows_errors=False):  # type: ignore[attr-defined]
                     return False
                 self._place = engine.last_event_id  # `take()` moves it
                 self._taken = engine.take()
@@ -262,7 +263,7 @@ class SSEClient:
         self._rest = batch.rest
         self._taken = []
         self._place = None
-        if self._stream.closed:  # meanwhile
+        if engine.session.phase is Phase.CLOSED:  # meanwhile
             self._rest = iter(())
         return True
 
