@@ -239,8 +239,7 @@ class SSEClient:
         engine = self._stream._engine  # noqa: SLF001 - a stream of our own
         while True:
             if not self._taken:  # else an exception of a signal handler came in between
-                kept = engine.session.kept.rest  # else an exception came in between, likewise
-                if not kept.__length_hint__() and not engine.advance(shows_errors=False):  # type: ignore[attr-defined]
+                if not engine.session.has_items() and not engine.advance(shows_errors=False):
                     return False
                 self._place = engine.last_event_id  # `take()` moves it
                 self._taken = engine.take()
