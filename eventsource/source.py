@@ -522,6 +522,7 @@ class EventSource(BrowserNames):
                     if table.is_closed:
                         return
                     yield from self._comment(on_comment, item.text)
+                    self._running = only or self._running  # if the next is of the former type
                     continue
                 # Each event of ours has the same str as its type each time, and no other.
                 if item.type is not event_type or version is not table.version:

@@ -360,6 +360,35 @@ def test_the_only_handler_of_a_type_or_of_comments_is_told_too(told, monkeypatch
     assert warnings(told)[0].endswith("<locals>.slow")
 
 
+@pytest.mark.parametrize("reads", [1, 3])
+def test_after_a_comment_the_handler_that_hangs_is_told_and_not_that_of_comments(
+    told, monkeypatch, reads
+):
+    monkeypatch.setattr("eventsource.source.STALL_SECONDS", 0.01)
+    go_on = threading.Event()
+    heard = Recorder()
+
+    def slow_at_the_second(event):
+        heard(event.data)
+        assert event.data == "1" or go_on.wait(LIMIT)
+
+    def script(connection):
+        connection.start_stream()
+        blocks = [b"data: 1\n\n", b": c\n", b"data: 2\n\n"]
+        for block in [b"".join(blocks)] if reads == 1 else blocks:
+            connection.send(block)
+            if reads > 1 and block != blocks[-1]:
+                assert heard.next() in ("1", "c")
+        connection.hold()
+
+    with ScriptedServer(script) as server:
+        with EventSource(server.url, on_message=slow_at_the_second, on_comment=heard) as source:
+            wait_until(lambda: source.silent_for is not None and source.silent_for > 0.05)
+            go_on.set()
+            wait_until(lambda: warnings(told))
+    assert warnings(told)[-1].endswith("<locals>.slow_at_the_second")
+
+
 def test_a_dispatch_that_makes_no_room_is_told_by_the_handler_that_runs(told, monkeypatch):
     monkeypatch.setattr("eventsource.handlers.queue.STALL_SECONDS", 0.01)
     go_on = threading.Event()
