@@ -512,7 +512,6 @@ class EventSource(BrowserNames):
         table = self._table
         version = table.version
         event_type, listeners, only = version.heard_last
-        self._running = only or self._running
         clock = time.monotonic  # asked only where the handler that runs is another one
         # With `dispatch` the reader reads on meanwhile, until the queue is full.
         self._limit = clock() + STALL_SECONDS if self._queue is None else math.inf
