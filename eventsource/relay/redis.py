@@ -10,6 +10,7 @@ in between does, the second call finds another count or place, and is refused.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import secrets
@@ -211,15 +212,13 @@ class RedisStream:
 
 
 def _client(url: str, timeout: float) -> redis.Redis:
-    try:
+    with contextlib.suppress(ValueError, TypeError):  # which may quote a part of the password
         return redis.Redis.from_url(
             url,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
         )
-    except (ValueError, TypeError):  # which may quote a part of the password
-        pass
     raise ValueError("url must be one that redis-py takes: redis://, rediss:// or unix://")
 
 

@@ -234,11 +234,18 @@ def lose_the_tail(redis_server, sink):
     from redis.backoff import ConstantBackoff
     from redis.retry import Retry
 
-    sink._client.set_retry(Retry(ConstantBackoff(0.05), 500))
+    sink._client.close()
+    sink._client = client = redis.Redis.from_url(
+        redis_server.url,
+        retry=Retry(ConstantBackoff(0.05), 500),
+        retry_on_error=[redis.ConnectionError, redis.BusyLoadingError],
+    )
+    for script in (sink._claim, sink._append, sink._take_lease, sink._release):
+        script.registered_client = client
     source = Growing()
     with ScriptedServer(source) as server:
         relay = Relay(server.url, sink, lease=3 * LIMIT)
-        with running(relay), redis_server.client() as client:
+        with running(relay), redis_server.client() as client:  # another one, to look
             source.grow(50)
             wait_until(lambda: relay.last_event_id == "50")
             size = redis_server.log_file().stat().st_size
