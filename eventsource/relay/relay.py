@@ -325,9 +325,8 @@ class Relay:
         if isinstance(error, Superseded) and self._take_lease is None:
             wait = self._lease  # else two relays would claim the log from each other all the time
         if self._failures == 1:
-            logger.warning(
-                "%s: the log cannot be written; claiming it anew: %s", self._name, summary(error)
-            )
+            what = "superseded" if isinstance(error, Superseded) else "the log cannot be written"
+            logger.warning("%s: %s; claiming it anew: %s", self._name, what, summary(error))
             logger.debug("%s: the failure of the sink", self._name, exc_info=error)
         return wait
 

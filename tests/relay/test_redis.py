@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -309,6 +310,7 @@ def relay_process(url, redis_url, folder, *options):
             [sys.executable, "-m", "tests.relay.program", url, redis_url, "orders", *options],
             stdout=lines,
             stderr=lines,
+            cwd=Path(__file__).parents[2],
         )
     try:
         yield process, path
@@ -355,6 +357,8 @@ def stop_one_and_wake_it(redis_server, client, folder, *options):
             source.grow(100)
             length_is(client, old_path, 100)
             old.send_signal(signal.SIGSTOP)
+            state = Path(f"/proc/{old.pid}/stat")
+            wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T")
             source.grow(300)  # also into the buffers of the connection that nobody reads
             with relay_process(*arguments) as (_, path):
                 length_is(client, path, 300)

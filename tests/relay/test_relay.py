@@ -332,7 +332,7 @@ def test_without_the_fence_a_superseded_relay_would():
 
 def test_one_that_fails_is_asked_again_until_it_works_and_told_of_once(caplog):
     caplog.set_level(logging.INFO)
-    left = [5]
+    left = [2]
 
     def fails(name):
         if name == "append" and left[0]:
@@ -343,7 +343,7 @@ def test_one_that_fails_is_asked_again_until_it_works_and_told_of_once(caplog):
     engine = Engine(fails)
     with (
         ScriptedServer(numbered(5)) as server,
-        running(Relay(server.url, MemorySink(engine), lease=SHORT)),
+        running(Relay(server.url, MemorySink(engine), lease=3 * LIMIT)),
     ):
         wait_until(lambda: engine.place == "5")
         wait_until(lambda: in_log(caplog, "outage of the log is over"))
