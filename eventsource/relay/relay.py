@@ -197,14 +197,14 @@ class Relay:
         self._check_can_be_sent(place)
         stream = self._stream = self._new_stream(place)
         try:
-            with stream:
-                if self._is_closed:  # close() may not have seen the stream
-                    return
-                self._leads = True
-                if not self._failures:  # else nothing shows yet that the outage is over
-                    logger.info("%s: leading", self._name)
-                self._relay(stream)
+            if self._is_closed:  # close() may not have seen the stream
+                return
+            self._leads = True
+            if not self._failures:  # else nothing shows yet that the outage is over
+                logger.info("%s: leading", self._name)
+            self._relay(stream)
         finally:
+            stream.close()
             self._leads = False
             self._stream = None
 

@@ -506,6 +506,20 @@ def test_one_that_was_closed_before_does_nothing():
     assert sink.is_closed
 
 
+def test_one_that_is_closed_while_it_claims_does_not_connect():
+    relays = []
+
+    class Closing(MemorySink):
+        def claim(self):
+            relays[0].close()
+            return super().claim()
+
+    with ScriptedServer(numbered(1)) as server:
+        relays.append(Relay(server.url, Closing(Engine())))
+        relays[0].run()
+        assert not server.connections
+
+
 def test_a_batch_that_is_being_stored_when_it_is_closed_is_stored():
     engine = Engine()
     relays = []
