@@ -239,7 +239,9 @@ def test_the_reference_has_every_name_that_is_exported(package):
         assert f"{package.__name__}.{name}" in shown or name in errors, name
 
 
-@pytest.mark.parametrize(("page", "kind"), [("source", EventSource), ("stream", EventStream), ("relay", Relay)])
+@pytest.mark.parametrize(
+    ("page", "kind"), [("source", EventSource), ("stream", EventStream), ("relay", Relay)]
+)
 def test_the_reference_has_every_public_attribute(page, kind):
     for name in dir(kind):
         assert name.startswith("_") or re.search(rf"\b{name}\b", REFERENCE[page]), name

@@ -53,7 +53,10 @@ server ended the stream, 1 if no relay can go on.
     help="How long a leader that says nothing leads. 10 by default.",
 )
 @click.option(
-    "--maxlen", type=COUNT, metavar="N", help="Keep about so many events. Redis only; all by default."
+    "--maxlen",
+    type=COUNT,
+    metavar="N",
+    help="Keep about so many events. Redis only; all by default.",
 )
 @click.option(
     "--allow-gaps",
@@ -110,7 +113,11 @@ def command(
         )
     except (TypeError, ValueError, ImportError) as error:  # an argument, which the message names
         raise Stop(Exit.USAGE, str(error)) from None
-    with Ending(relay.close) as ending, ending.at_signals(), _told(relay, as_json=format_ == "jsonl"):
+    with (
+        Ending(relay.close) as ending,
+        ending.at_signals(),
+        _told(relay, as_json=format_ == "jsonl"),
+    ):
         try:
             relay.run()
         except (requests.RequestException, TypeError, ValueError) as error:

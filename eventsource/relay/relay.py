@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -245,9 +246,7 @@ class Relay:
             self._call(self._sink.append, events, place)
         except _SinkFailed:
             if not place and events:
-                logger.warning(
-                    "%s: %d events without ids may be missing", self._name, len(events)
-                )
+                logger.warning("%s: %d events without ids may be missing", self._name, len(events))
             raise
         self._place = place
         self._recovered()
@@ -321,13 +320,14 @@ class Relay:
     def _failed(self, error: Exception) -> float:
         """A call of the sink has failed; return the seconds to wait before the next."""
         self._failures += 1
-        wait = min(FIRST_WAIT * 2 ** min(self._failures, 20), self._lease / POLLS)
+        wait = min(FIRST_WAIT * 2.0 ** min(self._failures - 1, 20), self._lease / POLLS)
         if isinstance(error, Superseded) and self._take_lease is None:
             wait = self._lease  # else two relays would claim the log from each other all the time
         if self._failures == 1:
             what = "superseded" if isinstance(error, Superseded) else "the log cannot be written"
             logger.warning("%s: %s; claiming it anew: %s", self._name, what, summary(error))
-            logger.debug("%s: the failure of the sink", self._name, exc_info=error)
+            for frame in traceback.extract_tb(error.__traceback__):  # its text may hold anything
+                logger.debug("%s: %s, line %d", self._name, frame.filename, frame.lineno or 0)
         return wait
 
     def _recovered(self) -> None:

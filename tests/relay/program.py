@@ -9,7 +9,7 @@ import argparse
 import logging
 import signal
 
-from eventsource.relay import Relay, RedisStream
+from eventsource.relay import RedisStream, Relay
 from eventsource.relay import redis as module
 
 COMPARISONS = {

@@ -70,10 +70,7 @@ def test_with_jsonl_each_line_is_an_object(redis_server, tmp_path):
     assert code == 22
     *lines, last = said.splitlines()
     found = [json.loads(line) for line in lines]
-    assert [(line["level"], line["message"]) for line in found][0] == (
-        "INFO",
-        f"{server.url}: leading",
-    )
+    assert (found[0]["level"], found[0]["message"]) == ("INFO", f"{server.url}: leading")
     assert all(set(line) == {"time", "level", "message"} for line in found)
     assert last.startswith(f"eventsource relay: {server.url}: the server answered 404")
     assert QUERY_SECRET not in said

@@ -14,9 +14,7 @@ from .numbered import numbered, texts
 
 COUNT = 60
 
-FAULTS = st.sampled_from(
-    [None, None, None, "request", "reply", "again", "back", "stolen", "lease"]
-)
+FAULTS = st.sampled_from([None, None, None, "request", "reply", "again", "back", "stolen", "lease"])
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -78,8 +78,8 @@ def test_the_relay_and_its_consumers(redis_server, tmp_path):
 
 
 def is_acknowledged(client):
-    for group in client.xinfo_groups("orders"):
-        return group["lag"] == 0 and group["pending"] == 0
+    groups = client.xinfo_groups("orders")
+    return groups and all(group["lag"] == group["pending"] == 0 for group in groups)
 
 
 def test_a_sink_of_ones_own(tmp_path):

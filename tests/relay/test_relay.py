@@ -168,8 +168,7 @@ def test_a_block_without_an_id_before_the_first_one_says_nothing(caplog):
 def waits_for_another(url, engine, lease=SHORT, **options):
     """A relay that another one, which renews its lease, has kept waiting."""
     engine.holder = "another"
-    relay = Relay(url, LeasedSink(engine), lease=lease, **options)
-    return relay
+    return Relay(url, LeasedSink(engine), lease=lease, **options)
 
 
 def test_a_second_relay_refuses_a_server_without_ids():
@@ -468,7 +467,11 @@ def test_an_outage_of_the_stream_is_told_of_once(caplog):
         running(Relay(server.url, MemorySink(engine), lease=3 * LIMIT, reconnect=policy)),
     ):
         wait_until(lambda: engine.place == "1")
-    assert [record.levelname for record in in_log(caplog, "answered 503")] == ["WARNING", "INFO", "INFO"]
+    assert [record.levelname for record in in_log(caplog, "answered 503")] == [
+        "WARNING",
+        "INFO",
+        "INFO",
+    ]
     assert len(in_log(caplog, "open again")) == 1
 
 
