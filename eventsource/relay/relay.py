@@ -198,8 +198,6 @@ class Relay:
         self._check_can_be_sent(place)
         stream = self._stream = self._new_stream(place)
         try:
-            if self._is_closed:  # close() may not have seen the stream
-                return
             self._leads = True
             if not self._failures:  # else nothing shows yet that the outage is over
                 logger.info("%s: leading", self._name)
@@ -212,7 +210,7 @@ class Relay:
     def _relay(self, stream: EventStream) -> None:
         interval = self._lease / POLLS
         poll_at = time.monotonic() + interval
-        while not self._is_closed:
+        while not self._is_closed:  # at first, too: close() may not have seen the stream
             try:
                 items = stream.take(max(poll_at - time.monotonic(), 0.0))
             except TimeoutError:

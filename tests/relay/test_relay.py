@@ -7,6 +7,7 @@ import signal
 import threading
 
 import pytest
+import requests
 
 from eventsource import ReconnectPolicy, UnexpectedStatus
 from eventsource.errors import EventSourceError
@@ -110,14 +111,29 @@ def test_nothing_is_read_while_a_batch_is_being_stored():
 # --- Ids ---
 
 
+def then(engine, *steps):
+    """A script that sends each step, bytes, when the log has the place of the one before."""
+
+    def script(connection):
+        connection.read_request()
+        connection.send(HEAD)
+        for block, place in steps:
+            connection.send(block)
+            wait_until(lambda: engine.place == place)  # noqa: B023
+        connection.hold()
+
+    return script
+
+
 def test_an_id_without_an_event_moves_the_place():
     engine = Engine()
+    script = then(engine, (event(1), "1"), (b"id: 7\n\n", "7"))
     with (
-        ScriptedServer(stream(event(1), b"id: 7\n\n", then="hold")) as server,
+        ScriptedServer(script) as server,
         running(Relay(server.url, MemorySink(engine), lease=SHORT)),
     ):
         wait_until(lambda: engine.place == "7")
-    assert engine.entries == ["1"]
+    assert engine.batches == [(["1"], "1"), ([], "7")]
 
 
 def test_an_empty_id_resets_the_place_and_is_told(caplog):
@@ -209,13 +225,13 @@ def test_a_relay_that_waited_for_a_lease_to_run_out_is_no_second_one():
 
 def test_several_events_under_one_id_are_stored_and_told_of_once(caplog):
     engine = Engine()
-    blocks = event(1) + b"data: again\n\n" + event(2) + b"data: and again\n\n"
+    twice = [event(n) + b"data: again\n\n" for n in (1, 2)]
     with (
-        ScriptedServer(stream(blocks, then="hold")) as server,
+        ScriptedServer(then(engine, (twice[0], "1"), (twice[1], "2"))) as server,
         running(Relay(server.url, MemorySink(engine), lease=SHORT)),
     ):
         wait_until(lambda: engine.place == "2")
-    assert engine.entries == ["1", "again", "2", "and again"]
+    assert engine.entries == ["1", "again", "2", "again"]
     assert len(in_log(caplog, "several events have one id")) == 1
 
 
@@ -399,10 +415,12 @@ def test_one_without_the_lease_does_not_connect_and_takes_over():
             wait_until(lambda: engine.place == "10")
 
 
-def test_one_that_loses_the_lease_keeps_no_connection():
+@pytest.mark.parametrize("own", [True, False])
+def test_one_that_loses_the_lease_keeps_no_connection(own):
     engine = Engine()
-    with ScriptedServer(numbered(10)) as server:
-        relay = Relay(server.url, LeasedSink(engine), lease=SHORT)
+    with ScriptedServer(numbered(10)) as server, requests.Session() as session:
+        options = {} if own else {"session": session}
+        relay = Relay(server.url, LeasedSink(engine), lease=SHORT, **options)
         with running(relay):
             wait_until(lambda: engine.place == "10")
             engine.holder = "another"
