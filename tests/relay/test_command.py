@@ -127,3 +127,34 @@ def test_help_says_what_it_does(tmp_path):
     code, said = ends(tmp_path, "--help")
     assert code == 0
     assert "Usage: eventsource relay [OPTIONS] URL LOG" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_has_a_line_of_status_below_the_log_lines(redis_server):
+    import pty
+
+    controller, terminal = pty.openpty()
+    with ScriptedServer(numbered(10)) as server:
+        arguments = server.url, redis_server.url, "--stream", "orders", "--lease", "0.3"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "eventsource", "relay", *arguments],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+        )
+        os.close(terminal)
+        seen = b""
+        try:
+            while b"leading, up to '10'" not in seen:
+                seen += os.read(controller, 65536)  # pytest's limit of time ends it
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(OSError):  # the terminal has gone with the process
+                while more := os.read(controller, 65536):
+                    seen += more
+            assert process.wait(LIMIT) == 143
+        finally:
+            process.kill()
+            process.wait(LIMIT)
+            os.close(controller)
+    assert f"INFO {server.url}: leading".encode() in seen
