@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,7 @@ import pytest
 from eventsource import EventStream
 from eventsource.testing import ScriptedServer
 from tests.real_servers.process import free_port
-from tests.support import LIMIT, QUICK, messages, unavailable, wait_until
+from tests.support import LIMIT, QUICK, messages, wait_until
 
 from .numbered import numbered, texts
 
@@ -32,7 +29,6 @@ def program(name, folder, *arguments, **addresses):
     code = PROGRAMS[name]
     for address, real in (
         ("redis://localhost", addresses.get("redis")),
-        ("postgresql://localhost/orders", addresses.get("postgres")),
         ("https://example.com/orders", addresses.get("stream")),
     ):
         if real is not None:
@@ -95,64 +91,3 @@ def test_a_sink_of_ones_own(tmp_path):
         with program("table.py", tmp_path, str(path), stream=server.url):
             wait_until(lambda: stored() == texts(30))
         assert server.requests[1].last_event_id == "10"
-
-
-@pytest.fixture
-def postgres():
-    """The address of a PostgreSQL of the test's own, which does not run as root."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs:
-        unavailable("needs postgresql")
-    psycopg = pytest.importorskip("psycopg")
-    as_root = os.geteuid() == 0
-    who = {"user": "postgres", "group": "postgres"} if as_root else {}
-    folder = Path(tempfile.mkdtemp(prefix="eventsource-"))
-    if as_root:
-        shutil.chown(folder, "postgres", "postgres")
-    data, port = folder / "data", free_port()
-    address = f"postgresql://tester@127.0.0.1:{port}/postgres"
-    initdb = [programs[-1] / "initdb", "-D", data, "-U", "tester", "-A", "trust", "--no-sync"]
-    subprocess.run(initdb, check=True, capture_output=True, cwd="/", **who)
-    options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
-    server = subprocess.Popen(
-        [programs[-1] / "postgres", "-D", data, "-p", str(port), *options],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        **who,
-    )
-
-    def answers():
-        assert server.poll() is None
-        with contextlib.suppress(psycopg.OperationalError):
-            psycopg.connect(address).close()
-            return True
-
-    try:
-        wait_until(answers, "PostgreSQL to answer")
-        yield address
-    finally:
-        server.send_signal(signal.SIGINT)  # fast shutdown: all its processes end
-        server.wait(LIMIT)
-        shutil.rmtree(folder)
-
-
-def test_a_log_in_postgresql(postgres, tmp_path):
-    import psycopg
-
-    def stored():
-        with contextlib.suppress(psycopg.Error), psycopg.connect(postgres) as db:
-            return [data for (data,) in db.execute("select data from log order by n")]
-
-    folders = [tmp_path / name for name in ("one", "two")]
-    for folder in folders:
-        folder.mkdir()
-    with ScriptedServer(numbered(10), numbered(30)) as server:
-        where = {"stream": server.url, "postgres": postgres}
-        with program("postgres.py", folders[0], **where) as first:
-            wait_until(lambda: stored() == texts(10))
-            with program("postgres.py", folders[1], **where) as second:
-                first.kill()  # the other stands by, and takes over
-                wait_until(lambda: stored() == texts(30))
-                second.send_signal(signal.SIGTERM)
-                assert second.wait(LIMIT) == 0
