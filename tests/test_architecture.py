@@ -13,8 +13,10 @@ import pytest
 import requests
 
 import eventsource
+import eventsource.relay
 import eventsource.testing
 from eventsource import EventSource, EventStream
+from eventsource.relay import Relay
 from eventsource.testing import ScriptedServer
 
 from .support import CHUNKED, LIMIT, Recorder
@@ -228,7 +230,7 @@ def test_an_event_passes_through_them_in_this_order(elsewhere):
 REFERENCE = {page.stem: page.read_text() for page in (CHECKOUT / "docs" / "reference").glob("*.md")}
 
 
-@pytest.mark.parametrize("package", [eventsource, eventsource.testing])
+@pytest.mark.parametrize("package", [eventsource, eventsource.relay, eventsource.testing])
 def test_the_reference_has_every_name_that_is_exported(package):
     text = "\n".join(REFERENCE.values())
     shown = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
@@ -237,7 +239,9 @@ def test_the_reference_has_every_name_that_is_exported(package):
         assert f"{package.__name__}.{name}" in shown or name in errors, name
 
 
-@pytest.mark.parametrize(("page", "kind"), [("source", EventSource), ("stream", EventStream)])
+@pytest.mark.parametrize(
+    ("page", "kind"), [("source", EventSource), ("stream", EventStream), ("relay", Relay)]
+)
 def test_the_reference_has_every_public_attribute(page, kind):
     for name in dir(kind):
         assert name.startswith("_") or re.search(rf"\b{name}\b", REFERENCE[page]), name

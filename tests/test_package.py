@@ -20,7 +20,7 @@ PACKAGE = Path(eventsource.__file__).parent
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"testing"},
+    {"testing", "relay"},
     {"eventsource"},  # its __init__.py
     {"source", "sseclient", "dispatch"},
     {"stream", "resume"},
@@ -106,7 +106,7 @@ print(*sorted(set(sys.modules) - before))
         *("_contextvars", "contextvars", "dataclasses", "inspect", "pyee.base", "netrc"),
         *("_ast", "_opcode", "ast", "dis", "opcode", "shlex"),
     }
-    assert names.isdisjoint({"eventsource.testing", "eventsource.cli"})
+    assert names.isdisjoint({"eventsource.testing", "eventsource.cli", "eventsource.relay"})
 
 
 def test_the_package_never_sleeps():

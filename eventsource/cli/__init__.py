@@ -55,6 +55,10 @@ def _run(arguments: list[str]) -> int:
             " python -m pip install 'eventsource-client[cli]'"
         )
         return Exit.USAGE
+    if arguments[:1] == ["relay"]:
+        from . import relaying  # noqa: PLC0415 - needs the extra
+
+        return relaying.run(arguments[1:])
     from .command import run  # noqa: PLC0415 - needs the extra
 
     return run(arguments)

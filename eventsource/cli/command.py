@@ -24,10 +24,11 @@ from .following import Settings, follow
 from .formats import FORMATS
 
 
-def _seconds(_: object, __: object, seconds: float | None) -> float | None:
-    if seconds is not None and not 0 < seconds <= threading.TIMEOUT_MAX:  # nor not a number
-        raise click.BadParameter(f"{seconds} is not a number of seconds.")
-    return seconds
+def seconds(_: object, __: object, value: float | None) -> float | None:
+    """Check an option that is a time."""
+    if value is not None and not 0 < value <= threading.TIMEOUT_MAX:  # nor not a number
+        raise click.BadParameter(f"{value} is not a number of seconds.")
+    return value
 
 
 COUNT = click.IntRange(min=1)
@@ -43,7 +44,8 @@ HELP = """Print the events of the event stream at URL as they come.
   eventsource -d '{"prompt": "Hello"}' -H "Authorization: Bearer $TOKEN" --format data URL
   eventsource --resume place --format jsonl -o events.jsonl URL
 
-`eventsource demo` shows a stream that breaks off and is resumed.
+`eventsource demo` shows a stream that breaks off and is resumed; `eventsource relay --help` is
+about relaying a stream into Redis or NATS.
 """
 
 EXIT_STATUSES = """\b
@@ -122,14 +124,14 @@ Exit status:
     "-m",
     "--max-time",
     type=float,
-    callback=_seconds,
+    callback=seconds,
     metavar="SECONDS",
     help="End after this time.",
 )
 @click.option(
     "--connect-timeout",
     type=float,
-    callback=_seconds,
+    callback=seconds,
     default=10.0,
     metavar="SECONDS",
     help="10 by default.",
@@ -137,7 +139,7 @@ Exit status:
 @click.option(
     "--event-timeout",
     type=float,
-    callback=_seconds,
+    callback=seconds,
     metavar="SECONDS",
     help="Reconnect if no event comes for so long.",
 )
@@ -246,7 +248,7 @@ def command(
     _check_certificates(cacert, cert, key)
     if json_ and (data or data_raw):
         raise click.UsageError("--json takes the place of --data")
-    fields = _fields(
+    fields = fields_of(
         *headers,
         *(f"Cookie: {_pair(cookie)}" for cookie in cookies),
         *([] if user_agent is None else [f"User-Agent: {user_agent}"]),
@@ -269,7 +271,7 @@ def command(
     }
     follow(
         Settings(
-            url=_with_scheme(url),
+            url=with_scheme(url),
             options=options,
             reconnect=method.upper() == "GET" if reconnect is None else reconnect,
             retry_connect=retry_connect,
@@ -289,26 +291,31 @@ def command(
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command; return the exit status."""
+    return run_command(command, arguments, "eventsource")
+
+
+def run_command(command: click.Command, arguments: Sequence[str], name: str) -> int:
+    """Run a command of that name; return the exit status. What ends it is told in one line."""
     try:
-        command.main([*arguments], prog_name="eventsource", standalone_mode=False)
+        command.main([*arguments], prog_name=name, standalone_mode=False)
     except Stop as stop:
         if stop.text:
-            say(f"eventsource: {stop.text}")
+            say(f"{name}: {stop.text}")
         return stop.status
     except click.ClickException as error:
-        say(f"eventsource: {error.format_message()} (see: eventsource --help)")
+        say(f"{name}: {error.format_message()} (see: {name} --help)")
         return Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
     except SystemExit:  # click's, if nobody reads what --help prints
         return Exit.PIPE_CLOSED
     except OSError as error:  # or it cannot be written
-        say(f"eventsource: {error.strerror or error}")
+        say(f"{name}: {error.strerror or error}")
         return Exit.NO_OUTPUT
     return Exit.DONE  # --help
 
 
-def _with_scheme(url: str) -> str:
+def with_scheme(url: str) -> str:
     """Complete an address as curl and HTTPie do."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url):
         return url
@@ -316,7 +323,7 @@ def _with_scheme(url: str) -> str:
 
 
 def _checked_proxy(proxy: str) -> str:
-    url = _with_scheme(proxy)
+    url = with_scheme(proxy)
     try:
         host = parse_url(url).host
     except LocationParseError:
@@ -366,7 +373,7 @@ def _pair(cookie: str) -> str:
     return cookie
 
 
-def _fields(*headers: str) -> dict[str, bytes | str | None]:
+def fields_of(*headers: str) -> dict[str, bytes | str | None]:
     """Make header fields of `-H`; one that comes again is added to the first (RFC 9110, 5.3)."""
     fields: dict[str, bytes | str | None] = {}
     names: dict[str, str] = {}  # as they were given first, by what they mean

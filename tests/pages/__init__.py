@@ -223,6 +223,7 @@ UNIT = {
     *("Unit.Description", "Unit.Wants", "Unit.After"),
     *("Service.ExecStart", "Service.Restart", "Service.RestartSec", "Service.TimeoutStopSec"),
     *("Service.SuccessExitStatus", "Service.StateDirectory", "Service.WorkingDirectory"),
+    "Service.EnvironmentFile",
     "Install.WantedBy",
 }
 """What systemd.unit(5), systemd.service(5) and systemd.exec(5) know, as far as pages use it."""

@@ -1,0 +1,201 @@
+"""`eventsource relay`: a stream into a log, as a service or at a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+
+import click
+import requests
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from eventsource.protocol.policy import ReconnectPolicy
+from eventsource.relay import Relay, Sink
+from eventsource.urls import redact
+
+from .command import COUNT, STATUS, fields_of, run_command, seconds, with_scheme
+from .ending import Ending
+from .failures import Exit, Stop, exit_for, reason, say_if_ready
+
+HELP = """Relay the event stream at URL into the log NAME at LOG, each event once.
+
+\b
+  eventsource relay https://example.com/orders redis://localhost --stream orders
+  eventsource relay https://example.com/orders nats://localhost --stream orders
+
+Run it on several machines: one leads, the others stand by. What happens is logged on standard
+error. LOG may have a password, which other users of the machine see in the list of processes;
+the environment variable EVENTSOURCE_LOG is not seen there.
+"""
+
+EXIT_STATUSES = """Exit statuses are those of `eventsource --help`: 143 after SIGTERM, 0 if the
+server ended the stream, 1 if no relay can go on.
+"""
+
+
+@click.command(
+    help=HELP, epilog=EXIT_STATUSES, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.argument("url", metavar="URL")
+@click.argument("log", metavar="LOG", envvar="EVENTSOURCE_LOG")
+@click.option("--stream", "name", metavar="NAME", required=True, help="The name of the log.")
+@click.option(
+    "--lease",
+    type=float,
+    callback=seconds,
+    default=10.0,
+    metavar="SECONDS",
+    help="How long a leader that says nothing leads. 10 by default.",
+)
+@click.option(
+    "--maxlen",
+    type=COUNT,
+    metavar="N",
+    help="Keep about so many events. Redis only; all by default.",
+)
+@click.option(
+    "--allow-gaps",
+    is_flag=True,
+    help="Take over from another relay although the server sends no ids.",
+)
+@click.option(
+    "-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="A header field."
+)
+@click.option(
+    "--event-timeout",
+    type=float,
+    callback=seconds,
+    metavar="SECONDS",
+    help="Reconnect if no event comes for so long.",
+)
+@click.option(
+    "--retry-status",
+    "statuses",
+    type=STATUS,
+    multiple=True,
+    metavar="STATUS",
+    help="Try again after this status, e.g. 503.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "jsonl"]),
+    default="text",
+    help="Of the log lines: text, or one JSON object per line.",
+)
+def command(
+    url: str,
+    log: str,
+    name: str,
+    lease: float,
+    maxlen: int | None,
+    allow_gaps: bool,
+    headers: tuple[str, ...],
+    event_timeout: float | None,
+    statuses: tuple[int, ...],
+    format_: str,
+) -> None:
+    """Make a relay of the options, and run it until there is a reason to end."""
+    try:
+        relay = Relay(
+            with_scheme(url),
+            _sink(log, name, maxlen),
+            lease=lease,
+            allow_gaps=allow_gaps,
+            headers=fields_of(*headers),
+            event_timeout=event_timeout,
+            reconnect=ReconnectPolicy(statuses=frozenset(statuses)),
+        )
+    except (TypeError, ValueError, ImportError) as error:  # an argument, which the message names
+        raise Stop(Exit.USAGE, str(error)) from None
+    with (
+        Ending(relay.close) as ending,
+        ending.at_signals(),
+        _told(relay, as_json=format_ == "jsonl"),
+    ):
+        try:
+            relay.run()
+        except (requests.RequestException, TypeError, ValueError) as error:
+            stop = Stop(exit_for(error, has_opened=True), f"{redact(url)}: {reason(error)}")
+        else:
+            ending.check()
+            stop = Stop(Exit.DONE)
+    raise stop
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command; return the exit status."""
+    return run_command(command, arguments, "eventsource relay")
+
+
+def _sink(log: str, name: str, maxlen: int | None) -> Sink:
+    scheme = log.partition("://")[0].lower()
+    if scheme in ("redis", "rediss", "unix"):
+        from eventsource.relay import RedisStream  # noqa: PLC0415 - needs an extra
+
+        return RedisStream(log, name, maxlen=maxlen)
+    if scheme in ("nats", "tls"):
+        if maxlen is not None:
+            raise click.UsageError("--maxlen is for Redis; NATS has limits of its own")
+        from eventsource import relay  # noqa: PLC0415 - needs an extra
+
+        sink: Sink = relay.JetStream(log, name)
+        return sink
+    raise click.UsageError("LOG must begin with redis://, rediss://, unix://, nats:// or tls://")
+
+
+class _Lines(logging.Handler):
+    """Log lines, above the line of status if there is one."""
+
+    def __init__(self, console: Console | None, *, as_json: bool) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+        self._as_json = as_json
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if self._as_json:
+            line = {"time": record.created, "level": record.levelname, "message": text}
+            text = json.dumps(line)
+        else:
+            text = f"{record.levelname} {text}"
+        if self._console is None:
+            say_if_ready(text)
+        else:
+            self._console.print(Text(text), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _told(relay: Relay, *, as_json: bool) -> Iterator[None]:
+    """Within, what the package logs is told on standard error."""
+    has_terminal = sys.stderr is not None and sys.stderr.isatty() and not as_json
+    console = Console(stderr=True, highlight=False) if has_terminal else None
+    logger = logging.getLogger("eventsource")
+    handler, level = _Lines(console, as_json=as_json), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with contextlib.ExitStack() as stack:
+            if console is not None:
+                line = Live(
+                    console=console,
+                    get_renderable=lambda: _status(relay),
+                    transient=True,
+                    redirect_stdout=False,
+                    redirect_stderr=False,
+                )
+                stack.enter_context(line)
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _status(relay: Relay) -> Text:
+    place = f", up to {relay.last_event_id!r}" if relay.last_event_id else ""
+    return Text(f"{'leading' if relay.leading else 'not leading'}{place}", no_wrap=True)

@@ -1,0 +1,39 @@
+"""A stream of numbered events that is replayed from any place."""
+
+from __future__ import annotations
+
+from tests.support import HEAD
+
+
+def event(number):
+    return b"id: %d\ndata: %d\n\n" % (number, number)
+
+
+def numbered(count, *, cut_after=None, at_once=7):
+    """A script: the events 1 to `count` after the one asked for, then silence.
+
+    Args:
+        count: of events.
+        cut_after: each connection is lost after so many, in the middle of the next one.
+        at_once: so many are sent in one piece.
+    """
+
+    def script(connection):
+        place = int(connection.read_request().last_event_id or 0)
+        connection.send(HEAD + b"retry: 20\n\n")
+        last = count if cut_after is None else min(place + cut_after, count)
+        while place < last:
+            end = min(place + at_once, last)
+            connection.send(b"".join(map(event, range(place + 1, end + 1))))
+            place = end
+        if place < count:
+            connection.send(event(place + 1)[:-3])
+            return
+        connection.hold()
+
+    return script
+
+
+def texts(count):
+    """What is in the log when all have been relayed."""
+    return [str(number) for number in range(1, count + 1)]
