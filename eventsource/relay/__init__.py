@@ -1,0 +1,1 @@
+"""One stream into a log that many can read."""

@@ -1,0 +1,683 @@
+"""A NATS JetStream stream as a relay's log.
+
+The invariant: **the last message of the stream says where the upstream goes on**, and a
+message is stored only if the one before it is the one that this relay has seen or written
+last. There is no second store, so an event and the place after it cannot come apart.
+
+What is stored:
+
+- An event is one message on the subject. Each has the place after itself, so that the relay
+  can go on after any prefix of a batch. A server stores a message at a time: batches are sent
+  without waiting in between, and all of a batch is acknowledged before `append` returns.
+- A *marker* is a message on `SUBJECT.relay`, which a consumer of the subject does not get.
+  `claim` writes one: that moves the sequence of the stream, and so whatever an earlier owner
+  still sends is refused by the server. An id without an event writes one, too. A marker
+  replaces the one before it, so that the stream does not fill with them.
+
+The fence is two headers that the server checks as it stores a message: the sequence of the
+last message, and its id (`Nats-Msg-Id`), which has the owner's random token in it. The
+sequence alone would do, were it not for servers that are restored from a copy: there numbers
+come again, tokens do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import itertools
+import json
+import logging
+import math
+import re
+import secrets
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import quote, unquote, urlsplit
+
+from eventsource.errors import EventSourceError
+from eventsource.protocol.events import MessageEvent
+from eventsource.runtime.fork import close_in_child
+from eventsource.urls import redact, redact_text
+
+from .sink import Superseded
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+EVENT_ID: Final = "Event-Id"
+EVENT_TYPE: Final = "Event-Type"
+TOO_LARGE: Final = "Event-Too-Large"
+PLACE: Final = "Relay-Place"
+STORED: Final = "Relay-Stored"
+
+WINDOW: Final = 500
+"""Messages that may wait for their acknowledgements. Servers since 2.11 hold 10,000 for a
+stream and refuse more; a twentieth of that keeps one busy just as well."""
+
+MAX_TYPE: Final = 200
+"""Characters that are kept of the type of an event that is too large."""
+
+MAX_CLAIMS: Final = 100
+"""How often `claim` looks again because a message came in between. A look takes three answers
+of the server; a leader waits for one after each batch, so there are gaps."""
+
+GOODBYE_SECONDS: Final = 1.0
+"""Seconds that `close()` waits for the server at the most."""
+
+_SCHEMES: Final = ("nats", "tls", "ws", "wss")
+_OWN_OPTIONS: Final = {
+    "servers",
+    "allow_reconnect",
+    "connect_timeout",
+    "error_cb",
+    "closed_cb",
+    "disconnected_cb",
+    "reconnected_cb",
+}
+_WRONG_LAST: Final = {10070, 10071, 10164}
+"""The server's error codes for another last message id, and another last sequence (two)."""
+_NAME_IN_USE: Final = 10058
+
+# What a header can hold: printable ASCII. Clients strip spaces, and `%` is the escape.
+_PLAIN: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+
+_left_behind: Final[list[object]] = []
+"""In a child: what belongs to the parent. The destructors of an event loop and of its
+transports would change what both processes share, so they must not run."""
+
+
+class _Run(NamedTuple):
+    """Events of one id of which only the first are stored: the place is before all of them."""
+
+    event_id: str = ""
+    stored: int = 0
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe=_PLAIN)
+
+
+def _after_each(
+    before: str, events: Sequence[MessageEvent], after: str, stored: int
+) -> Iterator[tuple[str, _Run]]:
+    """Yield the place after each event of a batch, and what of the next events is stored.
+
+    Several events may have one id. Whoever asked for what follows that id after the first
+    of them would not get the others: until the last, the place stays before the first.
+    """
+    for event, following in itertools.zip_longest(events, events[1:]):
+        stored += 1
+        if following is None:
+            yield after, _Run()
+        elif following.last_event_id == event.last_event_id != before:
+            yield before, _Run(event.last_event_id, stored)
+        else:
+            before, stored = event.last_event_id, 0
+            yield before, _Run()
+
+
+class JetStream:
+    """A sink for `Relay`: a stream of NATS JetStream (the extra `nats`).
+
+    The stream is made if it is not there: on disk, with the limits given here, trimmed at
+    its beginning when it is full. One that is there is used as it is and must keep its last
+    message: a stream that deletes by age, or what has been consumed, is refused.
+
+    An event is one message on `subject`: its data in UTF-8 as the payload, its id and type
+    in the headers `Event-Id` and `Event-Type`, percent-encoded where they are not printable
+    ASCII. An event that is larger than the server or the stream takes (`max_payload`, 1 MiB
+    by default, and `max_msg_size`) is stored without its data, with the header
+    `Event-Too-Large`, the size of its data in bytes, and a warning is logged: nobody is
+    blocked, and a consumer knows what it does not have. Only an id that is too large by
+    itself cannot be stored: an `EventSourceError` each time.
+
+    All calls come from one thread, but for `close()`, which may come from any. The
+    connection is served by an event loop in a thread of its own, `eventsource-nats`, which
+    begins with the first call and ends with `close()`. After a fork the child has neither:
+    `claim()` makes both anew there.
+
+    Args:
+        url: `nats://host:4222`; user name and password or a token may be in it. Several
+            servers of one cluster are separated by commas. Also `tls://`, `ws://`, `wss://`.
+        name: of the stream: letters, digits, `-` and `_`. The leader's lease is in the
+            key-value bucket `NAME-relay`.
+        subject: of the messages; `name` by default. The relay's own are on `SUBJECT.relay`.
+        max_msgs: how many messages the stream keeps; by default, all.
+        max_bytes: how large the stream grows, in bytes; by default, as far as the server lets it.
+        replicas: how many servers of a cluster keep the stream.
+        timeout: seconds without progress after which a call gives up.
+        **connect_options: what `nats.connect` takes besides: `user`, `password`, `token`,
+            `user_credentials`, `nkeys_seed`, `tls`, ...
+
+    Raises:
+        ImportError: nats-py is not installed.
+        TypeError: an option is one that the sink sets itself.
+        ValueError: an argument cannot be right; the text names it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *,
+        subject: str | None = None,
+        max_msgs: int | None = None,
+        max_bytes: int | None = None,
+        replicas: int = 1,
+        timeout: float = 5.0,
+        **connect_options: Any,
+    ) -> None:
+        _require_nats()
+        self._servers = [server.strip() for server in url.split(",")]
+        for server in self._servers:
+            _check_url(server)
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError(f"name must be letters, digits, - and _, not {name!r}")
+        subject = name if subject is None else subject
+        if not re.fullmatch(r"[^\s.*>]+(\.[^\s.*>]+)*", subject) or subject.startswith("$"):
+            raise ValueError(f"subject must be a NATS subject without wildcards, not {subject!r}")
+        for what, limit in (("max_msgs", max_msgs), ("max_bytes", max_bytes)):
+            if limit is not None and limit < 1:
+                raise ValueError(f"{what} must be at least 1, or None, not {limit!r}")
+        if replicas < 1:
+            raise ValueError(f"replicas must be at least 1, not {replicas!r}")
+        if not (timeout > 0 and math.isfinite(timeout)):
+            raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        if taken := _OWN_OPTIONS & connect_options.keys():
+            raise TypeError(f"{', '.join(sorted(taken))}: set by the sink itself")
+        self._name = name
+        self._subject = subject
+        self._marker_subject = f"{subject}.relay"
+        self._limits = {"max_msgs": max_msgs or -1, "max_bytes": max_bytes or -1}
+        self._replicas = replicas
+        self._timeout = timeout
+        self._options = {"name": "eventsource relay", **connect_options}
+        self._reset()
+        close_in_child(self, JetStream._forget)
+
+    def __repr__(self) -> str:
+        servers = ",".join(map(redact, self._servers))
+        return f"{type(self).__name__}({servers!r}, {self._name!r})"
+
+    # --- The protocol of a sink ---
+
+    def claim(self) -> str:
+        """Become the owner of the stream: whatever an earlier owner still sends is refused.
+
+        Returns:
+            The place: the last event ID to go on after, or `""` in a new stream.
+
+        Raises:
+            EventSourceError: the server cannot be reached or refuses, the stream cannot
+                serve, or none of its messages has a place. `claim()` again tries again.
+        """
+        return self._call(self._claim)
+
+    def append(self, events: Sequence[MessageEvent], last_event_id: str) -> None:
+        """Store events, in order, and the place after them.
+
+        When it returns, all are acknowledged. When it raises, a prefix of them may be
+        stored: `claim()` returns the place after that, and what the server of the events
+        sends from there is stored without gap or repetition.
+
+        Args:
+            events: as they came. None moves the place alone.
+            last_event_id: the place after the last of them.
+
+        Raises:
+            Superseded: the last message of the stream is not the one that this sink has
+                seen or written last; or it has not claimed the stream since its last
+                failure, or in this process.
+            EventSourceError: the server cannot be reached or refuses. Call `claim()`.
+        """
+        if self._owner is None:
+            raise Superseded(f"the stream {self._name!r} is not claimed: claim() comes first")
+        self._call(functools.partial(self._append, events, last_event_id))
+
+    def lease(self, seconds: float) -> bool:
+        """Take or renew the leader's lease.
+
+        It saves connections to the server of the events, and no more: what is stored
+        depends on `claim()` alone.
+
+        Args:
+            seconds: how long the lease lasts from now; 0.1 at least, the server's limit.
+
+        Returns:
+            Whether this sink has the lease. `close()` gives it back.
+
+        Raises:
+            ValueError: `seconds` is below 0.1 or not finite.
+            EventSourceError: the server cannot be reached or refuses.
+        """
+        if not 0.1 <= seconds < math.inf:
+            raise ValueError(f"seconds must be at least 0.1, not {seconds!r}")
+        return self._call(functools.partial(self._lease, seconds))
+
+    def close(self) -> None:
+        """Give the lease back, close the connection and end the thread; never raises.
+
+        From any thread: a call under way in another one raises `EventSourceError`. The
+        server gets a second to answer. `claim()` begins anew.
+        """
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        try:
+            worker.run(self._leave)
+        except Exception as error:
+            logger.info("%r: the server was not told of the end: %s", self, _said(error))
+        worker.stop()
+
+    # --- This thread ---
+
+    def _reset(self) -> None:
+        self._worker: _Worker | None = None
+        self._nats: Any = None  # the connection; all up to the next gap is the loop's
+        self._inbox = ""  # where the server acknowledges
+        self._replies: asyncio.Queue[Any] = asyncio.Queue()  # None: the connection is closed
+        self._max_size = 0  # of a message with its headers, in bytes
+        self._can_replace = False  # the stream lets a marker replace the one before it
+
+        self._token = secrets.token_hex(8)  # the holder of the lease
+        self._disown()
+
+    def _disown(self) -> None:
+        self._owner: str | None = None
+        self._sequence = 0  # of the last message
+        self._message_id: str | None = None  # of the last message; None if it has none
+        self._place = ""
+        self._run = _Run()
+        self._passed = 0  # events of `_run` that have come again
+
+    def _forget(self) -> None:
+        """In a child: leave the parent's things alone."""
+        _left_behind.extend((self._worker, self._nats))
+        self._reset()
+
+    def _call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run `work` on the loop; after any failure, there is no owner and no connection."""
+        worker = self._worker
+        if worker is None:
+            worker = self._worker = _Worker()
+        failure: EventSourceError
+        try:
+            return worker.run(functools.partial(self._or_disconnect, work))
+        except EventSourceError as error:
+            failure = error
+        except Exception as error:
+            failure = EventSourceError(f"{self!r}: {_said(error)}")
+        except BaseException:
+            self._disown()
+            raise
+        self._disown()
+        raise failure  # out here: what went wrong may quote what it was sent
+
+    # --- On the loop ---
+
+    async def _or_disconnect(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await work()
+        except BaseException:
+            await self._disconnect()
+            raise
+
+    async def _disconnect(self) -> None:
+        connection, self._nats = self._nats, None
+        if connection is not None:
+            try:
+                async with asyncio.timeout(GOODBYE_SECONDS):
+                    await connection.close()
+            except Exception as error:  # it is given up anyway
+                logger.debug("%r: closing: %s", self, _said(error))
+
+    async def _connected(self) -> Any:
+        if self._nats is None or not self._nats.is_connected:
+            from nats.aio.client import Client  # noqa: PLC0415 - an extra
+
+            await self._disconnect()
+            self._replies = replies = asyncio.Queue[Any]()
+
+            async def note(message: Any = None) -> None:
+                replies.put_nowait(message)
+
+            async def ignore(_: Exception) -> None:
+                """Whoever waits for an answer finds out."""
+
+            self._nats = Client()
+            await self._nats.connect(
+                self._servers,
+                allow_reconnect=False,  # what was sent is lost or not: claim() finds out
+                connect_timeout=max(1, math.ceil(self._timeout)),
+                error_cb=ignore,
+                closed_cb=note,
+                **self._options,
+            )
+            self._inbox = self._nats.new_inbox()
+            await self._nats.subscribe(f"{self._inbox}.*", cb=note)
+        return self._nats
+
+    async def _claim(self) -> str:
+        async with asyncio.timeout(self._timeout) as limit:
+            jetstream = (await self._connected()).jetstream(timeout=self._timeout)
+            for _ in range(MAX_CLAIMS):
+                info = await self._stream(jetstream)
+                self._disown()
+                await self._find_place(jetstream, info.state)
+                self._owner = secrets.token_hex(8)
+                self._sequence = info.state.last_seq
+                try:
+                    await self._store(iter([self._marker()]), limit)
+                except Superseded:  # a message came in between: look again
+                    continue
+                return self._place
+            raise EventSourceError(f"{self!r}: somebody else writes to the stream all the time")
+
+    async def _stream(self, jetstream: Any) -> Any:
+        """Return what the server says of the stream; make it if it is not there."""
+        from nats.js import api, errors  # noqa: PLC0415 - an extra
+
+        try:
+            info = await jetstream.stream_info(self._name)
+        except errors.NotFoundError:
+            config = api.StreamConfig(
+                name=self._name,
+                subjects=[self._subject, self._marker_subject],
+                num_replicas=self._replicas,
+                allow_rollup_hdrs=True,
+                **self._limits,
+            )
+            try:
+                info = await jetstream.add_stream(config)
+            except errors.APIError as error:
+                if error.err_code != _NAME_IN_USE:
+                    raise
+                info = await jetstream.stream_info(self._name)  # somebody else was faster
+        self._check(info.config)
+        limits = [self._nats.max_payload, info.config.max_msg_size or -1]
+        # Half: a message that fills the stream would be deleted to make room, and the place.
+        limits.append((info.config.max_bytes or -1) // 2)
+        self._max_size = min(limit for limit in limits if limit > 0)
+        self._can_replace = bool(info.config.allow_rollup_hdrs)
+        return info
+
+    def _check(self, config: Any) -> None:
+        """Refuse a stream that could lose the place."""
+        reason = None
+        if config.max_age:
+            reason = "it deletes by age (max_age): in a quiet time the place, too"
+        elif (config.retention or "limits") != "limits":
+            reason = "it deletes what has been consumed (retention): the place, too"
+        elif config.no_ack:
+            reason = "it acknowledges nothing (no_ack)"
+        elif not {self._subject, self._marker_subject} <= {*(config.subjects or ())}:
+            reason = f"its subjects are not {self._subject!r} and {self._marker_subject!r}"
+        if reason is not None:
+            raise EventSourceError(f"the stream {self._name!r} cannot serve a relay: {reason}")
+
+    async def _find_place(self, jetstream: Any, state: Any) -> None:
+        """Read the place from the last message that has one: the last, usually."""
+        from nats.js import errors  # noqa: PLC0415 - an extra
+
+        for sequence in range(state.last_seq, max(state.first_seq, 1) - 1, -1):
+            try:
+                message = await jetstream.get_msg(self._name, sequence)
+            except errors.NotFoundError:  # deleted by hand, or a marker that was replaced
+                continue
+            headers = message.headers or {}
+            if PLACE not in headers:
+                logger.warning(
+                    "%r: message %d is not a relay's; the place is looked for before it",
+                    self,
+                    sequence,
+                )
+                continue
+            self._place = unquote(headers[PLACE])
+            if STORED in headers:
+                stored, _, event_id = headers[STORED].partition(" ")
+                self._run = _Run(unquote(event_id), int(stored))
+            return
+        if state.last_seq:
+            raise EventSourceError(
+                f"the stream {self._name!r} has been emptied, and the place with it:"
+                " delete the stream to begin anew"
+            )
+
+    async def _append(self, events: Sequence[MessageEvent], last_event_id: str) -> None:
+        known = 0
+        while (
+            self._passed < self._run.stored
+            and known < len(events)
+            and events[known].last_event_id == self._run.event_id
+        ):
+            known += 1
+            self._passed += 1
+        if events and known == len(events) and self._passed < self._run.stored:
+            return  # what is stored says more than this place would
+        stored = self._passed - known if known else 0
+        if known < len(events):
+            self._run, self._passed = _Run(), 0
+        places = _after_each(self._place, events, last_event_id, stored)
+        messages = itertools.islice(zip(events, places, strict=True), known, None)
+        async with asyncio.timeout(self._timeout) as limit:
+            if not (self._nats is not None and self._nats.is_connected):
+                raise EventSourceError(f"{self!r}: the connection is lost")
+            if known < len(events):
+                await self._store((self._event(event, *place) for event, place in messages), limit)
+                self._place = last_event_id
+            elif last_event_id != self._place:
+                self._place, self._run, self._passed = last_event_id, _Run(), 0
+                await self._store(iter([self._marker()]), limit)
+
+    def _event(
+        self, event: MessageEvent, place: str, run: _Run
+    ) -> tuple[str, bytes, dict[str, str]]:
+        payload = event.data.encode()
+        headers = _headers(place, run)
+        headers[EVENT_ID] = _quoted(event.last_event_id)
+        headers[EVENT_TYPE] = _quoted(event.type)
+        if self._size(headers) + len(payload) > self._max_size:
+            headers[TOO_LARGE] = str(len(payload))
+            headers[EVENT_TYPE] = _quoted(event.type[:MAX_TYPE])
+            if self._size(headers) > self._max_size:
+                raise EventSourceError(
+                    f"{self!r}: the id of an event has {len(event.last_event_id)} characters,"
+                    f" and a message must not exceed {self._max_size} bytes"
+                )
+            logger.warning(
+                "%r: an event of %d bytes is stored without its data:"
+                " a message must not exceed %d bytes",
+                self,
+                len(payload),
+                self._max_size,
+            )
+            payload = b""
+        return self._subject, payload, headers
+
+    def _marker(self) -> tuple[str, bytes, dict[str, str]]:
+        headers = _headers(self._place, self._run)
+        if self._can_replace:
+            headers["Nats-Rollup"] = "sub"
+        return self._marker_subject, b"", headers
+
+    def _size(self, headers: dict[str, str]) -> int:
+        """The bytes of a message's headers, with those of the fence, at the most."""
+        return 300 + sum(len(name) + len(value) + 4 for name, value in headers.items())
+
+    async def _store(
+        self, messages: Iterator[tuple[str, bytes, dict[str, str]]], limit: asyncio.Timeout
+    ) -> None:
+        """Send messages, each fenced by the one before it; return when all are stored."""
+        loop = asyncio.get_running_loop()
+        acknowledged = self._sequence
+
+        async def take_reply() -> None:
+            nonlocal acknowledged
+            self._check_reply(await self._replies.get(), acknowledged + 1)
+            acknowledged += 1
+            limit.reschedule(loop.time() + self._timeout)
+
+        for subject, payload, headers in messages:
+            if self._sequence - acknowledged >= WINDOW:
+                await take_reply()
+            headers["Nats-Expected-Last-Sequence"] = str(self._sequence)
+            if self._message_id is not None:
+                headers["Nats-Expected-Last-Msg-Id"] = self._message_id
+            self._sequence += 1
+            headers["Nats-Msg-Id"] = self._message_id = f"{self._owner}-{self._sequence}"
+            await self._nats.publish(
+                subject, payload, reply=f"{self._inbox}.{self._sequence}", headers=headers
+            )
+            limit.reschedule(loop.time() + self._timeout)
+        while acknowledged < self._sequence:
+            await take_reply()
+
+    def _check_reply(self, reply: Any, sequence: int) -> None:
+        if reply is None:
+            raise EventSourceError(f"{self!r}: the connection is lost")
+        if (reply.headers or {}).get("Status") == "503":
+            raise EventSourceError(f"{self!r}: the stream does not answer")
+        answer = json.loads(reply.data)
+        if error := answer.get("error"):
+            text = redact_text(f"{error.get('description')} ({error.get('err_code')})")
+            if error.get("err_code") in _WRONG_LAST:
+                raise Superseded(f"{self!r}: somebody else wrote to the stream: {text}")
+            raise EventSourceError(f"{self!r}: the server refused a message: {text}")
+        if answer.get("seq") != sequence or answer.get("duplicate"):
+            raise EventSourceError(f"{self!r}: message {sequence} was stored as {answer!r}")
+
+    async def _lease(self, seconds: float) -> bool:
+        from nats.js import errors  # noqa: PLC0415 - an extra
+
+        async with asyncio.timeout(self._timeout):
+            jetstream = (await self._connected()).jetstream(timeout=self._timeout)
+            bucket = await self._bucket(jetstream, seconds)
+            token = self._token.encode()
+            try:
+                entry = await bucket.get("leader")
+            except errors.KeyNotFoundError:
+                entry = None
+            try:
+                if entry is None:
+                    await bucket.create("leader", token)
+                elif entry.value == token:
+                    await bucket.update("leader", token, last=entry.revision)
+                else:
+                    return False
+            except errors.KeyWrongLastSequenceError:
+                return False  # another was faster, or it has just run out
+            return True
+
+    async def _bucket(self, jetstream: Any, seconds: float) -> Any:
+        """The bucket of the lease, whose entries live for `seconds`."""
+        from nats.js import errors  # noqa: PLC0415 - an extra
+
+        bucket = f"{self._name}-relay"
+        try:
+            info = await jetstream.stream_info(f"KV_{bucket}")
+        except errors.NotFoundError:
+            return await jetstream.create_key_value(
+                bucket=bucket, ttl=seconds, history=1, replicas=self._replicas
+            )
+        if info.config.max_age != seconds:
+            info.config.max_age = seconds
+            info.config.duplicate_window = min(seconds, 120.0)
+            await jetstream.update_stream(info.config)
+        return await jetstream.key_value(bucket)
+
+    async def _leave(self) -> None:
+        """Give back the lease, if it is ours, and close the connection."""
+        from nats.js import errors  # noqa: PLC0415 - an extra
+
+        try:
+            if self._nats is not None and self._nats.is_connected:
+                async with asyncio.timeout(GOODBYE_SECONDS):
+                    jetstream = self._nats.jetstream(timeout=GOODBYE_SECONDS)
+                    try:
+                        bucket = await jetstream.key_value(f"{self._name}-relay")
+                        entry = await bucket.get("leader")
+                        if entry.value == self._token.encode():
+                            await bucket.delete("leader", last=entry.revision)
+                    except (errors.BucketNotFoundError, errors.KeyNotFoundError):  # nobody's
+                        pass
+        finally:
+            await self._disconnect()
+
+
+def _headers(place: str, run: _Run) -> dict[str, str]:
+    headers = {PLACE: _quoted(place)}
+    if run.stored:
+        headers[STORED] = f"{run.stored} {_quoted(run.event_id)}"
+    return headers
+
+
+def _said(error: BaseException) -> str:
+    """Say `error` without the URLs in it."""
+    if isinstance(error, TimeoutError):
+        return "the server did not answer in time"
+    if isinstance(error, concurrent.futures.CancelledError):
+        return "closed"
+    return f"{type(error).__name__}: {redact_text(str(error))}"
+
+
+def _require_nats() -> None:
+    try:
+        import nats.js  # noqa: F401, PLC0415 - an extra
+    except ImportError as error:
+        raise ImportError(
+            "JetStream needs nats-py: pip install 'eventsource-client[nats]'"
+        ) from error
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise ValueError(f"url must be like nats://host:4222, not {redact(url)!r}")
+
+
+class _Worker:
+    """An event loop in a thread of its own. `stop()` ends both, and whatever runs there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_stopped = False
+        started: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
+        self._thread = threading.Thread(
+            target=self._serve, args=(started,), name="eventsource-nats", daemon=True
+        )
+        self._thread.start()
+        self._loop = started.result()
+
+    @staticmethod
+    def _serve(started: concurrent.futures.Future[asyncio.AbstractEventLoop]) -> None:
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            started.set_result(loop)
+            loop.run_forever()
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what `work()` returns. Raises `CancelledError` if it is stopped meanwhile."""
+        with self._lock:  # so that nothing begins on a loop that is about to end
+            if self._is_stopped:
+                raise concurrent.futures.CancelledError
+            future = asyncio.run_coroutine_threadsafe(work(), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # for Ctrl-C; nothing else leaves it running
+            raise
+
+    def stop(self) -> None:
+        """End the loop, with what runs on it, and the thread."""
+        with self._lock:
+            if not self._is_stopped:
+                self._is_stopped = True
+                self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
