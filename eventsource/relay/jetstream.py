@@ -38,10 +38,21 @@ from urllib.parse import quote, unquote, urlsplit
 
 from eventsource.errors import EventSourceError
 from eventsource.protocol.events import MessageEvent
+from eventsource.protocol.policy import check_number, check_whole_number
 from eventsource.runtime.fork import close_in_child
-from eventsource.urls import redact, redact_text
+from eventsource.urls import redact_text
 
 from .sink import Superseded
+
+try:
+    from nats.aio.client import Client
+    from nats.js import api, errors
+except ModuleNotFoundError as error:
+    if error.name != "nats":
+        raise
+    raise ImportError(
+        "JetStream needs nats-py: python -m pip install 'eventsource-client[nats]'"
+    ) from None
 
 T = TypeVar("T")
 
@@ -63,6 +74,9 @@ MAX_TYPE: Final = 200
 MAX_CLAIMS: Final = 100
 """How often `claim` looks again because a message came in between. A look takes three answers
 of the server; a leader waits for one after each batch, so there are gaps."""
+
+MIN_LEASE_SECONDS: Final = 0.1
+"""The shortest `max_age` that a server takes."""
 
 GOODBYE_SECONDS: Final = 1.0
 """Seconds that `close()` waits for the server at the most."""
@@ -153,9 +167,12 @@ class JetStream:
             `user_credentials`, `nkeys_seed`, `tls`, ...
 
     Raises:
-        ImportError: nats-py is not installed.
-        TypeError: an option is one that the sink sets itself.
-        ValueError: an argument cannot be right; the text names it.
+        TypeError, ValueError: an argument cannot be used; the message names it, and quotes
+            nothing of `url`.
+
+    Examples:
+        >>> JetStream("nats://localhost:4222", "orders")
+        <JetStream 'orders'>
     """
 
     def __init__(
@@ -170,24 +187,28 @@ class JetStream:
         timeout: float = 5.0,
         **connect_options: Any,
     ) -> None:
-        _require_nats()
-        self._servers = [server.strip() for server in url.split(",")]
-        for server in self._servers:
-            _check_url(server)
+        for what, text in (("url", url), ("name", name), ("subject", subject)):
+            if not isinstance(text, str) and (what, text) != ("subject", None):
+                raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+        servers = [server.strip() for server in url.split(",")]
+        if not all(map(_is_url, servers)):
+            # Not quoted: what cannot be parsed may hold a password anywhere.
+            raise ValueError("url must be like nats://host:4222, or several separated by commas")
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError(f"name must be letters, digits, - and _, not {name!r}")
         subject = name if subject is None else subject
         if not re.fullmatch(r"[^\s.*>]+(\.[^\s.*>]+)*", subject) or subject.startswith("$"):
             raise ValueError(f"subject must be a NATS subject without wildcards, not {subject!r}")
         for what, limit in (("max_msgs", max_msgs), ("max_bytes", max_bytes)):
-            if limit is not None and limit < 1:
-                raise ValueError(f"{what} must be at least 1, or None, not {limit!r}")
-        if replicas < 1:
-            raise ValueError(f"replicas must be at least 1, not {replicas!r}")
-        if not (timeout > 0 and math.isfinite(timeout)):
-            raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+            if limit is not None:
+                check_whole_number(what, limit, 1)
+        check_whole_number("replicas", replicas, 1)
+        check_number("timeout", timeout, 0)
+        if timeout == 0:
+            raise ValueError("timeout must be more than 0")
         if taken := _OWN_OPTIONS & connect_options.keys():
             raise TypeError(f"{', '.join(sorted(taken))}: set by the sink itself")
+        self._servers = servers
         self._name = name
         self._subject = subject
         self._marker_subject = f"{subject}.relay"
@@ -199,8 +220,7 @@ class JetStream:
         close_in_child(self, JetStream._forget)
 
     def __repr__(self) -> str:
-        servers = ",".join(map(redact, self._servers))
-        return f"{type(self).__name__}({servers!r}, {self._name!r})"
+        return f"<{type(self).__name__} {self._name!r}>"
 
     # --- The protocol of a sink ---
 
@@ -250,11 +270,10 @@ class JetStream:
             Whether this sink has the lease. `close()` gives it back.
 
         Raises:
-            ValueError: `seconds` is below 0.1 or not finite.
+            TypeError, ValueError: `seconds` is no number, below 0.1 or not finite.
             EventSourceError: the server cannot be reached or refuses.
         """
-        if not 0.1 <= seconds < math.inf:
-            raise ValueError(f"seconds must be at least 0.1, not {seconds!r}")
+        check_number("seconds", seconds, MIN_LEASE_SECONDS)
         return self._call(functools.partial(self._lease, seconds))
 
     def close(self) -> None:
@@ -336,8 +355,6 @@ class JetStream:
 
     async def _connected(self) -> Any:
         if self._nats is None or not self._nats.is_connected:
-            from nats.aio.client import Client  # noqa: PLC0415 - an extra
-
             await self._disconnect()
             self._replies = replies = asyncio.Queue[Any]()
 
@@ -378,8 +395,6 @@ class JetStream:
 
     async def _stream(self, jetstream: Any) -> Any:
         """Return what the server says of the stream; make it if it is not there."""
-        from nats.js import api, errors  # noqa: PLC0415 - an extra
-
         try:
             info = await jetstream.stream_info(self._name)
         except errors.NotFoundError:
@@ -420,8 +435,6 @@ class JetStream:
 
     async def _find_place(self, jetstream: Any, state: Any) -> None:
         """Read the place from the last message that has one: the last, usually."""
-        from nats.js import errors  # noqa: PLC0415 - an extra
-
         for sequence in range(state.last_seq, max(state.first_seq, 1) - 1, -1):
             try:
                 message = await jetstream.get_msg(self._name, sequence)
@@ -550,8 +563,6 @@ class JetStream:
             raise EventSourceError(f"{self!r}: message {sequence} was stored as {answer!r}")
 
     async def _lease(self, seconds: float) -> bool:
-        from nats.js import errors  # noqa: PLC0415 - an extra
-
         async with asyncio.timeout(self._timeout):
             jetstream = (await self._connected()).jetstream(timeout=self._timeout)
             bucket = await self._bucket(jetstream, seconds)
@@ -573,8 +584,6 @@ class JetStream:
 
     async def _bucket(self, jetstream: Any, seconds: float) -> Any:
         """The bucket of the lease, whose entries live for `seconds`."""
-        from nats.js import errors  # noqa: PLC0415 - an extra
-
         bucket = f"{self._name}-relay"
         try:
             info = await jetstream.stream_info(f"KV_{bucket}")
@@ -590,8 +599,6 @@ class JetStream:
 
     async def _leave(self) -> None:
         """Give back the lease, if it is ours, and close the connection."""
-        from nats.js import errors  # noqa: PLC0415 - an extra
-
         try:
             if self._nats is not None and self._nats.is_connected:
                 async with asyncio.timeout(GOODBYE_SECONDS):
@@ -623,23 +630,12 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {redact_text(str(error))}"
 
 
-def _require_nats() -> None:
-    try:
-        import nats.js  # noqa: F401, PLC0415 - an extra
-    except ImportError as error:
-        raise ImportError(
-            "JetStream needs nats-py: pip install 'eventsource-client[nats]'"
-        ) from error
-
-
-def _check_url(url: str) -> None:
+def _is_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        is_good = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        is_good = False
-    if not is_good:
-        raise ValueError(f"url must be like nats://host:4222, not {redact(url)!r}")
+        return False
 
 
 class _Worker:
