@@ -34,7 +34,7 @@ import secrets
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from eventsource.errors import EventSourceError
 from eventsource.protocol.events import MessageEvent
@@ -64,6 +64,9 @@ TOO_LARGE: Final = "Event-Too-Large"
 PLACE: Final = "Relay-Place"
 STORED: Final = "Relay-Stored"
 
+DEFAULT_PORT: Final = 4222
+"""That of NATS."""
+
 WINDOW: Final = 500
 """Messages that may wait for their acknowledgements. Servers since 2.11 hold 10,000 for a
 stream and refuse more; a twentieth of that keeps one busy just as well."""
@@ -86,6 +89,8 @@ _OWN_OPTIONS: Final = {
     "servers",
     "allow_reconnect",
     "connect_timeout",
+    "max_reconnect_attempts",
+    "reconnect_time_wait",
     "error_cb",
     "closed_cb",
     "disconnected_cb",
@@ -154,8 +159,9 @@ class JetStream:
     `claim()` makes both anew there.
 
     Args:
-        url: `nats://host:4222`; user name and password or a token may be in it. Several
-            servers of one cluster are separated by commas. Also `tls://`, `ws://`, `wss://`.
+        url: `nats://host:4222`, which is the usual port. User name and password, or a token,
+            may be in it. Several servers of one cluster are separated by commas. Also
+            `tls://`, `ws://`, `wss://`.
         name: of the stream: letters, digits, `-` and `_`. The leader's lease is in the
             key-value bucket `NAME-relay`.
         subject: of the messages; `name` by default. The relay's own are on `SUBJECT.relay`.
@@ -190,8 +196,8 @@ class JetStream:
         for what, text in (("url", url), ("name", name), ("subject", subject)):
             if not isinstance(text, str) and (what, text) != ("subject", None):
                 raise TypeError(f"{what} must be a str, not {type(text).__name__}")
-        servers = [server.strip() for server in url.split(",")]
-        if not all(map(_is_url, servers)):
+        servers = [_with_port(server.strip()) for server in url.split(",")]
+        if None in servers:
             # Not quoted: what cannot be parsed may hold a password anywhere.
             raise ValueError("url must be like nats://host:4222, or several separated by commas")
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
@@ -208,7 +214,7 @@ class JetStream:
             raise ValueError("timeout must be more than 0")
         if taken := _OWN_OPTIONS & connect_options.keys():
             raise TypeError(f"{', '.join(sorted(taken))}: set by the sink itself")
-        self._servers = servers
+        self._servers = [server for server in servers if server is not None]
         self._name = name
         self._subject = subject
         self._marker_subject = f"{subject}.relay"
@@ -297,7 +303,7 @@ class JetStream:
         self._worker: _Worker | None = None
         self._nats: Any = None  # the connection; all up to the next gap is the loop's
         self._inbox = ""  # where the server acknowledges
-        self._replies: asyncio.Queue[Any] = asyncio.Queue()  # None: the connection is closed
+        self._replies: asyncio.Queue[Any] = asyncio.Queue()  # errors, too; None: it is closed
         self._max_size = 0  # of a message with its headers, in bytes
         self._can_replace = False  # the stream lets a marker replace the one before it
 
@@ -358,21 +364,27 @@ class JetStream:
             await self._disconnect()
             self._replies = replies = asyncio.Queue[Any]()
 
-            async def note(message: Any = None) -> None:
-                replies.put_nowait(message)
-
-            async def ignore(_: Exception) -> None:
-                """Whoever waits for an answer finds out."""
+            async def note(reply: Any = None) -> None:
+                replies.put_nowait(reply)
 
             self._nats = Client()
-            await self._nats.connect(
-                self._servers,
-                allow_reconnect=False,  # what was sent is lost or not: claim() finds out
-                connect_timeout=max(1, math.ceil(self._timeout)),
-                error_cb=ignore,
-                closed_cb=note,
-                **self._options,
-            )
+            try:
+                await self._nats.connect(
+                    self._servers,
+                    allow_reconnect=False,  # what was sent is lost or not: claim() finds out
+                    max_reconnect_attempts=1,  # of the first connection, too
+                    reconnect_time_wait=0,
+                    connect_timeout=max(1, math.ceil(self._timeout)),
+                    error_cb=note,
+                    closed_cb=note,
+                    **self._options,
+                )
+            except Exception as error:
+                noted = [replies.get_nowait() for _ in range(replies.qsize())]
+                # More than that no server is available.
+                raise next(filter(None, reversed(noted)), error) from None
+            while not replies.empty():  # of servers that were tried before
+                replies.get_nowait()
             self._inbox = self._nats.new_inbox()
             await self._nats.subscribe(f"{self._inbox}.*", cb=note)
         return self._nats
@@ -524,14 +536,13 @@ class JetStream:
         self, messages: Iterator[tuple[str, bytes, dict[str, str]]], limit: asyncio.Timeout
     ) -> None:
         """Send messages, each fenced by the one before it; return when all are stored."""
-        loop = asyncio.get_running_loop()
         acknowledged = self._sequence
 
         async def take_reply() -> None:
             nonlocal acknowledged
             self._check_reply(await self._replies.get(), acknowledged + 1)
             acknowledged += 1
-            limit.reschedule(loop.time() + self._timeout)
+            self._note_progress(limit)
 
         for subject, payload, headers in messages:
             if self._sequence - acknowledged >= WINDOW:
@@ -544,13 +555,20 @@ class JetStream:
             await self._nats.publish(
                 subject, payload, reply=f"{self._inbox}.{self._sequence}", headers=headers
             )
-            limit.reschedule(loop.time() + self._timeout)
+            self._note_progress(limit)
         while acknowledged < self._sequence:
             await take_reply()
+
+    def _note_progress(self, limit: asyncio.Timeout) -> None:
+        if limit.expired():  # nats-py may swallow a cancellation while it flushes
+            raise TimeoutError
+        limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
 
     def _check_reply(self, reply: Any, sequence: int) -> None:
         if reply is None:
             raise EventSourceError(f"{self!r}: the connection is lost")
+        if isinstance(reply, Exception):  # such as a missing permission
+            raise reply
         if (reply.headers or {}).get("Status") == "503":
             raise EventSourceError(f"{self!r}: the stream does not answer")
         answer = json.loads(reply.data)
@@ -630,12 +648,18 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {redact_text(str(error))}"
 
 
-def _is_url(url: str) -> bool:
+def _with_port(url: str) -> str | None:
+    """Return a server's URL, with the usual port if it has none; None if it is no URL."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        port = parts.port
     except ValueError:
-        return False
+        return None
+    if parts.scheme not in _SCHEMES or not parts.hostname or port == 0:
+        return None
+    if port is None and parts.scheme in ("nats", "tls"):  # nats-py: for one server only
+        parts = parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{DEFAULT_PORT}")
+    return urlunsplit(parts)
 
 
 class _Worker:

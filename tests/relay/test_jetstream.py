@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import shutil
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -327,8 +325,9 @@ def test_a_prefix_that_ends_among_events_of_one_id_loses_none(
     proxy.cut_after(stored)
     with pytest.raises(EventSourceError):
         sink.append(SHARED, "8")
-    place = new_sink().claim()  # a marker takes over what is known of the prefix
-    assert (place := new_sink().claim()) == ("1" if stored < 4 else "7")
+    new_sink().claim()  # its marker takes over what is known of the prefix
+    place = new_sink().claim()
+    assert place == ("1" if stored < 4 else "7")
     sink = new_sink()
     sink.claim()
     again = [event for event in SHARED if event.last_event_id > place]
@@ -391,7 +390,6 @@ def test_kill_9_of_the_server_makes_nothing_be_lost_or_come_twice(new_sink, serv
     kills, appended = 8, 0
     done = threading.Event()
     sink = new_sink()
-    progress = itertools.count(1)
 
     def relay():
         nonlocal appended
@@ -402,7 +400,7 @@ def test_kill_9_of_the_server_makes_nothing_be_lost_or_come_twice(new_sink, serv
                 while not done.is_set():
                     sink.append(numbered(*range(place + 1, place + 8)), str(place + 7))
                     place += 7
-                    appended = next(progress)
+                    appended += 1
 
     thread = threading.Thread(target=relay)
     thread.start()
@@ -432,6 +430,47 @@ def test_a_server_that_does_not_answer_is_given_up(new_sink):
             sink.claim()
 
 
+def test_a_server_that_is_not_there_is_told_at_once(new_sink, server):
+    server.stop()
+    with pytest.raises(EventSourceError, match="Connect"):
+        new_sink(timeout=600).claim()
+
+
+def test_of_several_servers_one_that_is_there_is_found(new_sink, server):
+    from .nats_server import free_port
+
+    url = f"nats://127.0.0.1:{free_port()},{server.url}"
+    for _ in range(4):  # in an order that is not ours to choose
+        assert new_sink(url).claim() == ""
+
+
+def test_a_missing_permission_is_told(tmp_path, new_sink):
+    settings = """
+        authorization { users = [
+            {user: me, password: right, permissions: {publish: {deny: "orders"}}}
+        ] }
+    """
+    with NatsServer(tmp_path, settings=settings) as server:
+        sink = new_sink(server.url, user="me", password="right")
+        sink.claim()
+        with pytest.raises(EventSourceError, match=r"(?i)permissions violation for publish"):
+            sink.append(numbered(1), "1")
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("nats://me:pw@host", "nats://me:pw@host:4222"),
+        ("tls://[::1]", "tls://[::1]:4222"),
+        ("nats://host:", "nats://host:4222"),
+        ("nats://host:1", "nats://host:1"),
+        ("wss://host/path", "wss://host/path"),
+    ],
+)
+def test_a_url_without_a_port_has_the_usual_one(url, whole):
+    assert JetStream(f"{url}, nats://other", "orders")._servers == [whole, "nats://other:4222"]
+
+
 def test_a_full_stream_refuses_and_loses_nothing(new_sink, server):
     sink = new_sink(max_msgs=3)
     sink.claim()
@@ -456,10 +495,6 @@ def test_a_full_stream_refuses_and_loses_nothing(new_sink, server):
 
 
 # --- Too large ---
-
-
-def large(server):
-    return 1_100_000  # the server takes 1 MiB
 
 
 def test_an_event_that_is_too_large_is_stored_without_its_data(new_sink, server, caplog):
