@@ -280,6 +280,7 @@ class JetStream:
             EventSourceError: the server cannot be reached or refuses.
         """
         check_number("seconds", seconds, MIN_LEASE_SECONDS)
+        self._may_lead = True
         return self._call(functools.partial(self._lease, seconds))
 
     def close(self) -> None:
@@ -308,6 +309,7 @@ class JetStream:
         self._can_replace = False  # the stream lets a marker replace the one before it
 
         self._token = secrets.token_hex(8)  # the holder of the lease
+        self._may_lead = False  # the lease has been asked for
         self._disown()
 
     def _disown(self) -> None:
@@ -480,8 +482,8 @@ class JetStream:
         ):
             known += 1
             self._passed += 1
-        if events and known == len(events) and self._passed < self._run.stored:
-            return  # what is stored says more than this place would
+        if known == len(events) and self._passed < self._run.stored:
+            return  # the place before them, with their number, says more than the one here
         stored = self._passed - known if known else 0
         if known < len(events):
             self._run, self._passed = _Run(), 0
@@ -609,7 +611,7 @@ class JetStream:
             return await jetstream.create_key_value(
                 bucket=bucket, ttl=seconds, history=1, replicas=self._replicas
             )
-        if info.config.max_age != seconds:
+        if abs((info.config.max_age or 0) - seconds) > 0.001:  # it is kept in whole nanoseconds
             info.config.max_age = seconds
             info.config.duplicate_window = min(seconds, 120.0)
             await jetstream.update_stream(info.config)
@@ -618,7 +620,7 @@ class JetStream:
     async def _leave(self) -> None:
         """Give back the lease, if it is ours, and close the connection."""
         try:
-            if self._nats is not None and self._nats.is_connected:
+            if self._may_lead and self._nats is not None and self._nats.is_connected:
                 async with asyncio.timeout(GOODBYE_SECONDS):
                     jetstream = self._nats.jetstream(timeout=GOODBYE_SECONDS)
                     try:

@@ -350,6 +350,19 @@ def test_a_second_failure_among_events_of_one_id_loses_none(new_sink, server, pr
     assert server.data() == [event.data for event in SHARED[1:]]
 
 
+def test_an_id_before_events_that_are_stored_in_part_loses_none(new_sink, server, proxy):
+    """The server sends an id without an event in front of them, in a read of its own."""
+    sink = new_sink(proxy.url)
+    sink.claim()
+    proxy.cut_after(1)
+    with pytest.raises(EventSourceError):
+        sink.append(SHARED[1:], "8")
+    sink.claim()
+    sink.append([], "6")
+    sink.append(SHARED[1:], "8")
+    assert server.data() == [event.data for event in SHARED[1:]]
+
+
 def test_an_event_of_another_id_is_not_taken_for_a_stored_one(new_sink, server, proxy):
     """The server has dropped what it sent before."""
     sink = new_sink(proxy.url)
