@@ -48,7 +48,7 @@ try:
     from nats.aio.client import Client
     from nats.js import api, errors
 except ModuleNotFoundError as error:
-    if error.name != "nats":
+    if (error.name or "").partition(".")[0] != "nats":
         raise
     raise ImportError(
         "JetStream needs nats-py: python -m pip install 'eventsource-client[nats]'"
@@ -70,6 +70,12 @@ DEFAULT_PORT: Final = 4222
 WINDOW: Final = 500
 """Messages that may wait for their acknowledgements. Servers since 2.11 hold 10,000 for a
 stream and refuse more; a twentieth of that keeps one busy just as well."""
+
+MAX_HEADERS: Final = 65_535
+"""Bytes of the headers of a message that JetStream takes."""
+
+FENCE_BYTES: Final = 300
+"""The headers of the fence have no more, whatever the numbers."""
 
 MAX_TYPE: Final = 200
 """Characters that are kept of the type of an event that is too large."""
@@ -148,10 +154,11 @@ class JetStream:
     An event is one message on `subject`: its data in UTF-8 as the payload, its id and type
     in the headers `Event-Id` and `Event-Type`, percent-encoded where they are not printable
     ASCII. An event that is larger than the server or the stream takes (`max_payload`, 1 MiB
-    by default, and `max_msg_size`) is stored without its data, with the header
-    `Event-Too-Large`, the size of its data in bytes, and a warning is logged: nobody is
-    blocked, and a consumer knows what it does not have. Only an id that is too large by
-    itself cannot be stored: an `EventSourceError` each time.
+    by default, `max_msg_size`, half of `max_bytes`, 64 KiB of headers) is stored without its
+    data and with the first 200 characters of its type. It has the header `Event-Too-Large`, the
+    size of its data in bytes, and a warning is logged: nobody is blocked, and a consumer knows
+    what it does not have. Only an id that is too large by itself cannot be stored: an
+    `EventSourceError` each time.
 
     All calls come from one thread, but for `close()`, which may come from any. The
     connection is served by an event loop in a thread of its own, `eventsource-nats`, which
@@ -218,7 +225,8 @@ class JetStream:
         self._name = name
         self._subject = subject
         self._marker_subject = f"{subject}.relay"
-        self._limits = {"max_msgs": max_msgs or -1, "max_bytes": max_bytes or -1}
+        self._max_msgs = max_msgs or -1
+        self._max_bytes = max_bytes or -1
         self._replicas = replicas
         self._timeout = timeout
         self._options = {"name": "eventsource relay", **connect_options}
@@ -417,7 +425,8 @@ class JetStream:
                 subjects=[self._subject, self._marker_subject],
                 num_replicas=self._replicas,
                 allow_rollup_hdrs=True,
-                **self._limits,
+                max_msgs=self._max_msgs,
+                max_bytes=self._max_bytes,
             )
             try:
                 info = await jetstream.add_stream(config)
@@ -506,20 +515,22 @@ class JetStream:
         headers = _headers(place, run)
         headers[EVENT_ID] = _quoted(event.last_event_id)
         headers[EVENT_TYPE] = _quoted(event.type)
-        if self._size(headers) + len(payload) > self._max_size:
+        if self._is_too_large(headers, payload):
             headers[TOO_LARGE] = str(len(payload))
             headers[EVENT_TYPE] = _quoted(event.type[:MAX_TYPE])
-            if self._size(headers) > self._max_size:
+            if self._is_too_large(headers, b""):
                 raise EventSourceError(
                     f"{self!r}: the id of an event has {len(event.last_event_id)} characters,"
-                    f" and a message must not exceed {self._max_size} bytes"
+                    f" and a message must not exceed {self._max_size} bytes,"
+                    f" nor its headers {MAX_HEADERS}"
                 )
             logger.warning(
                 "%r: an event of %d bytes is stored without its data:"
-                " a message must not exceed %d bytes",
+                " a message must not exceed %d bytes, nor its headers %d",
                 self,
                 len(payload),
                 self._max_size,
+                MAX_HEADERS,
             )
             payload = b""
         return self._subject, payload, headers
@@ -530,9 +541,9 @@ class JetStream:
             headers["Nats-Rollup"] = "sub"
         return self._marker_subject, b"", headers
 
-    def _size(self, headers: dict[str, str]) -> int:
-        """The bytes of a message's headers, with those of the fence, at the most."""
-        return 300 + sum(len(name) + len(value) + 4 for name, value in headers.items())
+    def _is_too_large(self, headers: dict[str, str], payload: bytes) -> bool:
+        size = FENCE_BYTES + sum(len(name) + len(value) + 4 for name, value in headers.items())
+        return size > MAX_HEADERS or size + len(payload) > self._max_size
 
     async def _store(
         self, messages: Iterator[tuple[str, bytes, dict[str, str]]], limit: asyncio.Timeout

@@ -261,13 +261,15 @@ def test_the_sink_for_postgresql_keeps_the_protocol(postgresql, sink_class):
 
 
 def test_the_sink_for_postgresql_survives_a_crash_of_the_database(postgresql, sink_class):
+    import psycopg
+
     from eventsource import MessageEvent
 
     with contextlib.closing(sink_class(postgresql.url, "orders")) as sink:
         sink.claim()
         sink.append([MessageEvent("message", "a", "1")], "1")
         postgresql.stop()
-        with pytest.raises(Exception):
+        with pytest.raises(psycopg.OperationalError):
             sink.append([MessageEvent("message", "b", "2")], "2")
         postgresql.start()
         assert sink.claim() == "1"

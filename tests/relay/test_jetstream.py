@@ -69,9 +69,9 @@ class Unfenced(JetStream):
         connection = await super()._connected()
         publish = connection.publish
 
-        async def publish_anyway(*arguments, headers, **options):
-            kept = {name: text for name, text in headers.items() if "Expected" not in name}
-            await publish(*arguments, headers=kept, **options)
+        async def publish_anyway(*arguments, headers=None, **options):
+            kept = {name: text for name, text in (headers or {}).items() if "Expected" not in name}
+            await publish(*arguments, headers=kept or None, **options)
 
         connection.publish = publish_anyway
         return connection
@@ -306,7 +306,8 @@ def test_after_a_prefix_of_a_batch_the_place_is_behind_it(stored, new_sink, serv
     with pytest.raises(EventSourceError):
         sink.append(numbered(1, 2, 3, 4), "4")
     assert server.data() == [f"event {n}" for n in range(1, stored + 1)]
-    assert (place := sink.claim()) == str(stored)
+    place = sink.claim()
+    assert place == str(stored)
     follow(sink, place, 6)
     assert server.data() == [f"event {n}" for n in range(1, 7)]
 
@@ -502,7 +503,7 @@ def test_a_full_stream_refuses_and_loses_nothing(new_sink, server):
     assert not isinstance(raised.value, Superseded)
     assert server.data() == ["event 1", "event 2"]
     server.run(make_room)
-    assert (place := sink.claim()) == "2"
+    assert sink.claim() == "2"
     sink.append(numbered(3), "3")
     assert server.data()[-1] == "event 3"
 
@@ -516,7 +517,11 @@ def test_an_event_that_is_too_large_is_stored_without_its_data(new_sink, server,
     events = [*numbered(1), MessageEvent("blob", "é" * 600_000, "2"), *numbered(3)]
     with caplog.at_level(logging.WARNING, "eventsource"):
         sink.append(events, "3")
-    assert server.events() == [("1", "message", "event 1"), ("2", "blob", ""), ("3", "message", "event 3")]
+    assert server.events() == [
+        ("1", "message", "event 1"),
+        ("2", "blob", ""),
+        ("3", "message", "event 3"),
+    ]
     (stub,) = [headers for *_, headers, _ in server.messages() if jetstream.TOO_LARGE in headers]
     assert stub[jetstream.TOO_LARGE] == "1200000"
     (record,) = caplog.records
@@ -559,6 +564,24 @@ def test_the_limits_of_the_stream_count_too(limit, new_sink, server):
     assert new_sink().claim() == "1"
 
 
+def test_a_type_that_does_not_fit_into_a_header_is_cut(new_sink, server):
+    sink = new_sink()
+    sink.claim()
+    sink.append([MessageEvent("t" * 70_000, "x", "1"), *numbered(2)], "2")
+    assert server.events() == [
+        ("1", "t" * jetstream.MAX_TYPE, ""),
+        ("2", "message", "event 2"),
+    ]
+
+
+@pytest.mark.parametrize("more", range(-20, 320, 20))
+def test_at_the_limit_of_the_headers_nothing_is_refused(more, new_sink, server):
+    sink = new_sink()
+    sink.claim()
+    sink.append([MessageEvent("t" * (65_535 - 320 + more), "x", "1")], "1")
+    assert len(server.events()) == 1
+
+
 def test_an_id_that_fits_in_no_message_is_an_error(new_sink, server):
     sink = new_sink()
     sink.claim()
@@ -581,7 +604,9 @@ def test_an_id_that_fits_in_no_message_is_an_error(new_sink, server):
 )
 def test_a_stream_that_could_lose_the_place_is_refused(settings, reason, new_sink, server):
     async def make(_, js):
-        await js.add_stream(**{"name": "orders", "subjects": ["orders", "orders.relay"], **settings})
+        await js.add_stream(
+            **{"name": "orders", "subjects": ["orders", "orders.relay"], **settings}
+        )
 
     server.run(make)
     with pytest.raises(EventSourceError, match=reason):
