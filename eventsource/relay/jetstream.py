@@ -230,6 +230,7 @@ class JetStream:
         self._replicas = replicas
         self._timeout = timeout
         self._options = {"name": "eventsource relay", **connect_options}
+        self._worker: _Worker | None = None
         self._reset()
         close_in_child(self, JetStream._forget)
 
@@ -309,7 +310,7 @@ class JetStream:
     # --- This thread ---
 
     def _reset(self) -> None:
-        self._worker: _Worker | None = None
+        self._worker = None
         self._nats: Any = None  # the connection; all up to the next gap is the loop's
         self._inbox = ""  # where the server acknowledges
         self._replies: asyncio.Queue[Any] = asyncio.Queue()  # errors, too; None: it is closed

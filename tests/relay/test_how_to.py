@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -27,20 +28,39 @@ KILLS = 5
 pytestmark = pytest.mark.timeout(4 * LIMIT)
 
 
-def send_a_few(connection):
-    """Events 1, 2, ... in parts: each connection ends after some, until all have come."""
-    place = int(connection.read_request().header("Last-Event-ID") or 0)
-    connection.send(HEAD + b"retry: 20\n\n")
-    for number in range(place + 1, min(place + 21, LAST + 1)):
-        connection.send_event(f"event {number}", id=str(number))
-    if place + 20 >= LAST:
-        connection.hold()
+class Upstream:
+    """Sends events 1, 2, ... in parts, up to the one that `allow` has named."""
+
+    def __init__(self):
+        self._allowed = 0
+        self._changed = threading.Condition()
+        self._server = ScriptedServer(self._send_a_few)
+        self.url = self._server.url
+
+    def allow(self, last):
+        with self._changed:
+            self._allowed = last
+            self._changed.notify_all()
+
+    def _send_a_few(self, connection):
+        """Each connection ends after some, so that the relay's reads differ."""
+        place = int(connection.read_request().header("Last-Event-ID") or 0)
+        connection.send(HEAD + b"retry: 20\n\n")
+        with self._changed:
+            self._changed.wait_for(lambda: self._allowed > place, LIMIT)
+            allowed = min(place + 20, self._allowed)
+        for number in range(place + 1, allowed + 1):
+            connection.send_event(f"event {number}", id=str(number))
+
+    def close(self):
+        self.allow(LAST + 1)  # nobody waits any more
+        self._server.close()
 
 
 @pytest.fixture
 def upstream():
-    with ScriptedServer(send_a_few) as server:
-        yield server.url
+    with contextlib.closing(Upstream()) as upstream:
+        yield upstream
 
 
 class Desk:
@@ -57,7 +77,7 @@ class Desk:
         return self
 
     def __exit__(self, *_):
-        for process in self._running:
+        for process in [*self._running]:
             self.end(process, signal.SIGKILL)
 
     def start(self, *command):
@@ -80,14 +100,16 @@ class Desk:
             self._running.remove(process)
         return process.returncode
 
-    def kill_again_and_again(self, count, *command, limit=2 * LIMIT):
+    def kill_again_and_again(self, count, *command, allow=lambda last: None, limit=2 * LIMIT):
         """Run a command until `count()` has come to LAST; kill it a few times on the way."""
         for kill in range(1, KILLS + 1):
             process = self.start(*command)
             goal = LAST * kill // (KILLS + 1)
+            allow(goal + 30)
             wait_until(lambda goal=goal: count() >= goal, f"{goal}: {self.told()}", limit)
             self.end(process, signal.SIGKILL)
         process = self.start(*command)
+        allow(LAST)
         wait_until(lambda: count() >= LAST, "all events", limit)
         return process
 
@@ -114,7 +136,11 @@ def test_the_programs_about_nats_lose_nothing(tmp_path, upstream):
         path = tmp_path / "relay_nats.py"
         path.write_text(path.read_text().replace("lease=10.0", "lease=0.3"))
         relay = desk.kill_again_and_again(
-            lambda: len(server.data()), "relay_nats.py", upstream, server.url
+            lambda: len(server.data()),
+            "relay_nats.py",
+            upstream.url,
+            server.url,
+            allow=upstream.allow,
         )
         assert server.data() == EXPECTED
         assert desk.end(relay, signal.SIGTERM) == 0
@@ -215,13 +241,15 @@ def postgresql():
 
 def test_the_program_about_postgresql_loses_nothing(tmp_path, upstream, postgresql):
     with Desk(tmp_path, "relay-postgresql.md") as desk:
-        second = desk.start("relay_postgresql.py", upstream, postgresql.url)
-        first = desk.kill_again_and_again(
-            lambda: len(postgresql.data()), "relay_postgresql.py", upstream, postgresql.url
+        relay = desk.kill_again_and_again(
+            lambda: len(postgresql.data()),
+            "relay_postgresql.py",
+            upstream.url,
+            postgresql.url,
+            allow=upstream.allow,
         )
         assert postgresql.data() == EXPECTED
-        assert desk.end(first, signal.SIGTERM) == 0
-        assert desk.end(second, signal.SIGTERM) == 0
+        assert desk.end(relay, signal.SIGTERM) == 0
 
 
 @pytest.fixture
