@@ -18,6 +18,8 @@ from tests.support import LIMIT, SECRET, unavailable, wait_until
 
 pytest.importorskip("nats")
 
+from nats.js.errors import NotFoundError
+
 from eventsource.relay import jetstream
 from eventsource.relay.jetstream import JetStream
 from eventsource.relay.sink import Superseded
@@ -145,6 +147,16 @@ def test_a_batch_of_many_is_stored_in_order(new_sink, server):
     sink.append(numbered(*range(1, count + 1)), str(count))
     sink.append(numbered(count + 1), str(count + 1))
     assert server.data() == [f"event {n}" for n in range(1, count + 2)]
+
+
+def test_only_so_many_messages_wait_for_their_acknowledgements(new_sink, server, proxy):
+    sink = new_sink(proxy.url, timeout=0.5)
+    sink.claim()
+    proxy.cut_after(10**6)  # nothing is acknowledged, nothing is cut
+    with pytest.raises(EventSourceError, match="in time"):
+        sink.append(numbered(*range(1, 2 * jetstream.WINDOW)), "x")
+    wait_until(lambda: len(server.data()) == jetstream.WINDOW, "the messages to be stored")
+    assert sink.claim() == str(jetstream.WINDOW)
 
 
 def test_a_stream_keeps_as_much_as_it_may(new_sink, server):
@@ -285,7 +297,7 @@ def test_two_relays_that_race_store_each_event_once(new_sink, server):
 
 
 def test_a_lost_acknowledgement_makes_nothing_come_twice(new_sink, server, proxy):
-    sink = new_sink(proxy.url)
+    sink = new_sink(proxy.url, timeout=600)  # the end of the connection is enough
     sink.claim()
     sink.append(numbered(1), "1")
     proxy.cut_after(2)
@@ -349,6 +361,23 @@ def test_a_second_failure_among_events_of_one_id_loses_none(new_sink, server, pr
         assert sink.claim() == ""
     sink.append(SHARED[1:], "8")
     assert server.data() == [event.data for event in SHARED[1:]]
+
+
+def test_a_second_failure_in_another_read_loses_none(new_sink, server, proxy):
+    events = [MessageEvent("message", text, text[0]) for text in ("7a", "7b", "7c", "7d", "8a")]
+    sink = new_sink(proxy.url)
+    sink.claim()
+    proxy.cut_after(2)
+    with pytest.raises(EventSourceError):
+        sink.append(events, "8")
+    sink.claim()
+    sink.append(events[:1], "7")
+    proxy.cut_after(1)
+    with pytest.raises(EventSourceError):
+        sink.append(events[1:], "8")
+    assert sink.claim() == ""
+    sink.append(events, "8")
+    assert server.data() == [event.data for event in events]
 
 
 def test_an_id_before_events_that_are_stored_in_part_loses_none(new_sink, server, proxy):
@@ -672,6 +701,33 @@ def test_a_stream_that_was_emptied_is_an_error(new_sink, server):
     assert sink.claim() == ""
 
 
+def test_a_stream_that_another_relay_makes_at_the_same_time_is_used(new_sink):
+    class Blind:
+        """Sees no stream at first."""
+
+        def __init__(self, context):
+            self._context = context
+            self._has_looked = False
+
+        def __getattr__(self, name):
+            return getattr(self._context, name)
+
+        async def stream_info(self, name):
+            if self._has_looked:
+                return await self._context.stream_info(name)
+            self._has_looked = True
+            raise NotFoundError
+
+    class Late(JetStream):
+        async def _stream(self, jetstream):
+            return await super()._stream(Blind(jetstream))
+
+    first = new_sink(max_msgs=10)
+    first.claim()
+    first.append([], "1")
+    assert new_sink(kind=Late, max_msgs=20).claim() == "1"
+
+
 # --- The lease ---
 
 
@@ -706,6 +762,15 @@ def test_a_lease_that_is_not_renewed_runs_out(new_sink):
     wait_until(lambda: two.lease(0.2), "the lease to run out")
     two.lease(60)
     assert not one.lease(60)
+
+
+def test_a_lease_lasts_as_long_as_its_holder_says(new_sink):
+    """Not as another one has said before."""
+    one, two, three = new_sink(), new_sink(), new_sink()
+    assert one.lease(600)
+    one.close()
+    assert two.lease(0.2)
+    wait_until(lambda: three.lease(0.2), "the lease to run out")
 
 
 def test_the_lease_survives_a_failure_of_its_holder(new_sink, proxy):
