@@ -15,9 +15,10 @@ from .relay import Relay
 from .sink import Sink, Superseded
 
 if TYPE_CHECKING:
+    from .jetstream import JetStream
     from .redis import RedisStream
 
-__all__ = ["RedisStream", "Relay", "Sink", "Superseded"]
+__all__ = ["JetStream", "RedisStream", "Relay", "Sink", "Superseded"]
 
 _MODULES: Final = {"JetStream": "jetstream", "RedisStream": "redis"}
 """Sinks that need an extra, and the module of each."""

@@ -1,0 +1,717 @@
+"""A NATS JetStream stream as a relay's log.
+
+The invariant: **the last message of the stream says where the upstream goes on**, and a
+message is stored only if the one before it is the one that this relay has seen or written
+last. There is no second store, so an event and the place after it cannot come apart.
+
+What is stored:
+
+- An event is one message on the subject. Each has the place after itself, so that the relay
+  can go on after any prefix of a batch. A server stores a message at a time: batches are sent
+  without waiting in between, and all of a batch is acknowledged before `append` returns.
+- A *marker* is a message on `SUBJECT.relay`, which a consumer of the subject does not get.
+  `claim` writes one: that moves the sequence of the stream, and so whatever an earlier owner
+  still sends is refused by the server. An id without an event writes one, too. A marker
+  replaces the one before it, so that the stream does not fill with them.
+
+The fence is two headers that the server checks as it stores a message: the sequence of the
+last message, and its id (`Nats-Msg-Id`), which has the owner's random token in it. The
+sequence alone would do, were it not for servers that are restored from a copy: there numbers
+come again, tokens do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import itertools
+import json
+import logging
+import math
+import re
+import secrets
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from eventsource.errors import EventSourceError
+from eventsource.protocol.events import MessageEvent
+from eventsource.protocol.policy import check_number, check_whole_number
+from eventsource.runtime.fork import close_in_child
+from eventsource.urls import redact_text
+
+from .sink import Superseded
+
+try:
+    from nats.aio.client import Client
+    from nats.js import api, errors
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "nats":
+        raise
+    raise ImportError(
+        "JetStream needs nats-py: python -m pip install 'eventsource-client[nats]'"
+    ) from None
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+EVENT_ID: Final = "Event-Id"
+EVENT_TYPE: Final = "Event-Type"
+TOO_LARGE: Final = "Event-Too-Large"
+PLACE: Final = "Relay-Place"
+STORED: Final = "Relay-Stored"
+
+DEFAULT_PORT: Final = 4222
+"""That of NATS."""
+
+WINDOW: Final = 500
+"""Messages that may wait for their acknowledgements. Servers since 2.11 hold 10,000 for a
+stream and refuse more; a twentieth of that keeps one busy just as well."""
+
+MAX_HEADERS: Final = 65_535
+"""Bytes of the headers of a message that JetStream takes."""
+
+FENCE_BYTES: Final = 300
+"""The headers of the fence have no more, whatever the numbers."""
+
+MAX_TYPE: Final = 200
+"""Characters that are kept of the type of an event that is too large."""
+
+MAX_CLAIMS: Final = 100
+"""How often `claim` looks again because a message came in between. A look takes three answers
+of the server; a leader waits for one after each batch, so there are gaps."""
+
+MIN_LEASE_SECONDS: Final = 0.1
+"""The shortest `max_age` that a server takes."""
+
+GOODBYE_SECONDS: Final = 1.0
+"""Seconds that `close()` waits for the server at the most."""
+
+_SCHEMES: Final = ("nats", "tls", "ws", "wss")
+_OWN_OPTIONS: Final = {
+    "servers",
+    "allow_reconnect",
+    "connect_timeout",
+    "max_reconnect_attempts",
+    "reconnect_time_wait",
+    "error_cb",
+    "closed_cb",
+    "disconnected_cb",
+    "reconnected_cb",
+}
+_WRONG_LAST: Final = {10070, 10071, 10164}
+"""The server's error codes for another last message id, and another last sequence (two)."""
+_NAME_IN_USE: Final = 10058
+
+# What a header can hold: printable ASCII. Clients strip spaces, and `%` is the escape.
+_PLAIN: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+
+_left_behind: Final[list[object]] = []
+"""In a child: what belongs to the parent. The destructors of an event loop and of its
+transports would change what both processes share, so they must not run."""
+
+
+class _Run(NamedTuple):
+    """Events of one id of which only the first are stored: the place is before all of them."""
+
+    event_id: str = ""
+    stored: int = 0
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe=_PLAIN)
+
+
+def _after_each(
+    before: str, events: Sequence[MessageEvent], after: str, stored: int
+) -> Iterator[tuple[str, _Run]]:
+    """Yield the place after each event of a batch, and what of the next events is stored.
+
+    Several events may have one id. Whoever asked for what follows that id after the first
+    of them would not get the others: until the last, the place stays before the first.
+    """
+    for event, following in itertools.zip_longest(events, events[1:]):
+        stored += 1
+        if following is None:
+            yield after, _Run()
+        elif following.last_event_id == event.last_event_id != before:
+            yield before, _Run(event.last_event_id, stored)
+        else:
+            before, stored = event.last_event_id, 0
+            yield before, _Run()
+
+
+class JetStream:
+    """A sink for `Relay`: a stream of NATS JetStream (the extra `nats`).
+
+    The stream is made if it is not there: on disk, with the limits given here, trimmed at
+    its beginning when it is full. One that is there is used as it is and must keep its last
+    message: a stream that deletes by age, or what has been consumed, is refused.
+
+    An event is one message on `subject`: its data in UTF-8 as the payload, its id and type
+    in the headers `Event-Id` and `Event-Type`, percent-encoded where they are not printable
+    ASCII. An event that is larger than the server or the stream takes (`max_payload`, 1 MiB
+    by default, `max_msg_size`, half of `max_bytes`, 64 KiB of headers) is stored without its
+    data and with the first 200 characters of its type. It has the header `Event-Too-Large`, the
+    size of its data in bytes, and a warning is logged: nobody is blocked, and a consumer knows
+    what it does not have. Only an id that is too large by itself cannot be stored: an
+    `EventSourceError` each time.
+
+    All calls come from one thread, but for `close()`, which may come from any. The
+    connection is served by an event loop in a thread of its own, `eventsource-nats`, which
+    begins with the first call and ends with `close()`. After a fork the child has neither:
+    `claim()` makes both anew there.
+
+    Args:
+        url: `nats://host:4222`, which is the usual port. User name and password, or a token,
+            may be in it. Several servers of one cluster are separated by commas. Also
+            `tls://`, `ws://`, `wss://`.
+        name: of the stream: letters, digits, `-` and `_`. The leader's lease is in the
+            key-value bucket `NAME-relay`.
+        subject: of the messages; `name` by default. The relay's own are on `SUBJECT.relay`.
+        max_msgs: how many messages the stream keeps; by default, all.
+        max_bytes: how large the stream grows, in bytes; by default, as far as the server lets it.
+        replicas: how many servers of a cluster keep the stream.
+        timeout: seconds without progress after which a call gives up.
+        **connect_options: what `nats.connect` takes besides: `user`, `password`, `token`,
+            `user_credentials`, `nkeys_seed`, `tls`, ...
+
+    Raises:
+        TypeError, ValueError: an argument cannot be used; the message names it, and quotes
+            nothing of `url`.
+
+    Examples:
+        >>> JetStream("nats://localhost:4222", "orders")
+        <JetStream 'orders'>
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *,
+        subject: str | None = None,
+        max_msgs: int | None = None,
+        max_bytes: int | None = None,
+        replicas: int = 1,
+        timeout: float = 5.0,
+        **connect_options: Any,
+    ) -> None:
+        for what, text in (("url", url), ("name", name), ("subject", subject)):
+            if not isinstance(text, str) and (what, text) != ("subject", None):
+                raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+        servers = [_with_port(server.strip()) for server in url.split(",")]
+        if None in servers:
+            # Not quoted: what cannot be parsed may hold a password anywhere.
+            raise ValueError("url must be like nats://host:4222, or several separated by commas")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError(f"name must be letters, digits, - and _, not {name!r}")
+        subject = name if subject is None else subject
+        if not re.fullmatch(r"[^\s.*>]+(\.[^\s.*>]+)*", subject) or subject.startswith("$"):
+            raise ValueError(f"subject must be a NATS subject without wildcards, not {subject!r}")
+        for what, limit in (("max_msgs", max_msgs), ("max_bytes", max_bytes)):
+            if limit is not None:
+                check_whole_number(what, limit, 1)
+        check_whole_number("replicas", replicas, 1)
+        check_number("timeout", timeout, 0)
+        if timeout == 0:
+            raise ValueError("timeout must be more than 0")
+        if taken := _OWN_OPTIONS & connect_options.keys():
+            raise TypeError(f"{', '.join(sorted(taken))}: set by the sink itself")
+        self._servers = [server for server in servers if server is not None]
+        self._name = name
+        self._subject = subject
+        self._marker_subject = f"{subject}.relay"
+        self._max_msgs = max_msgs or -1
+        self._max_bytes = max_bytes or -1
+        self._replicas = replicas
+        self._timeout = timeout
+        self._options = {"name": "eventsource relay", **connect_options}
+        self._worker: _Worker | None = None
+        self._reset()
+        close_in_child(self, JetStream._forget)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r}>"
+
+    # --- The protocol of a sink ---
+
+    def claim(self) -> str:
+        """Become the owner of the stream: whatever an earlier owner still sends is refused.
+
+        Returns:
+            The place: the last event ID to go on after, or `""` in a new stream.
+
+        Raises:
+            EventSourceError: the server cannot be reached or refuses, the stream cannot
+                serve, or none of its messages has a place. `claim()` again tries again.
+        """
+        return self._call(self._claim)
+
+    def append(self, events: Sequence[MessageEvent], last_event_id: str) -> None:
+        """Store events, in order, and the place after them.
+
+        When it returns, all are acknowledged. When it raises, a prefix of them may be
+        stored: `claim()` returns the place after that, and what the server of the events
+        sends from there is stored without gap or repetition.
+
+        Args:
+            events: as they came. None moves the place alone.
+            last_event_id: the place after the last of them.
+
+        Raises:
+            Superseded: the last message of the stream is not the one that this sink has
+                seen or written last; or it has not claimed the stream since its last
+                failure, or in this process.
+            EventSourceError: the server cannot be reached or refuses. Call `claim()`.
+        """
+        if self._owner is None:
+            raise Superseded(f"the stream {self._name!r} is not claimed: claim() comes first")
+        self._call(functools.partial(self._append, events, last_event_id))
+
+    def lease(self, seconds: float) -> bool:
+        """Take or renew the leader's lease.
+
+        It saves connections to the server of the events, and no more: what is stored
+        depends on `claim()` alone.
+
+        Args:
+            seconds: how long the lease lasts from now; 0.1 at least, the server's limit.
+
+        Returns:
+            Whether this sink has the lease. `close()` gives it back.
+
+        Raises:
+            TypeError, ValueError: `seconds` is no number, below 0.1 or not finite.
+            EventSourceError: the server cannot be reached or refuses.
+        """
+        check_number("seconds", seconds, MIN_LEASE_SECONDS)
+        self._may_lead = True
+        return self._call(functools.partial(self._lease, seconds))
+
+    def close(self) -> None:
+        """Give the lease back, close the connection and end the thread; never raises.
+
+        From any thread: a call under way in another one raises `EventSourceError`. The
+        server gets a second to answer. `claim()` begins anew.
+        """
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        try:
+            worker.run(self._leave)
+        except Exception as error:
+            logger.info("%r: the server was not told of the end: %s", self, _said(error))
+        worker.stop()
+
+    # --- This thread ---
+
+    def _reset(self) -> None:
+        self._worker = None
+        self._nats: Any = None  # the connection; all up to the next gap is the loop's
+        self._inbox = ""  # where the server acknowledges
+        self._replies: asyncio.Queue[Any] = asyncio.Queue()  # errors, too; None: it is closed
+        self._max_size = 0  # of a message with its headers, in bytes
+        self._can_replace = False  # the stream lets a marker replace the one before it
+
+        self._token = secrets.token_hex(8)  # the holder of the lease
+        self._may_lead = False  # the lease has been asked for
+        self._disown()
+
+    def _disown(self) -> None:
+        self._owner: str | None = None
+        self._sequence = 0  # of the last message
+        self._message_id: str | None = None  # of the last message; None if it has none
+        self._place = ""
+        self._run = _Run()
+        self._passed = 0  # events of `_run` that have come again
+
+    def _forget(self) -> None:
+        """In a child: leave the parent's things alone."""
+        _left_behind.extend((self._worker, self._nats))
+        self._reset()
+
+    def _call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run `work` on the loop; after any failure, there is no owner and no connection."""
+        worker = self._worker
+        if worker is None:
+            worker = self._worker = _Worker()
+        failure: EventSourceError
+        try:
+            return worker.run(functools.partial(self._or_disconnect, work))
+        except EventSourceError as error:
+            failure = error
+        except Exception as error:
+            failure = EventSourceError(f"{self!r}: {_said(error)}")
+        except BaseException:
+            self._disown()
+            raise
+        self._disown()
+        raise failure  # out here: what went wrong may quote what it was sent
+
+    # --- On the loop ---
+
+    async def _or_disconnect(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await work()
+        except BaseException:
+            await self._disconnect()
+            raise
+
+    async def _disconnect(self) -> None:
+        connection, self._nats = self._nats, None
+        if connection is not None:
+            try:
+                async with asyncio.timeout(GOODBYE_SECONDS):
+                    await connection.close()
+            except Exception as error:  # it is given up anyway
+                logger.debug("%r: closing: %s", self, _said(error))
+
+    async def _connected(self) -> Any:
+        if self._nats is None or not self._nats.is_connected:
+            await self._disconnect()
+            self._replies = replies = asyncio.Queue[Any]()
+
+            async def note(reply: Any = None) -> None:
+                replies.put_nowait(reply)
+
+            self._nats = Client()
+            try:
+                await self._nats.connect(
+                    self._servers,
+                    allow_reconnect=False,  # what was sent is lost or not: claim() finds out
+                    max_reconnect_attempts=1,  # of the first connection, too
+                    reconnect_time_wait=0,
+                    connect_timeout=max(1, math.ceil(self._timeout)),
+                    error_cb=note,
+                    closed_cb=note,
+                    **self._options,
+                )
+            except Exception as error:
+                noted = [replies.get_nowait() for _ in range(replies.qsize())]
+                # More than that no server is available.
+                raise next(filter(None, reversed(noted)), error) from None
+            while not replies.empty():  # of servers that were tried before
+                replies.get_nowait()
+            self._inbox = self._nats.new_inbox()
+            await self._nats.subscribe(f"{self._inbox}.*", cb=note)
+        return self._nats
+
+    async def _claim(self) -> str:
+        async with asyncio.timeout(self._timeout) as limit:
+            jetstream = (await self._connected()).jetstream(timeout=self._timeout)
+            for _ in range(MAX_CLAIMS):
+                info = await self._stream(jetstream)
+                self._disown()
+                await self._find_place(jetstream, info.state)
+                self._owner = secrets.token_hex(8)
+                self._sequence = info.state.last_seq
+                try:
+                    await self._store(iter([self._marker()]), limit)
+                except Superseded:  # a message came in between: look again
+                    continue
+                return self._place
+            raise EventSourceError(f"{self!r}: somebody else writes to the stream all the time")
+
+    async def _stream(self, jetstream: Any) -> Any:
+        """Return what the server says of the stream; make it if it is not there."""
+        try:
+            info = await jetstream.stream_info(self._name)
+        except errors.NotFoundError:
+            config = api.StreamConfig(
+                name=self._name,
+                subjects=[self._subject, self._marker_subject],
+                num_replicas=self._replicas,
+                allow_rollup_hdrs=True,
+                max_msgs=self._max_msgs,
+                max_bytes=self._max_bytes,
+            )
+            try:
+                info = await jetstream.add_stream(config)
+            except errors.APIError as error:
+                if error.err_code != _NAME_IN_USE:
+                    raise
+                info = await jetstream.stream_info(self._name)  # somebody else was faster
+        self._check(info.config)
+        limits = [self._nats.max_payload, info.config.max_msg_size or -1]
+        # Half: a message that fills the stream would be deleted to make room, and the place.
+        limits.append((info.config.max_bytes or -1) // 2)
+        self._max_size = min(limit for limit in limits if limit > 0)
+        self._can_replace = bool(info.config.allow_rollup_hdrs)
+        return info
+
+    def _check(self, config: Any) -> None:
+        """Refuse a stream that could lose the place."""
+        reason = None
+        if config.max_age:
+            reason = "it deletes by age (max_age): in a quiet time the place, too"
+        elif (config.retention or "limits") != "limits":
+            reason = "it deletes what has been consumed (retention): the place, too"
+        elif config.no_ack:
+            reason = "it acknowledges nothing (no_ack)"
+        elif not {self._subject, self._marker_subject} <= {*(config.subjects or ())}:
+            reason = f"its subjects are not {self._subject!r} and {self._marker_subject!r}"
+        if reason is not None:
+            raise EventSourceError(f"the stream {self._name!r} cannot serve a relay: {reason}")
+
+    async def _find_place(self, jetstream: Any, state: Any) -> None:
+        """Read the place from the last message that has one: the last, usually."""
+        for sequence in range(state.last_seq, max(state.first_seq, 1) - 1, -1):
+            try:
+                message = await jetstream.get_msg(self._name, sequence)
+            except errors.NotFoundError:  # deleted by hand, or a marker that was replaced
+                continue
+            headers = message.headers or {}
+            if PLACE not in headers:
+                logger.warning(
+                    "%r: message %d is not a relay's; the place is looked for before it",
+                    self,
+                    sequence,
+                )
+                continue
+            self._place = unquote(headers[PLACE])
+            if STORED in headers:
+                stored, _, event_id = headers[STORED].partition(" ")
+                self._run = _Run(unquote(event_id), int(stored))
+            return
+        if state.last_seq:
+            raise EventSourceError(
+                f"the stream {self._name!r} has been emptied, and the place with it:"
+                " delete the stream to begin anew"
+            )
+
+    async def _append(self, events: Sequence[MessageEvent], last_event_id: str) -> None:
+        known = 0
+        while (
+            self._passed < self._run.stored
+            and known < len(events)
+            and events[known].last_event_id == self._run.event_id
+        ):
+            known += 1
+            self._passed += 1
+        if known == len(events) and self._passed < self._run.stored:
+            return  # the place before them, with their number, says more than the one here
+        stored = self._passed - known if known else 0
+        if known < len(events):
+            self._run, self._passed = _Run(), 0
+        places = _after_each(self._place, events, last_event_id, stored)
+        messages = itertools.islice(zip(events, places, strict=True), known, None)
+        async with asyncio.timeout(self._timeout) as limit:
+            if not (self._nats is not None and self._nats.is_connected):
+                raise EventSourceError(f"{self!r}: the connection is lost")
+            if known < len(events):
+                await self._store((self._event(event, *place) for event, place in messages), limit)
+                self._place = last_event_id
+            elif last_event_id != self._place:
+                self._place, self._run, self._passed = last_event_id, _Run(), 0
+                await self._store(iter([self._marker()]), limit)
+
+    def _event(
+        self, event: MessageEvent, place: str, run: _Run
+    ) -> tuple[str, bytes, dict[str, str]]:
+        payload = event.data.encode()
+        headers = _headers(place, run)
+        headers[EVENT_ID] = _quoted(event.last_event_id)
+        headers[EVENT_TYPE] = _quoted(event.type)
+        if self._is_too_large(headers, payload):
+            headers[TOO_LARGE] = str(len(payload))
+            headers[EVENT_TYPE] = _quoted(event.type[:MAX_TYPE])
+            if self._is_too_large(headers, b""):
+                raise EventSourceError(
+                    f"{self!r}: the id of an event has {len(event.last_event_id)} characters,"
+                    f" and a message must not exceed {self._max_size} bytes,"
+                    f" nor its headers {MAX_HEADERS}"
+                )
+            logger.warning(
+                "%r: an event of %d bytes is stored without its data:"
+                " a message must not exceed %d bytes, nor its headers %d",
+                self,
+                len(payload),
+                self._max_size,
+                MAX_HEADERS,
+            )
+            payload = b""
+        return self._subject, payload, headers
+
+    def _marker(self) -> tuple[str, bytes, dict[str, str]]:
+        headers = _headers(self._place, self._run)
+        if self._can_replace:
+            headers["Nats-Rollup"] = "sub"
+        return self._marker_subject, b"", headers
+
+    def _is_too_large(self, headers: dict[str, str], payload: bytes) -> bool:
+        size = FENCE_BYTES + sum(len(name) + len(value) + 4 for name, value in headers.items())
+        return size > MAX_HEADERS or size + len(payload) > self._max_size
+
+    async def _store(
+        self, messages: Iterator[tuple[str, bytes, dict[str, str]]], limit: asyncio.Timeout
+    ) -> None:
+        """Send messages, each fenced by the one before it; return when all are stored."""
+        acknowledged = self._sequence
+
+        async def take_reply() -> None:
+            nonlocal acknowledged
+            self._check_reply(await self._replies.get(), acknowledged + 1)
+            acknowledged += 1
+            self._note_progress(limit)
+
+        for subject, payload, headers in messages:
+            if self._sequence - acknowledged >= WINDOW:
+                await take_reply()
+            headers["Nats-Expected-Last-Sequence"] = str(self._sequence)
+            if self._message_id is not None:
+                headers["Nats-Expected-Last-Msg-Id"] = self._message_id
+            self._sequence += 1
+            headers["Nats-Msg-Id"] = self._message_id = f"{self._owner}-{self._sequence}"
+            await self._nats.publish(
+                subject, payload, reply=f"{self._inbox}.{self._sequence}", headers=headers
+            )
+            self._note_progress(limit)
+        while acknowledged < self._sequence:
+            await take_reply()
+
+    def _note_progress(self, limit: asyncio.Timeout) -> None:
+        if limit.expired():  # nats-py may swallow a cancellation while it flushes
+            raise TimeoutError
+        limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
+
+    def _check_reply(self, reply: Any, sequence: int) -> None:
+        if reply is None:
+            raise EventSourceError(f"{self!r}: the connection is lost")
+        if isinstance(reply, Exception):  # such as a missing permission
+            raise reply
+        if (reply.headers or {}).get("Status") == "503":
+            raise EventSourceError(f"{self!r}: the stream does not answer")
+        answer = json.loads(reply.data)
+        if error := answer.get("error"):
+            text = redact_text(f"{error.get('description')} ({error.get('err_code')})")
+            if error.get("err_code") in _WRONG_LAST:
+                raise Superseded(f"{self!r}: somebody else wrote to the stream: {text}")
+            raise EventSourceError(f"{self!r}: the server refused a message: {text}")
+        if answer.get("seq") != sequence or answer.get("duplicate"):
+            raise EventSourceError(f"{self!r}: message {sequence} was stored as {answer!r}")
+
+    async def _lease(self, seconds: float) -> bool:
+        async with asyncio.timeout(self._timeout):
+            jetstream = (await self._connected()).jetstream(timeout=self._timeout)
+            bucket = await self._bucket(jetstream, seconds)
+            token = self._token.encode()
+            try:
+                entry = await bucket.get("leader")
+            except errors.KeyNotFoundError:
+                entry = None
+            try:
+                if entry is None:
+                    await bucket.create("leader", token)
+                elif entry.value == token:
+                    await bucket.update("leader", token, last=entry.revision)
+                else:
+                    return False
+            except errors.KeyWrongLastSequenceError:
+                return False  # another was faster, or it has just run out
+            return True
+
+    async def _bucket(self, jetstream: Any, seconds: float) -> Any:
+        """The bucket of the lease, whose entries live for `seconds`."""
+        bucket = f"{self._name}-relay"
+        try:
+            info = await jetstream.stream_info(f"KV_{bucket}")
+        except errors.NotFoundError:
+            return await jetstream.create_key_value(
+                bucket=bucket, ttl=seconds, history=1, replicas=self._replicas
+            )
+        if abs((info.config.max_age or 0) - seconds) > 0.001:  # it is kept in whole nanoseconds
+            info.config.max_age = seconds
+            info.config.duplicate_window = min(seconds, 120.0)
+            await jetstream.update_stream(info.config)
+        return await jetstream.key_value(bucket)
+
+    async def _leave(self) -> None:
+        """Give back the lease, if it is ours, and close the connection."""
+        try:
+            if self._may_lead and self._nats is not None and self._nats.is_connected:
+                async with asyncio.timeout(GOODBYE_SECONDS):
+                    jetstream = self._nats.jetstream(timeout=GOODBYE_SECONDS)
+                    try:
+                        bucket = await jetstream.key_value(f"{self._name}-relay")
+                        entry = await bucket.get("leader")
+                        if entry.value == self._token.encode():
+                            await bucket.delete("leader", last=entry.revision)
+                    except (errors.BucketNotFoundError, errors.KeyNotFoundError):  # nobody's
+                        pass
+        finally:
+            await self._disconnect()
+
+
+def _headers(place: str, run: _Run) -> dict[str, str]:
+    headers = {PLACE: _quoted(place)}
+    if run.stored:
+        headers[STORED] = f"{run.stored} {_quoted(run.event_id)}"
+    return headers
+
+
+def _said(error: BaseException) -> str:
+    """Say `error` without the URLs in it."""
+    if isinstance(error, TimeoutError):
+        return "the server did not answer in time"
+    if isinstance(error, concurrent.futures.CancelledError):
+        return "closed"
+    return f"{type(error).__name__}: {redact_text(str(error))}"
+
+
+def _with_port(url: str) -> str | None:
+    """Return a server's URL, with the usual port if it has none; None if it is no URL."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in _SCHEMES or not parts.hostname or port == 0:
+        return None
+    if port is None and parts.scheme in ("nats", "tls"):  # nats-py: for one server only
+        parts = parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{DEFAULT_PORT}")
+    return urlunsplit(parts)
+
+
+class _Worker:
+    """An event loop in a thread of its own. `stop()` ends both, and whatever runs there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_stopped = False
+        started: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
+        self._thread = threading.Thread(
+            target=self._serve, args=(started,), name="eventsource-nats", daemon=True
+        )
+        self._thread.start()
+        self._loop = started.result()
+
+    @staticmethod
+    def _serve(started: concurrent.futures.Future[asyncio.AbstractEventLoop]) -> None:
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            started.set_result(loop)
+            loop.run_forever()
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what `work()` returns. Raises `CancelledError` if it is stopped meanwhile."""
+        with self._lock:  # so that nothing begins on a loop that is about to end
+            if self._is_stopped:
+                raise concurrent.futures.CancelledError
+            future = asyncio.run_coroutine_threadsafe(work(), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # for Ctrl-C; nothing else leaves it running
+            raise
+
+    def stop(self) -> None:
+        """End the loop, with what runs on it, and the thread."""
+        with self._lock:
+            if not self._is_stopped:
+                self._is_stopped = True
+                self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
