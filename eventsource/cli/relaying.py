@@ -56,7 +56,7 @@ server ended the stream, 1 if no relay can go on.
     "--maxlen",
     type=COUNT,
     metavar="N",
-    help="Keep about so many events. Redis only; all by default.",
+    help="Keep so many events (Redis: about so many); all by default.",
 )
 @click.option(
     "--allow-gaps",
@@ -140,12 +140,9 @@ def _sink(log: str, name: str, maxlen: int | None) -> Sink:
 
         return RedisStream(log, name, maxlen=maxlen)
     if scheme in ("nats", "tls"):
-        if maxlen is not None:
-            raise click.UsageError("--maxlen is for Redis; NATS has limits of its own")
-        from eventsource import relay  # noqa: PLC0415 - needs an extra
+        from eventsource.relay import JetStream  # noqa: PLC0415 - needs an extra
 
-        sink: Sink = relay.JetStream(log, name)
-        return sink
+        return JetStream(log, name, max_msgs=maxlen)
     raise click.UsageError("LOG must begin with redis://, rediss://, unix://, nats:// or tls://")
 
 

@@ -128,6 +128,7 @@ class Relay:
         self._leads = False
         self._place = ""
         self._failures = 0  # of the sink; 0: there is no outage
+        self._cannot_store = False  # so what the log says to claims and polls ends no outage
         self._waits_since: float | None = None  # when another relay was first seen to lead
         self._is_second = False  # another one has renewed its lease meanwhile
         self._has_ids = True
@@ -232,7 +233,8 @@ class Relay:
                 if not self._has_lease():
                     logger.warning("%s: the lease is another relay's", self._name)
                     return
-                self._recovered()
+                if not self._cannot_store:
+                    self._recovered()
                 poll_at = time.monotonic() + interval
 
     def _store(self, events: list[MessageEvent], stream: EventStream) -> None:
@@ -242,11 +244,13 @@ class Relay:
             self._judge_ids(events, place)
         try:
             self._call(self._sink.append, events, place)
-        except _SinkFailed:
+        except _SinkFailed as failure:
+            self._cannot_store = not isinstance(failure.error, Superseded)
             if not place and events:
                 logger.warning("%s: %d events without ids may be missing", self._name, len(events))
             raise
         self._place = place
+        self._cannot_store = False
         self._recovered()
 
     def _ended(self, stream: EventStream) -> None:
@@ -329,7 +333,7 @@ class Relay:
         return wait
 
     def _recovered(self) -> None:
-        """Something was stored, or the log has been ours for the time between two polls."""
+        """Something was stored; or the log has been ours for the time between two polls."""
         if self._failures:
             self._failures = 0
             logger.info("%s: leading; the outage of the log is over", self._name)

@@ -62,6 +62,20 @@ def test_it_relays_until_sigterm(redis_server, tmp_path):
     ]
 
 
+def test_it_relays_into_nats_and_keeps_so_many_events(tmp_path):
+    pytest.importorskip("nats")
+    from .nats_server import NatsServer
+
+    (tmp_path / "nats").mkdir()
+    with ScriptedServer(numbered(10)) as server, NatsServer(tmp_path / "nats") as nats:
+        arguments = server.url, nats.url, "--stream", "orders", "--maxlen", "4"
+        with command(tmp_path, *arguments) as (process, _):
+            wait_until(lambda: nats.data()[-1:] == texts(10)[-1:])
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(LIMIT) == 143
+        assert nats.data() == texts(10)[-4:]
+
+
 def test_with_jsonl_each_line_is_an_object(redis_server, tmp_path):
     with ScriptedServer(status("404 Not Found")) as server:
         url = f"{server.url}?key={QUERY_SECRET}"
@@ -110,7 +124,7 @@ def test_a_stream_that_no_relay_can_go_on_with_ends_it(redis_server, tmp_path):
         (["http://host/", "redis://host", "--stream", "{"], "name"),
         (["http://host/", "redis://host", "--stream", "a", "--lease", "0"], "--lease"),
         (["http://host/", "redis://host", "--stream", "a", "--maxlen", "0"], "--maxlen"),
-        (["http://host/", "nats://host", "--stream", "a", "--maxlen", "1"], "--maxlen"),
+        (["http://host/", "nats://host", "--stream", "a b"], "name"),
         (["http://host/", "redis://host", "--stream", "a", "-H", "x"], "-H"),
     ],
 )

@@ -368,6 +368,36 @@ def test_one_that_fails_is_asked_again_until_it_works_and_told_of_once(caplog):
     assert "Lost" in in_log(caplog, "the log cannot")[0].getMessage()
 
 
+def test_an_outage_lasts_until_something_is_stored_if_that_is_what_failed(caplog):
+    """As with an engine that is full, and events that come more rarely than polls."""
+    caplog.set_level(logging.INFO)
+    is_full, again = threading.Event(), threading.Event()
+    is_full.set()
+
+    def script(connection):
+        place = int(connection.read_request().last_event_id or 0)
+        connection.send(HEAD + b"\n")
+        if len(connection.server.requests) > 1:
+            again.wait(LIMIT)
+        connection.send(event(place + 1))
+        connection.hold()
+
+    engine = Engine(lambda name: "request" if name == "append" and is_full.is_set() else None)
+    with (
+        ScriptedServer(script) as server,
+        running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
+    ):
+        wait_until(lambda: len(server.requests) == 2)
+        polls = len(engine.calls) + 5
+        wait_until(lambda: len(engine.calls) > polls)
+        assert not in_log(caplog, "is over")
+        is_full.clear()
+        again.set()
+        wait_until(lambda: engine.place == "1")
+        wait_until(lambda: in_log(caplog, "outage of the log is over"))
+    assert len(in_log(caplog, "the log cannot")) == 1
+
+
 def test_what_a_sink_raises_is_told_by_its_kind_alone(caplog):
     caplog.set_level(logging.INFO)
 
