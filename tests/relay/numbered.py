@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from tests.support import HEAD
 
 
@@ -32,6 +34,30 @@ def numbered(count, *, cut_after=None, at_once=7):
         connection.hold()
 
     return script
+
+
+class Growing:
+    """A script: numbered events from the place asked for up to a limit, which grows."""
+
+    def __init__(self):
+        self._limit = 0
+        self._changed = threading.Condition()
+
+    def grow(self, limit):
+        with self._changed:
+            self._limit = limit
+            self._changed.notify_all()
+
+    def __call__(self, connection):
+        place = int(connection.read_request().last_event_id or 0)
+        connection.send(HEAD + b"retry: 20\n\n")
+        while not connection.server.closing.is_set():
+            with self._changed:
+                if not self._changed.wait_for(lambda: self._limit > place, 0.05):  # noqa: B023
+                    continue
+                end = min(self._limit, place + 10)
+            connection.send(b"".join(map(event, range(place + 1, end + 1))))
+            place = end
 
 
 def texts(count):

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,11 @@ from eventsource import MessageEvent
 from eventsource.errors import EventSourceError
 from eventsource.relay import Relay, Superseded
 from eventsource.testing import ScriptedServer
-from tests.support import HEAD, LIMIT, SECRET, wait_until
+from tests.support import LIMIT, SECRET, wait_until
 
+from .forwarder import Forwarder
 from .memory import running
-from .numbered import event, numbered, texts
+from .numbered import Growing, numbered, texts
 from .redis_server import RedisServer
 
 redis = pytest.importorskip("redis")
@@ -274,31 +274,56 @@ def test_without_comparing_the_place_it_would_be_missing(redis_server, monkeypat
     assert lose_the_tail(redis_server, sink) == texts(200)[:50] + texts(200)[100:]
 
 
+def test_a_replica_that_lags_is_promoted_and_nothing_is_missing(redis_server, tmp_path):
+    """The primary had acknowledged 100 events, of which its replica has 50."""
+    folder = tmp_path / "replica"
+    folder.mkdir()
+    source = Growing()
+    with (
+        Forwarder(redis_server.port) as replication,
+        Forwarder(redis_server.port) as front,
+        RedisServer(folder, "--replicaof", "127.0.0.1", str(replication.port)) as replica,
+        redis_server.client() as client,
+        replica.client() as replica_client,
+        ScriptedServer(source) as server,
+    ):
+        wait_until(lambda: replica_client.info("replication")["master_link_status"] == "up")
+        sink = RedisStream(f"redis://127.0.0.1:{front.port}", "orders")
+        with running(relay := Relay(server.url, sink, lease=LEASE)):
+            source.grow(50)
+            wait_until(lambda: log(replica_client) == texts(50))
+            replication.be_silent()
+            source.grow(100)
+            wait_until(lambda: relay.last_event_id == "100")
+            assert log(client) == texts(100)
+            redis_server.kill()
+            replica_client.replicaof("NO", "ONE")
+            front.target = replica.port
+            front.cut()
+            assert log(replica_client) == texts(50)
+            source.grow(200)
+            wait_until(lambda: relay.last_event_id == "200")
+        assert log(replica_client) == texts(200)
+
+
+def test_a_reply_that_is_lost_makes_nothing_come_twice(redis_server, client):
+    source = Growing()
+    with Forwarder(redis_server.port) as front, ScriptedServer(source) as server:
+        sink = RedisStream(f"redis://127.0.0.1:{front.port}", "orders", timeout=LIMIT)
+        with running(relay := Relay(server.url, sink, lease=3 * LIMIT)):
+            for count in range(10, 110, 10):
+                source.grow(count - 5)
+                wait_until(lambda: relay.last_event_id == str(count - 5))  # noqa: B023
+                front.be_silent()
+                source.grow(count)
+                wait_until(lambda: client.xlen("orders") >= count)  # noqa: B023
+                assert relay.last_event_id != str(count)
+                front.cut()
+            wait_until(lambda: relay.last_event_id == "100")
+    assert log(client) == texts(100)
+
+
 # --- Processes that die, and that are stopped ---
-
-
-class Growing:
-    """A script: numbered events from the place asked for up to a limit, which grows."""
-
-    def __init__(self):
-        self._limit = 0
-        self._changed = threading.Condition()
-
-    def grow(self, limit):
-        with self._changed:
-            self._limit = limit
-            self._changed.notify_all()
-
-    def __call__(self, connection):
-        place = int(connection.read_request().last_event_id or 0)
-        connection.send(HEAD + b"retry: 20\n\n")
-        while not connection.server.closing.is_set():
-            with self._changed:
-                if not self._changed.wait_for(lambda: self._limit > place, 0.05):  # noqa: B023
-                    continue
-                end = min(self._limit, place + 10)
-            connection.send(b"".join(map(event, range(place + 1, end + 1))))
-            place = end
 
 
 @contextlib.contextmanager
@@ -331,7 +356,7 @@ def length_is(client, path, count):
 
 
 def test_each_event_is_there_once_although_relays_are_killed(redis_server, client, tmp_path):
-    kills, step = 20, 500
+    kills, step = 100, 100
     source, chance = Growing(), random.Random(16)
     with ScriptedServer(source) as server:
         for number in range(kills):
