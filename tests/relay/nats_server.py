@@ -74,11 +74,11 @@ class NatsServer:
 
     # --- A consumer's and an operator's own clients ---
 
-    def run(self, work, **options):
+    def run(self, work, *, limit=LIMIT, **options):
         """Run the coroutine function `work(connection, jetstream)`."""
 
         async def connect():
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(limit):
                 connection = await nats.connect(self.url, allow_reconnect=False, **options)
                 try:
                     return await work(connection, connection.jetstream())

@@ -41,6 +41,7 @@ class Growing:
 
     def __init__(self):
         self._limit = 0
+        self._cuts = 0
         self._changed = threading.Condition()
 
     def grow(self, limit):
@@ -48,13 +49,26 @@ class Growing:
             self._limit = limit
             self._changed.notify_all()
 
+    def cut(self):
+        """Lose each connection, in the middle of an event."""
+        with self._changed:
+            self._cuts += 1
+            self._changed.notify_all()
+
     def __call__(self, connection):
+        cuts = self._cuts
         place = int(connection.read_request().last_event_id or 0)
         connection.send(HEAD + b"retry: 20\n\n")
         while not connection.server.closing.is_set():
             with self._changed:
-                if not self._changed.wait_for(lambda: self._limit > place, 0.05):  # noqa: B023
+                if not self._changed.wait_for(
+                    lambda: self._limit > place or self._cuts > cuts,  # noqa: B023
+                    0.05,
+                ):
                     continue
+                if self._cuts > cuts:
+                    connection.send(event(place + 1)[:-3])
+                    return
                 end = min(self._limit, place + 10)
             connection.send(b"".join(map(event, range(place + 1, end + 1))))
             place = end

@@ -9,8 +9,8 @@ import argparse
 import logging
 import signal
 
-from eventsource.relay import RedisStream, Relay
-from eventsource.relay import redis as module
+from eventsource import relay as package
+from eventsource.relay import Relay
 
 COMPARISONS = {
     "fence": "if state[1] ~= ARGV[1] then return 'owner' end",
@@ -20,6 +20,8 @@ COMPARISONS = {
 
 def leave_out(*names):
     """Have the script not compare that: for the controls, which must fail."""
+    from eventsource.relay import redis as module
+
     for name in names:
         assert COMPARISONS[name] in module._APPEND
         module._APPEND = module._APPEND.replace(COMPARISONS[name], "")
@@ -28,14 +30,15 @@ def leave_out(*names):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
-    parser.add_argument("redis")
+    parser.add_argument("log")
     parser.add_argument("name")
     parser.add_argument("--lease", type=float, default=0.3)
     parser.add_argument("--without", action="append", default=[])
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     leave_out(*arguments.without)
-    sink = RedisStream(arguments.redis, arguments.name, timeout=5.0)
+    kind = package.JetStream if arguments.log.startswith("nats") else package.RedisStream
+    sink = kind(arguments.log, arguments.name, timeout=5.0)
     relay = Relay(arguments.url, sink, lease=arguments.lease)
     signal.signal(signal.SIGTERM, lambda *_: relay.close())
     relay.run()

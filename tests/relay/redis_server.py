@@ -48,7 +48,8 @@ class RedisServer:
         def answers():
             assert process.poll() is None, (self.folder / "redis.log").read_text()
             with contextlib.suppress(redis.ConnectionError, redis.BusyLoadingError):
-                return self.client().info("server")["process_id"] == process.pid
+                state = self.client().info()
+                return state["process_id"] == process.pid and not state["loading"]
             return False
 
         wait_until(answers, "redis-server to answer")

@@ -1,0 +1,24 @@
+"""The long run of relays notices what it is there to notice."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("redis")
+
+from .soak import faults_of
+
+
+@pytest.mark.parametrize(
+    ("numbers", "wrong"),
+    [
+        ([1, 2, 3], []),
+        ([1, 3], ["1 lost"]),
+        ([1, 2, 2, 3], ["1 twice or more"]),
+        ([1, 3, 2], ["1 out of order"]),
+        ([1, 2, 3, 4], ["1 never sent"]),
+        ([], ["3 lost"]),
+    ],
+)
+def test_what_is_wrong_with_a_log_is_said(numbers, wrong):
+    assert faults_of(numbers, 3) == wrong
