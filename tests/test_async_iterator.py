@@ -542,13 +542,13 @@ def test_an_event_that_came_as_the_waiting_was_cancelled_is_not_lost():
                 iterator = aiter(events)
                 await anext(iterator)
                 task = asyncio.ensure_future(anext(iterator))
-                # Cancelled in the very pass of the loop in which the result is there.
+                # Cancelled when the result is there, and the task has not seen it.
                 loop = asyncio.get_running_loop()
                 call_soon_threadsafe = loop.call_soon_threadsafe
 
                 def settle_and_cancel(settle, *arguments):
                     settle(*arguments)
-                    loop.call_soon(task.cancel)  # after what settling has called, likewise
+                    task.cancel()
 
                 loop.call_soon_threadsafe = functools.partial(
                     call_soon_threadsafe, settle_and_cancel
@@ -557,6 +557,28 @@ def test_an_event_that_came_as_the_waiting_was_cancelled_is_not_lost():
                 loop.call_soon_threadsafe = call_soon_threadsafe
                 assert task.cancelled()
                 assert await take(iterator, 2) == data_of(2)
+
+        run(main)
+
+
+def test_waiting_that_is_cancelled_again_and_again_leaves_nothing_behind():
+    with ScriptedServer(stream(b"data: 0\n\n", then="hold")) as server:
+
+        async def main():
+            async with EventStream(server.url) as events:
+                iterator = aiter(events)
+                await take(iterator, 1)
+                for _ in range(100):
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(anext(iterator), 0)
+                    task = asyncio.ensure_future(anext(iterator))
+                    await asyncio.sleep(0)
+                    task.cancel()
+                    await asyncio.wait([task])
+                    del task
+                gc.collect()
+                waiting = [one for one in gc.get_objects() if isinstance(one, asyncio.Future)]
+                assert len([one for one in waiting if not isinstance(one, asyncio.Task)]) < 10
 
         run(main)
 

@@ -79,12 +79,22 @@ class AsyncItems(AsyncIterator[Item]):
                 taker.ask(shows_errors)
             asked = taker.asked
             assert asked is not None
-            if asked.get_loop() is not asyncio.get_running_loop():
+            if taker.loop is not asyncio.get_running_loop():
                 raise RuntimeError("the iteration has begun in another event loop")
-            await asyncio.wait([asked])  # which is not cancelled with it, and nothing lost
+            if asked.result is None:
+                # A future of its own: if this task is cancelled, the step goes on.
+                waiter = taker.loop.create_future()
+                asked.waiters.add(waiter)
+                try:
+                    await waiter
+                finally:
+                    asked.waiters.discard(waiter)
             if taker.asked is asked:  # else another task was quicker
                 taker.asked = None
-            return asked.result()
+            assert asked.result is not None
+            if isinstance(asked.result, bool):
+                return asked.result
+            raise asked.result
         finally:
             del self  # as above
 
@@ -100,25 +110,47 @@ class AsyncItems(AsyncIterator[Item]):
         return stream._taker
 
 
+class Step:
+    """A step that a loop has asked for, and who waits for it there. For that loop alone.
+
+    Attributes:
+        shows_errors (bool): whether the program sees `ErrorEvent`s.
+        result (bool | BaseException | None): whether there is something, or what was raised;
+            None: it is under way.
+        waiters (set[asyncio.Future[None]]): are told that there is a result.
+    """
+
+    def __init__(self, *, shows_errors: bool) -> None:
+        self.shows_errors = shows_errors
+        self.result: bool | BaseException | None = None
+        self.waiters: set[asyncio.Future[None]] = set()
+
+    def settle(self, result: bool | BaseException) -> None:
+        self.result = result
+        for waiter in self.waiters:
+            if not waiter.done():  # which is cancelled
+                waiter.set_result(None)
+
+
 class Taker:
     """The thread that takes steps, from the first one that a loop asks for.
 
     Threads: but for the thread itself, all of it is for the loop; `close_on_loop` for any.
 
     Attributes:
-        asked (asyncio.Future[bool] | None): the step that was asked for last, until somebody
-            has seen its result: whether there is something.
+        asked (Step | None): the step that was asked for last, until somebody has seen its
+            result.
     """
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
         import asyncio  # noqa: PLC0415 - there is a loop
 
         self.loop = loop
-        self.asked: asyncio.Future[bool] | None = None
+        self.asked: Step | None = None
         self._engine = engine
         self._wakeup = Wakeup()  # set when it is asked, and when it is over
         self._lock = threading.Lock()  # guards the next three; held for assignments
-        self._request: tuple[asyncio.Future[bool], bool] | None = None
+        self._request: Step | None = None
         self._is_to_end = False
         self._has_ended = False
         self._told_end = asyncio.Event()
@@ -133,12 +165,12 @@ class Taker:
 
     def ask(self, shows_errors: bool) -> None:
         """Have a step taken; `asked` is what becomes of it."""
-        self.asked = asked = self.loop.create_future()
+        self.asked = asked = Step(shows_errors=shows_errors)
         with self._lock:
             if self._has_ended:
-                asked.set_result(False)
+                asked.settle(False)
             else:
-                self._request = asked, shows_errors
+                self._request = asked
         self._wakeup.set()
 
     def end(self) -> None:
@@ -166,19 +198,18 @@ class Taker:
     def _run(self) -> None:
         result: bool | BaseException
         try:
-            while (request := self._next()) is not None:
-                asked, shows_errors = request
+            while (asked := self._next()) is not None:
                 try:
-                    result = self._engine.advance(shows_errors=shows_errors)
+                    result = self._engine.advance(shows_errors=asked.shows_errors)
                 except BaseException as error:  # an auth callable's SystemExit, for one
                     result = error
-                self._tell(_settle, asked, result)
+                self._tell(asked.settle, result)
             self._tell(self._told_end.set)
         finally:
             with contextlib.suppress(ValueError):  # in the child of a fork
                 self._engine.watchers.remove(self._wakeup)
 
-    def _next(self) -> tuple[asyncio.Future[bool], bool] | None:
+    def _next(self) -> Step | None:
         """Wait to be asked, or for the end of the stream."""
         while True:
             with self._lock:
@@ -197,12 +228,3 @@ class Taker:
             if not self._is_to_end and not self._engine.session.is_over:
                 logger.error("%s: closed: %r", self._thread.name, error)  # noqa: TRY400
                 self._engine.close()
-
-
-def _settle(asked: asyncio.Future[bool], result: bool | BaseException) -> None:
-    if asked.done():  # cancelled by somebody who looked inside
-        return
-    if isinstance(result, bool):
-        asked.set_result(result)
-    else:
-        asked.set_exception(result)

@@ -60,9 +60,12 @@ class _AsyncMessages(AsyncIterator[MessageEvent]):
             while True:
                 taker = self._stream._taker
                 if taker is None or taker.asked is None:  # as in `AsyncItems`
-                    while (item := engine.next_item()) is not None:
+                    # `next_item()`, without the call: a tenth of the time of an event.
+                    for item in engine.session.kept.rest:
                         if item.__class__ is event_class:
+                            engine.last_event_id = item.last_event_id  # pyright: ignore[reportAttributeAccessIssue]
                             return item  # pyright: ignore[reportReturnType]
+                    engine.next_item()  # there is none: the read is done with
                 if not await self._items.step(shows_errors=False):
                     break
             _raise_failure(engine)
