@@ -126,6 +126,7 @@ class Step:
         self.waiters: set[asyncio.Future[None]] = set()
 
     def settle(self, result: bool | BaseException) -> None:
+        """Have a result, and tell who waits for it."""
         self.result = result
         for waiter in self.waiters:
             if not waiter.done():  # which is cancelled
