@@ -16,7 +16,7 @@ import pytest
 from eventsource.testing import ScriptedServer
 
 from . import pages
-from .pages import Reader, Stage, Wrong
+from .pages import Reader, Wrong
 from .support import HEAD, LIMIT
 
 ROOT = Path(__file__).parent.parent
@@ -232,12 +232,6 @@ def answers_for(page):
     return answer
 
 
-STAGES = {
-    "README.md": Stage(names="def fetch_token(): return 'token'\n"),
-}
-"""By page: what else it takes for granted."""
-
-
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory):
     """An authority, and the file with its certificate."""
@@ -276,7 +270,6 @@ def test_what_a_page_says_is_so(page, tmp_path, request, authority, server_conte
             tmp_path,
             {80: plain.port, 443: secure.port},
             authority[1],
-            STAGES.get(name_of(page), Stage()),
             lambda: request.getfixturevalue("display"),
         ) as reader,
     ):
@@ -389,7 +382,7 @@ def follow(page, folder, authority, limit=LIMIT):
     path.write_text(page, "utf-8")
     work = folder / "work"
     work.mkdir()
-    with Reader(work, {}, authority[1], Stage(), None, limit=limit) as reader:
+    with Reader(work, {}, authority[1], None, limit=limit) as reader:
         reader.follow(list(pages.read(path)))
 
 

@@ -405,15 +405,6 @@ def with_what_they_show(blocks: list[Block]) -> Iterator[tuple[Block, Block | No
         yield block, shown
 
 
-class Stage(NamedTuple):
-    """What a page takes for granted."""
-
-    names: str = ""
-    """Python that is run before its blocks."""
-    files: tuple[tuple[str, str], ...] = ()
-    """Names and contents of files that it has."""
-
-
 class Desk:
     """What a page needs to be followed: an empty folder, commands, and a network.
 
@@ -505,11 +496,10 @@ class Desk:
 
 
 class Reader:
-    """Follows one page in a folder that is empty, but for what the page takes for granted.
+    """Follows one page in a folder that is empty.
 
     Args:
         folder, ports, authority: as of `Desk`.
-        stage: what the page takes for granted.
         display: gives the name of an X display.
         limit: seconds to wait for what the page shows.
     """
@@ -519,14 +509,10 @@ class Reader:
         folder: Path,
         ports: dict[int, int],
         authority: Path,
-        stage: Stage,
         display: Any,
         limit: float = LIMIT,
     ) -> None:
         self._desk = desk = Desk(folder, ports, authority)
-        for name, text in stage.files:
-            (desk.folder / name).write_text(text, "utf-8")
-        self._stage = stage
         self._display = display
         self._limit = limit
         self._terminal = Terminal(desk.folder, desk.notes, desk.environment, self._as_shown, limit)
@@ -627,8 +613,8 @@ class Reader:
         if not self._steps:
             return
         task = self._desk.notes / "steps.json"
-        names = {"steps": self._steps, "names": self._stage.names, "limit": self._limit}
-        task.write_text(json.dumps({**names, "toolkit": toolkit}), "utf-8")
+        work = {"steps": self._steps, "limit": self._limit, "toolkit": toolkit}
+        task.write_text(json.dumps(work), "utf-8")
         first, self._steps = self._steps[0], []
         python, environment = sys.executable, self._desk.environment
         if toolkit:
@@ -661,7 +647,7 @@ class Reader:
         page = blocks[0].file
         # All of them: of two with the same name pytest sees one.
         count = sum(len(TEST.findall(block.code)) for block in blocks)
-        lines = [self._stage.names]
+        lines: list[str] = []
         for block in blocks:
             lines += [""] * (block.line - len(lines))
             lines += block.code.splitlines()

@@ -228,7 +228,6 @@ def main(path: str) -> int:
         if heading not in namespaces:
             shared = namespaces.get(step["start"], {})
             namespaces[heading] = {**shared, "__name__": "__main__", "__file__": step["file"]}
-            exec(task["names"], namespaces[heading])  # noqa: S102
         if not run(step, namespaces[heading]):
             return refuse(step, f"failed; it had printed\n{capture.text('stdout', 'stderr')}")
         if following and following["kind"] == "text":
