@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -162,3 +163,31 @@ def test_the_tests_that_a_page_names_are_there(page):
     assert set(re.findall(r"\btest_\w+\b(?!\.py)", text)) <= there
     for path in re.findall(r"`((?:tests|docs|fuzz)/[\w./]*)", text):
         assert (ROOT / path).exists(), path
+
+
+# --- The package index ---
+
+
+def links_of(text):
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+@pytest.fixture(scope="module")
+def for_the_index():
+    if not (ROOT / "setup.py").exists():
+        pytest.skip("needs the source distribution")
+    return runpy.run_path(str(ROOT / "setup.py"))["for_the_index"]
+
+
+def test_on_the_index_links_lead_to_the_repository(for_the_index):
+    readme = (ROOT / "README.md").read_text("utf-8")
+    found = links_of(for_the_index(readme, "https://example.org/it"))
+    assert len(found) == len(links_of(readme))
+    assert all(link.startswith("https://") for link in found)
+    assert "https://example.org/it/blob/main/docs/handlers.md" in found
+    assert "https://example.org/it/raw/main/docs/images/terminal-events.svg" in found
+
+
+def test_without_a_repository_the_texts_of_links_are_left(for_the_index):
+    text = "see [the\npage](docs/a.md#b) and [one](https://example.org)![x](docs/x.svg)"
+    assert for_the_index(text, "") == "see the\npage and [one](https://example.org)"
