@@ -118,22 +118,7 @@ class Nats:
         return self._server.run(read)
 
     def numbers(self) -> list[int]:
-        async def read(_, jetstream):
-            subscription = await jetstream.subscribe(
-                "orders", stream="orders", ordered_consumer=True
-            )
-            found = []
-            try:
-                while True:
-                    message = await subscription.next_msg(timeout=5.0)
-                    found.append(int(message.data))
-                    if message.metadata.num_pending == 0:
-                        return found
-            finally:
-                with contextlib.suppress(Exception):
-                    await subscription.unsubscribe()
-
-        return self._server.run(read, limit=None)
+        return [int(event_id) for event_id in self._server.ids("orders")]
 
     def lose(self) -> str:
         self._server.kill()
