@@ -237,10 +237,10 @@ class Session:
 
     def take(self) -> list[Item]:
         """Return all that is kept and has not been yielded: it counts as yielded now."""
-        kept, rest = self.kept.items, self.kept.rest
-        items = kept[len(kept) - rest.__length_hint__() :]  # type: ignore[attr-defined]
-        # From here to the end there is no call, so that no signal handler comes in between.
-        del kept[:]  # which ends an iteration under way
+        kept = self.kept
+        # No call from here to the end, so that no signal handler comes in between.
+        items = [*kept.rest]
+        del kept.items[:]
         return items
 
     def wait(self, now: float) -> float:
