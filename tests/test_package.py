@@ -23,7 +23,7 @@ LAYERS = [
     {"testing", "relay"},
     {"eventsource"},  # its __init__.py
     {"source", "sseclient", "dispatch"},
-    {"stream", "resume"},
+    {"stream", "resume", "recording"},
     {"engine"},
     {"handlers", "http"},
     {"protocol"},

@@ -22,7 +22,7 @@ from eventsource.protocol.events import Comment, ErrorEvent, MessageEvent, OpenE
 from eventsource.protocol.policy import ReconnectPolicy
 from eventsource.resume import ResumeFile
 from eventsource.stream import EventStream
-from eventsource.urls import redact, redact_text
+from eventsource.urls import SECRET_FIELD, redact, redact_text
 
 from .ending import Ending
 from .failures import Exit, Stop, exit_for, reason, say, say_if_ready
@@ -30,11 +30,6 @@ from .formats import FORMATS, counted
 from .output import STANDARD_OUTPUT, Output, descriptor
 from .screen import Screen, Status, terminal
 
-HIDDEN: Final = re.compile(
-    r"authorization$|cookie|token|secret|password|credential|signature|(^|[-_])(api)?key$",
-    re.IGNORECASE,
-)
-"""Header fields whose values `-v` does not show: what it prints goes into bug reports."""
 MAX_BODY: Final = 2000
 """Characters of a refusal's body that `-v` shows."""
 
@@ -376,7 +371,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 def _shown(name: str, value: str | bytes) -> str:
     """Return a header field without what is secret in it."""
-    if HIDDEN.search(name):
+    if SECRET_FIELD.search(name):
         return f"{name}: ..."
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     # A URL without a host is taken for one only where nothing else can be.
