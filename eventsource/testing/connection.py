@@ -50,7 +50,10 @@ class Connection:
         """Set when the client is seen to have closed."""
         self.over = threading.Event()
         """Set when the script has ended and the socket is closed."""
+        self.max_request: int | None = None
+        """Bytes of all that the client may send; None: any number."""
         self._unread = b""
+        self._received = 0
 
     def read_request(self) -> Request:
         """Wait for a whole request and return it; its body may be chunked.
@@ -102,6 +105,9 @@ class Connection:
         if not data:
             self.gone.set()
             raise ConnectionError("the client closed the connection")
+        self._received += len(data)
+        if self.max_request is not None and self._received > self.max_request:
+            raise MalformedRequest(f"a request of more than {self.max_request} bytes")
         self._unread += data
 
     def send(self, data: bytes) -> None:

@@ -99,7 +99,7 @@ class Subscriber:
             for key, _ in ready:
                 if key.fileobj is self._woken:
                     self._woken.recv(4096)
-                elif _has_gone(connection.sock):
+                elif has_gone(connection.sock):
                     return True
             if left <= 0 and not self._queue:
                 return False
@@ -126,10 +126,10 @@ def _end(connection: Connection, ending: Ending) -> None:
         return
     if ending is Ending.REGULAR:
         connection.send_chunk(b"")
-    _has_gone(connection.sock)  # to close with unread bytes would be a reset
+    has_gone(connection.sock)  # to close with unread bytes would be a reset
 
 
-def _has_gone(sock: socket.socket) -> bool:
+def has_gone(sock: socket.socket) -> bool:
     """Say whether a readable socket is so because the client has closed. Never waits."""
     sock.setblocking(False)
     try:
