@@ -16,7 +16,6 @@ The invariants:
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import logging
 import math
@@ -310,13 +309,15 @@ class _Fields:
         has_text, has_base64 = "text" in self._found, "base64" in self._found
         if has_text == has_base64:
             raise ValueError("either 'text' or 'base64' is needed")
-        try:
-            if has_text:
+        if has_text:
+            try:
                 return self.text("text").encode()
-            return base64.b64decode(self.text("base64"), validate=True)
-        except UnicodeEncodeError:
-            raise ValueError("'text' has a lone surrogate") from None
-        except binascii.Error:
+            except UnicodeEncodeError:
+                raise ValueError("'text' has a lone surrogate") from None
+        encoded = self.text("base64")
+        try:
+            return base64.b64decode(encoded, validate=True)
+        except ValueError:
             raise ValueError("'base64' is not base64") from None
 
 

@@ -174,8 +174,7 @@ class _Server(ScriptedServer):
         try:
             super().__init__(self._answer, port=port)
         except (OSError, UnicodeError) as error:
-            why = getattr(error, "strerror", None) or "not an address"
-            raise Stop(Exit.USAGE, f"{host}, port {port}: {why}") from None
+            raise Stop(Exit.USAGE, f"{host}, port {port}: {_why_not(error)}") from None
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
         self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/"
 
@@ -210,6 +209,14 @@ class _Server(ScriptedServer):
                 self._source.serve(connection, request, fields)
         finally:
             self._present.release()
+
+
+def _why_not(error: OSError | UnicodeError) -> str:
+    if isinstance(error, UnicodeError) or not error.errno:
+        return "not an address"
+    if error.errno < 0:  # of a look-up
+        return "the name is not known"
+    return os.strerror(error.errno)  # `create_server` adds to it
 
 
 # --- A recording ---
