@@ -29,6 +29,16 @@ from .errors import StreamEnded
 from .protocol.events import ErrorEvent, OpenEvent
 from .urls import SECRET_FIELD, redact, redact_text
 
+__all__ = [
+    "End",
+    "Loss",
+    "Opening",
+    "Received",
+    "Record",
+    "Recording",
+    "read_recording",
+]
+
 VERSION: Final = 1
 """Of the format. The reader refuses any other."""
 MAX_FIRST_LINE: Final = 2**16

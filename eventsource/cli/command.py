@@ -56,7 +56,8 @@ HELP = """Print the events of the event stream at URL as they come.
   eventsource --resume place --format jsonl -o events.jsonl URL
 
 `eventsource demo` shows a stream that breaks off and is resumed; `eventsource relay --help` is
-about relaying a stream into Redis or NATS.
+about relaying a stream into Redis or NATS,
+`eventsource serve --help` about serving a recording, or standard input.
 """
 
 EXIT_STATUSES = """\b
