@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from eventsource import EventStream, MessageEvent, cli
+from eventsource import EventStream, MessageEvent, cli, parse
 from eventsource.cli.failures import Exit
 from eventsource.recording import End, Loss, Opening, Received, read_recording
-from eventsource.testing import ScriptedServer
+from eventsource.testing import ScriptedServer, SSEServer
 
 from .conftest import secrets_in
 from .support import (
@@ -30,6 +31,7 @@ from .support import (
     wait_until_blocked,
 )
 from .terminal import environment
+from .test_recording import CLIENTS
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nSet-Cookie: a=secretcredential\r\n"
@@ -127,6 +129,27 @@ def test_a_recording_that_was_made_can_be_played(run, path, sse_server):
     sse_server.replay(path)
     with EventStream(sse_server.url, reconnect=None) as events:
         assert [e.data for e in events if isinstance(e, MessageEvent)] == ["1", "2"]
+
+
+def test_a_recording_of_sse_starlette_is_heard_alike_by_any_client(run, path, tmp_path):
+    """With its CRLFs, ids that are not ASCII, and an end after each three events."""
+    process = Server("sse_starlette_app.py", tmp_path / "log")
+    try:
+        process.start()
+        url = process.url("/numbers", count=3, then="end")
+        _, out, _ = run("--format", "jsonl", "-n", 5, "--record", path, url)
+    finally:
+        process.stop(signal.SIGKILL)
+    printed = [json.loads(line)["data"] for line in out.splitlines()]
+    assert printed == [event_data(number) for number in range(1, 6)]
+    recorded = b"".join(r.data for r in read_recording(path).records if isinstance(r, Received))
+    assert b"\r\n" in recorded
+    expected = [event.data for event in parse([recorded])]  # perhaps one more than was printed
+    assert expected[:5] == printed
+    for listen in CLIENTS:
+        with SSEServer() as server:
+            server.replay(path, speed=math.inf)
+            assert [event.data for event in listen(server.url)] == expected, listen
 
 
 def test_no_secret_is_recorded(run, path):

@@ -562,7 +562,9 @@ def test_what_replay_is_given_is_checked(sse_server, file):
 
 def with_source(url):
     heard = []
-    with EventSource(url, on_message=heard.append, reconnect=QUICK) as source:
+    with EventSource(url, reconnect=QUICK, start=False) as source:
+        source.on("*", heard.append)
+        source.start()
         assert source.join(LIMIT)
     return heard
 
@@ -580,7 +582,7 @@ def with_httpx_sse(url):
     heard = []
     last = ""
     while True:
-        headers = {"Last-Event-ID": last} if last else {}
+        headers = {"Last-Event-ID": last.encode()} if last else {}
         with (
             httpx.Client() as client,
             httpx_sse.connect_sse(client, "GET", url, headers=headers) as s,
@@ -595,7 +597,10 @@ def with_httpx_sse(url):
                 pass
 
 
-@pytest.mark.parametrize("listen", [with_source, with_stream, with_sseclient, with_httpx_sse])
+CLIENTS = [with_source, with_stream, with_sseclient, with_httpx_sse]
+
+
+@pytest.mark.parametrize("listen", CLIENTS)
 def test_it_is_a_server_for_any_client(sse_server, file, listen):
     sse_server.replay(file(*TWO_PARTS), speed=math.inf)
     assert [event.data for event in listen(sse_server.url)] == ["1", "2", "3", "4"]
