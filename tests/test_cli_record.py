@@ -19,6 +19,8 @@ from eventsource.recording import End, Loss, Opening, Received, read_recording
 from eventsource.testing import ScriptedServer, SSEServer
 
 from .conftest import secrets_in
+from .real_servers.numbered import event_data
+from .real_servers.process import Server
 from .support import (
     LIMIT,
     QUERY_SECRET,
