@@ -591,8 +591,9 @@ def with_httpx_sse(url):
                 return heard
             try:
                 for event in s.iter_sse():
-                    heard.append(event)
                     last = event.id
+                    if event.data:  # a block with `retry` alone is an event to it
+                        heard.append(event)
             except httpx.RemoteProtocolError:  # the loss
                 pass
 
