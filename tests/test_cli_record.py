@@ -242,7 +242,8 @@ def test_wrong_use(run, arguments, problem, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("700", 700), ("2k", 2048), ("2K", 2048), ("3m", 3 * 2**20), ("1G", 2**30)]
+    ("text", "size"),
+    [("700", 700), ("2k", 2048), ("2K", 2048), ("3m", 3 * 2**20), ("1G", 2**30), ("1t", 2**40)],
 )
 def test_sizes_are_spelled_as_curl_spells_them(text, size):
     from eventsource.cli.command import size as parse

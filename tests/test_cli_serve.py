@@ -357,6 +357,44 @@ def test_a_closed_standard_input_is_wrong_use(file):
     assert (done.returncode, done.stderr) == (2, b"eventsource serve: standard input: closed\n")
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_lines_are_found_however_they_are_read(size):
+    rest = [b"one\r\n\ntwo\rand\nthree"]
+
+    def read():
+        data, rest[0] = rest[0][:size], rest[0][size:]
+        return data
+
+    assert [*serving.lines(read)] == [
+        (b"one", True),
+        (b"", True),
+        (b"two\rand", True),
+        (b"three", False),
+    ]
+
+
+def test_a_line_without_an_end_is_not_kept_for_ever(monkeypatch):
+    monkeypatch.setattr(serving, "MAX_LINE", 1000)
+    read = iter([b"x" * 600, b"x" * 600, b"x"]).__next__
+    ((line, is_whole),) = serving.lines(read)
+    assert (len(line), is_whole) == (1200, False)
+
+
+def test_an_input_that_does_not_block_is_waited_for():
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    try:
+        found = []
+        thread = threading.Thread(target=lambda: found.append(serving._read_some(reading)))
+        thread.start()
+        os.write(writing, b"x")
+        thread.join(LIMIT)
+        assert found == [b"x"]
+    finally:
+        os.close(writing)
+        os.close(reading)
+
+
 # --- Clients that are slow ---
 
 

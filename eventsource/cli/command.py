@@ -32,13 +32,13 @@ def seconds(_: object, __: object, value: float | None) -> float | None:
 
 
 def size(_: object, __: object, value: str | None) -> int | None:
-    """Make a number of bytes of an option, as curl does: `k`, `M` and `G` are powers of 1,024."""
+    """Make a number of bytes of an option, as curl does: `k`, `M`, `G`, ... are powers of 1,024."""
     if value is None:
         return None
-    found = re.fullmatch(r"([0-9]{1,15})([kmg]?)", value, re.IGNORECASE)
+    found = re.fullmatch(r"([0-9]{1,15})([kmgtp]?)", value, re.IGNORECASE)
     if found is None or not int(found[1]):
         raise click.BadParameter(f"{value!r} is not a number of bytes, such as 500k or 20M.")
-    number: int = int(found[1]) * 1024 ** " kmg".index(found[2].lower() or " ")
+    number: int = int(found[1]) * 1024 ** " kmgtp".index(found[2].lower() or " ")
     return number
 
 

@@ -165,6 +165,7 @@ class _Server(ScriptedServer):
     """Runs for days: keeps nothing of what has been, and survives a lack of descriptors."""
 
     _keeps = False
+    _max_request = MAX_REQUEST
 
     def __init__(self, source: _Source, host: str, port: int) -> None:
         self._host = host
@@ -184,7 +185,6 @@ class _Server(ScriptedServer):
 
     def _answer(self, connection: Connection) -> None:
         """The script of each connection."""
-        connection.max_request = MAX_REQUEST
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         connection.sock.settimeout(REQUEST_SECONDS)
         try:

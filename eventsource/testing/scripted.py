@@ -52,6 +52,9 @@ class ScriptedServer:
     """Whether connections and requests are kept, for a test to look at. A server that runs for
     days does not; nor does it end when the program runs out of descriptors for a while."""
 
+    _max_request: int | None = None
+    """Bytes that a client may send; None: any number."""
+
     def __init__(
         self, *scripts: Script, ssl_context: ssl.SSLContext | None = None, port: int = 0
     ) -> None:
@@ -166,7 +169,7 @@ class ScriptedServer:
                     return
                 sock.setblocking(True)  # whatever the listener and the program's default are
                 with self._changed:
-                    connection = Connection(self, sock, len(self._connections))
+                    connection = Connection(self, sock, len(self._connections), self._max_request)
                     script = self._scripts[min(connection.number, len(self._scripts) - 1)]
                     self._connections.append(connection)
                     self._changed.notify_all()
