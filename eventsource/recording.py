@@ -191,8 +191,7 @@ class _Reader:
             ValueError: it is wrong.
         """
         try:
-            # The constants are none of JSON's; Python reads and writes them.
-            found = json.loads(line.decode(), parse_constant=_refuse_constant)
+            found = json.loads(line.decode())
         except (ValueError, RecursionError):
             # An object that was cut off anywhere is none: its last brace is missing.
             may_be_ours = self.first or line.startswith(_BEGINNING[: len(line)])
@@ -225,10 +224,6 @@ class _Reader:
 
 
 _BEGINNING: Final = b'{"recording": "eventsource", "version": '
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(name)
 
 
 def _first(found: dict[str, Any]) -> tuple[str, str]:

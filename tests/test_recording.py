@@ -216,6 +216,8 @@ DAMAGED = [
     (opening(at=True), "'at' is missing"),
     (opening(at="1"), "'at' is missing"),
     (opening(at=1e300), "'at' is missing"),
+    (opening(at=math.nan), "'at' is missing"),
+    (opening(at=math.inf), "'at' is missing"),
     ({"type": "open"}, "'at' is missing"),
     ({"at": 1}, "'type' is none of open, bytes, lost, end"),
     (opening(status=404), "'status' is none with which a stream opens"),
@@ -410,6 +412,15 @@ def test_an_id_within_a_read_is_found(sse_server, file):
     assert data_of(hear(sse_server, last_event_id="3")) == ["4", "5"]
 
 
+def test_of_an_id_that_came_twice_the_last_one_counts(sse_server, file):
+    text = block(1) + block(2) + block(1, "again") + block(3)
+    sse_server.replay(
+        file(opening(), received(0, block(1) + block(4)), lost(1), opening(2), received(3, text)),
+        speed=math.inf,
+    )
+    assert data_of(hear(sse_server, last_event_id="1")) == ["3"]
+
+
 def test_the_bytes_are_the_same_and_cut_as_they_arrived(sse_server, file):
     rng = random.Random(17)
     text = (
@@ -473,6 +484,18 @@ def test_the_recorded_retry_is_scaled_too(file, speed, sent):
     data = b"".join(step for _, step in steps)
     assert data == (b"retry: %b\n\nretry:%b\r\ndata: retry: 3000\n\nretry: 3000" % (sent, sent))
     assert len(steps) == 3
+
+
+@pytest.mark.parametrize("speed", [0.001, 1000, math.inf])
+def test_a_retry_is_scaled_wherever_reads_have_cut_it(file, speed):
+    text = "retry: 3000\nretry: 50000\n\ndata: x\n\n"
+    sent = f"retry: {int(3000 / speed)}\nretry: {int(50000 / speed)}\n\ndata: x\n\n"
+    for size in (1, 2, 3, 5):
+        pieces = [text[start : start + size] for start in range(0, len(text), size)]
+        path = file(opening(), *[received(0.0, piece) for piece in pieces])
+        *steps, _ = Replay(read_recording(path), speed).play("").steps()
+        path.unlink()
+        assert b"".join(step for _, step in steps) == sent.encode()
 
 
 @pytest.mark.parametrize("digits", ["9" * 5000, "9" * 15])

@@ -101,7 +101,7 @@ class Subscriber:
                     self._woken.recv(4096)
                 elif has_gone(connection.sock):
                     return True
-            if left <= 0 and not self._queue:
+            if left <= 0:
                 return False
 
     def close(self) -> None:
