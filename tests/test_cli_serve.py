@@ -23,7 +23,7 @@ from eventsource.testing import Recorder, ScriptedServer
 from eventsource.testing.request import parse_head
 from eventsource.testing.subscriber import Ending
 
-from .support import LIMIT, QUICK, wait_until, wait_until_blocked
+from .support import HEAD, LIMIT, QUICK, wait_until, wait_until_blocked
 from .terminal import environment
 from .test_recording import TWO_PARTS, block, file, lines, lost, opening, received
 
@@ -131,10 +131,20 @@ def test_one_without_ids_gets_some(serve, file):
     """So that a client that comes again is told from a new one, which no other does."""
     served = serve(file(*TWO_EVENTS, lost(0.2)), "--speed", "inf")
     for _ in range(2):
-        assert [event.last_event_id for event in hear(served.url)] == ["1", "2"]
+        ids = [event.last_event_id for event in hear(served.url)]
+        assert [each.rpartition("-")[2] for each in ids] == ["1", "2"]
     for _ in range(2):
         with Client(served.port) as client:  # one that never comes again
             assert b"data: 2\n\n" in client.read_all()
+
+
+def test_the_ids_of_one_recording_are_not_those_of_another(serve, file):
+    path = file(*TWO_EVENTS)
+    other = file(path.read_bytes().replace(b"2030", b"2031"))
+    first, again, second = (serve(each, "--speed", "inf").url for each in (path, path, other))
+    place = hear(first)[0].last_event_id
+    assert data_of(hear(again, last_event_id=place)) == ["2"]
+    assert data_of(hear(second, last_event_id=place)) == ["1", "2"]
 
 
 def test_any_path_and_a_post_will_do(serve, file):
@@ -393,6 +403,25 @@ def test_an_input_that_does_not_block_is_waited_for():
     finally:
         os.close(writing)
         os.close(reading)
+
+
+def test_a_silent_input_brings_heartbeats(monkeypatch):
+    monkeypatch.setattr(serving, "HEARTBEAT", 0.01)
+
+    class Silence(serving._Source):
+        def serve(self, connection, request, fields):
+            connection.send(HEAD)
+            client = serving._Client(connection)
+            try:
+                client.run(b"", lambda: b"")
+            finally:
+                client.close()
+
+    with serving._Server(Silence(), "127.0.0.1", 0) as server:
+        with Client(server.port) as client:
+            for _ in range(3):
+                client.read_until(b": heartbeat\n\n")
+        wait_until(lambda: not server.connections, "it is seen that the client has gone")
 
 
 # --- Clients that are slow ---

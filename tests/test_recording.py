@@ -683,9 +683,9 @@ def test_a_recording_without_ids_can_be_numbered(file):
         *steps, _ = playback.steps()
         events += [event for _, step in steps for event in parser.feed(step)]
     assert [(event.type, event.data, event.last_event_id) for event in events] == [
-        ("message", "a", "1"),
-        ("x", "b", "2"),
-        ("message", "c", "3"),
+        ("message", "a", "97878ab8-1"),
+        ("x", "b", "97878ab8-2"),
+        ("message", "c", "97878ab8-3"),
     ]
     with_ids = read_recording(file(*TWO_PARTS))
     assert Replay(with_ids, numbered=True).parts == Replay(with_ids).parts

@@ -16,6 +16,7 @@ import bisect
 import math
 import re
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -116,7 +117,9 @@ class Replay:
         if not self.parts:
             raise ValueError("there is nothing to play: no connection had opened")
         if numbered and not any(part.places for part in self.parts):
-            self.parts = _number(self.parts)
+            # A client of another recording, which had an event 7, too, is to be told apart.
+            name = zlib.crc32(f"{recording.started} {recording.url}".encode(errors="replace"))
+            self.parts = _number(self.parts, f"{name:x}")
 
     def play(self, last_event_id: str, *, asks_anew: bool = False) -> Playback | None:
         """Return what a client is to be played; None: it has heard everything.
@@ -226,8 +229,8 @@ def _with_places(part: Part) -> Part:
     return part._replace(last_event_id=parser.resume_id, places=places)
 
 
-def _number(parts: list[Part]) -> list[Part]:
-    """Give each event an ID: its number."""
+def _number(parts: list[Part], name: str) -> list[Part]:
+    """Give each event an ID: the name of the recording, and its number."""
     numbered = []
     count = 0
     last_event_id = ""
@@ -237,7 +240,7 @@ def _number(parts: list[Part]) -> list[Part]:
         for found in _BLOCK.finditer(part.data):
             if _DATA.search(part.data[start : found.end()]):
                 count += 1
-                edits.append((start, start, b"id: %d\n" % count))
+                edits.append((start, start, f"id: {name}-{count}\n".encode()))
             start = found.end()
         data, ends = _edited(part.data, part.ends, edits)
         part = part._replace(data=data, ends=ends, last_event_id=last_event_id)  # noqa: PLW2901
