@@ -372,6 +372,41 @@ def test_without_ids_a_client_goes_on_where_the_loss_was(sse_server, file):
         assert items[-1].error.status == 204
 
 
+def test_a_client_that_brings_an_id_of_its_own_hears_each_loss_once_too(sse_server, file):
+    """From the stream that it had before, say, whose place it has kept."""
+    sse_server.replay(
+        file(
+            opening(),
+            received(0.1, "data: 1\n\n"),
+            lost(0.2),
+            opening(0.3),
+            received(0.4, "data: 2\n\n"),
+            lost(0.5),
+        ),
+        speed=math.inf,
+    )
+    for _ in range(2):
+        assert data_of(hear(sse_server, last_event_id="elsewhere")) == ["1", "2"]
+
+
+def test_an_id_that_is_taken_away(sse_server, file):
+    """By an empty `id`: the client comes without one."""
+    text = block(1) + "id:\ndata: 2\n\n"
+    sse_server.replay(
+        file(opening(), received(0.1, text), lost(0.2), opening(0.3), received(0.4, block(3))),
+        speed=math.inf,
+    )
+    assert data_of(hear(sse_server)) == ["1", "2", "3"]
+    assert [request.last_event_id for request in sse_server.requests] == ["", "", "3"]
+
+
+def test_clients_with_ids_that_nobody_knows_are_not_kept_for_ever(file):
+    replay = Replay(read_recording(file(opening(), received(0.1, "data: 1\n\n"))), math.inf)
+    for number in range(3000):
+        [*replay.play(f"unknown {number}").steps()]
+    assert len(replay._left) < 1100
+
+
 def test_losses_in_a_row_under_one_id_are_each_played_once(sse_server, file):
     sse_server.replay(
         file(
@@ -517,9 +552,12 @@ def test_a_post_is_answered_from_the_start_each_time(sse_server, file):
 def test_a_recording_with_an_id_that_no_header_can_carry(sse_server, file):
     text = block(1) + "id: a\x01b\ndata: 2\n\n"
     sse_server.replay(file(opening(), received(0.1, text), lost(0.2), opening(0.3)), speed=math.inf)
+    items = hear(sse_server, last_event_id="1")
+    assert data_of(items) == ["2"]
+    sse_server.replay(file(opening(), received(0.1, text), lost(0.2), opening(0.3)), speed=math.inf)
     items = hear(sse_server)
     assert data_of(items) == ["1", "2"]
-    assert [request.last_event_id for request in sse_server.requests] == ["", "1", "1"]
+    assert [request.last_event_id for request in sse_server.requests[-3:]] == ["", "1", "1"]
 
 
 def test_failed_attempts_are_not_played(sse_server, file):

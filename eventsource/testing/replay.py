@@ -1,13 +1,14 @@
 """`Replay`: a recording, as what a server sends to the clients that come. No sockets, no clock.
 
-A recording is a row of parts, one for each connection that opened. A client begins with the
-first part, and returns after a loss; so what it is to be played next follows from the last event
-ID that it sends:
+A recording is a sequence of parts, one for each connection that opened. A client begins with
+the first part and reconnects after a loss. The last event ID that it sends says what to play
+next:
 
-- Who was dropped at the end of a part goes on with the next one. It is known by the ID that it
-  must have then; `""` is one of them, so a recording without IDs goes on where the loss was.
-- Any other ID: it goes on after the last block that carries it.
-- No ID, or one that is not in the recording: from the start.
+- A client that has heard a part to its end goes on with the next one. It is known by the ID that
+  it has by then: the last one of the part, else the one that it came with. `""` counts as one, so
+  that a recording without IDs goes on where the loss was.
+- A client with any other ID goes on after the last block that carries it.
+- One without an ID, or with one that is not in the recording, begins at the start.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _DATA: Final = re.compile(rb"(?:^|[\r\n])data(?:[:\r\n])")
 _RETRY: Final = re.compile(rb"(?<![^\r\n])retry: ?([0-9]{1,15})(?=[\r\n])")
 """A `retry` field of a number that a float holds; clients bound those that are longer."""
 _BOM: Final = b"\xef\xbb\xbf"
+MAX_LEFT: Final = 1_000
+"""Clients with IDs that are not in the recording, of which it is kept where they go on."""
 _NOT_SENT: Final = frozenset(
     (
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"),
@@ -54,18 +57,26 @@ class Part(NamedTuple):
     ended_at: float
     ending: Ending
     last_event_id: str
-    """Which a client has that has heard all of it."""
+    """Which a client has that has heard all of the parts so far."""
     places: dict[str, int]
-    """By ID, where the last block that carries it ends in `data`."""
+    """By ID, where the last block that carries it ends in `data`; `""` takes the ID away."""
 
 
 class Playback:
     """What one client is played. Belongs to the thread of its connection."""
 
     def __init__(
-        self, replay: Replay, number: int, offset: int, *, keeps_end: bool, speed: float
+        self,
+        replay: Replay,
+        number: int,
+        offset: int,
+        *,
+        last_event_id: str,
+        keeps_end: bool,
+        speed: float,
     ) -> None:
         self._replay = replay
+        self._last_event_id = last_event_id
         self._number = number
         self._offset = offset
         self._keeps_end = keeps_end
@@ -87,7 +98,10 @@ class Playback:
         for time, end in zip(part.times[first:], part.ends[first:], strict=True):
             yield max(time - base, 0.0) / self._speed, part.data[start:end]
             start = end
-        self._replay.left(self._number, keeps_end=self._keeps_end)
+        last_event_id = self._last_event_id
+        if max(part.places.values(), default=0) > self._offset:
+            last_event_id = part.last_event_id
+        self._replay.left(self._number, last_event_id, keeps_end=self._keeps_end)
         yield max(part.ended_at - base, 0.0) / self._speed, part.ending
 
 
@@ -135,24 +149,33 @@ class Replay:
             number, offset = number + 1, 0
         if number == len(self.parts):
             return None
-        return Playback(self, number, offset, keeps_end=not asks_anew, speed=self._speed)
+        return Playback(
+            self,
+            number,
+            offset,
+            last_event_id=last_event_id,
+            keeps_end=not asks_anew,
+            speed=self._speed,
+        )
 
-    def left(self, number: int, *, keeps_end: bool) -> None:
-        """A client has heard all of a part: note where it goes on."""
+    def left(self, number: int, last_event_id: str, *, keeps_end: bool) -> None:
+        """A client has heard all of a part: note where it goes on, by the ID that it has."""
         is_last = number + 1 == len(self.parts)
         with self._lock:
             if keeps_end or not is_last:
-                self._left[self.parts[number].last_event_id] = number + 1
+                self._left.pop(last_event_id, None)
+                self._left[last_event_id] = number + 1
+                if len(self._left) > MAX_LEFT + len(self.parts):
+                    del self._left[next(iter(self._left))]
 
     def _place(self, last_event_id: str) -> tuple[int, int]:
-        if last_event_id == "":  # the next one without an ID may be new
-            return self._left.pop("", 0), 0
-        if (number := self._left.get(last_event_id)) is not None:
-            return number, 0
         for number, part in reversed([*enumerate(self.parts)]):
-            if (offset := part.places.get(last_event_id)) is not None:
-                return number, offset
-        return 0, 0
+            offset = part.places.get(last_event_id)
+            if last_event_id and offset is not None:
+                left = self._left.get(last_event_id)
+                return (number, offset) if left is None else (left, 0)
+        # No ID, or one that the recording does not know: the next one with it may be new.
+        return self._left.pop(last_event_id, 0), 0
 
 
 def check_speed(speed: object) -> None:
@@ -224,7 +247,7 @@ def _with_places(part: Part) -> Part:
         start = found.end()
         if _OWN_ID.search(block.removeprefix(_BOM)):
             parser.feed(block)
-            if parser.resume_id:
+            if parser.resume_id == parser.last_event_id:  # else no client can send it
                 places[parser.resume_id] = start
     return part._replace(last_event_id=parser.resume_id, places=places)
 
