@@ -661,6 +661,19 @@ def test_there_is_room_for_so_many_and_then_for_others_again(serve, file):
     wait_until(is_served, "room for another client")
 
 
+def test_connections_that_send_nothing_are_bounded_too(file, monkeypatch):
+    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 2)
+    source = serving._File(str(file(*TWO_EVENTS)), 1e9)
+    with (
+        serving._Server(source, "127.0.0.1", 0) as server,
+        socket.create_connection(("127.0.0.1", server.port)),
+        socket.create_connection(("127.0.0.1", server.port)),
+    ):
+        server.wait_for_connection(2)
+        with socket.create_connection(("127.0.0.1", server.port), LIMIT) as third:
+            assert third.recv(100).startswith(b"HTTP/1.1 503 ")
+
+
 def test_a_server_that_runs_for_long_keeps_nothing(file):
     """Neither connections nor requests."""
     source = serving._File(str(file(*TWO_EVENTS)), 1e9)

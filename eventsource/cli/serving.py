@@ -41,6 +41,8 @@ HEARTBEAT: Final = 15.0
 HEARTBEAT_BYTES: Final = b": heartbeat\n\n"
 MAX_CLIENTS: Final = 64
 """At the same time: each takes a thread and three descriptors, of which some systems give 256."""
+MAX_CONNECTIONS: Final = 128
+"""At the same time, those included that have not sent their request yet."""
 MAX_REQUEST: Final = 2**20
 """Bytes of a request, with its body."""
 REQUEST_SECONDS: Final = 10.0
@@ -185,6 +187,10 @@ class _Server(ScriptedServer):
 
     def _answer(self, connection: Connection) -> None:
         """The script of each connection."""
+        full = make_answer(503, 5, body="eventsource serve: too many clients are here already\n")
+        if len(self.connections) > MAX_CONNECTIONS:
+            connection.send(full.response)
+            return
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         connection.sock.settimeout(REQUEST_SECONDS)
         try:
@@ -195,8 +201,7 @@ class _Server(ScriptedServer):
             return
         answer = self._door.answer(request)
         if answer is None and not self._present.acquire(blocking=False):
-            text = f"eventsource serve: {MAX_CLIENTS} clients are here already\n"
-            answer = make_answer(503, 5, body=text)
+            answer = full
         if answer is not None:
             connection.send(answer.response)
             return
