@@ -230,7 +230,9 @@ def test_an_event_passes_through_them_in_this_order(elsewhere):
 REFERENCE = {page.stem: page.read_text() for page in (CHECKOUT / "docs" / "reference").glob("*.md")}
 
 
-@pytest.mark.parametrize("package", [eventsource, eventsource.relay, eventsource.testing])
+@pytest.mark.parametrize(
+    "package", [eventsource, eventsource.recording, eventsource.relay, eventsource.testing]
+)
 def test_the_reference_has_every_name_that_is_exported(package):
     text = "\n".join(REFERENCE.values())
     shown = re.findall(r"^::: (\S+)$", text, re.MULTILINE)

@@ -24,7 +24,7 @@ LAYERS = [
     {"testing", "relay"},
     {"eventsource"},  # its __init__.py
     {"source", "sseclient", "dispatch"},
-    {"stream", "resume"},
+    {"stream", "resume", "recording"},
     {"engine"},
     {"handlers", "http"},
     {"protocol"},

@@ -31,6 +31,17 @@ def seconds(_: object, __: object, value: float | None) -> float | None:
     return value
 
 
+def size(_: object, __: object, value: str | None) -> int | None:
+    """Make a number of bytes of an option, as curl does: `k`, `M`, `G`, ... are powers of 1,024."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,15})([kmgtp]?)", value, re.IGNORECASE)
+    if found is None or not int(found[1]):
+        raise click.BadParameter(f"{value!r} is not a number of bytes, such as 500k or 20M.")
+    number: int = int(found[1]) * 1024 ** " kmgtp".index(found[2].lower() or " ")
+    return number
+
+
 COUNT = click.IntRange(min=1)
 STATUS = click.IntRange(min=100, max=599)
 JSON = b"application/json"
@@ -45,7 +56,8 @@ HELP = """Print the events of the event stream at URL as they come.
   eventsource --resume place --format jsonl -o events.jsonl URL
 
 `eventsource demo` shows a stream that breaks off and is resumed; `eventsource relay --help` is
-about relaying a stream into Redis or NATS.
+about relaying a stream into Redis or NATS,
+`eventsource serve --help` about serving a recording, or standard input.
 """
 
 EXIT_STATUSES = """\b
@@ -56,11 +68,12 @@ Exit status:
     6  the host's name is not known
     7  no connection, or no answer
    22  an HTTP status other than 200 (204: 0)
-   23  the output or the file of --resume cannot be written
+   23  the output or the file of --resume or --record cannot be written
    28  --max-time or another limit has passed
    35  the TLS handshake failed
    56  the connection was lost, and is not to be made again
    60  the server's certificate cannot be verified
+   63  the recording would exceed --max-filesize
   129  SIGHUP
   130  Ctrl-C
   141  nobody reads the output any more
@@ -175,6 +188,19 @@ Exit status:
     " raw: the bytes as they come.",
 )
 @click.option(
+    "--record",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Also record what comes, for `eventsource serve FILE` and for tests.",
+)
+@click.option("--force", is_flag=True, help="Replace the FILE of --record, if it exists.")
+@click.option(
+    "--max-filesize",
+    callback=size,
+    metavar="BYTES",
+    help="End before the FILE of --record is larger; 500k and 20M will do.",
+)
+@click.option(
     "-v", "--verbose", is_flag=True, help="Show requests, responses, comments on standard error."
 )
 @click.option(
@@ -226,6 +252,9 @@ def command(
     statuses: tuple[int, ...],
     output: str | None,
     format_: str,
+    record: str | None,
+    force: bool,
+    max_filesize: int | None,
     verbose: bool,
     silent: bool,
     _curl: bool,
@@ -243,6 +272,7 @@ def command(
         raise click.UsageError("--resume and --output name the same file")
     if resume and output and f"{os.path.realpath(resume)}.new" == os.path.realpath(output):
         raise click.UsageError(f"--output: --resume writes to {output} first")
+    _check_record(record, force, max_filesize, {"--output": output, "--resume": resume})
     if proxy is not None:
         proxy = _checked_proxy(proxy)
     _check_certificates(cacert, cert, key)
@@ -283,10 +313,32 @@ def command(
             max_time=max_time,
             output=output,
             format=format_,
+            record=record,
+            force=force,
+            max_filesize=max_filesize,
             verbose=verbose,
             silent=silent,
         )
     )
+
+
+def _check_record(
+    record: str | None, force: bool, max_filesize: int | None, others: dict[str, str | None]
+) -> None:
+    if record is None:
+        if force or max_filesize is not None:
+            raise click.UsageError(f"{'--force' if force else '--max-filesize'} needs --record")
+        return
+    if record == "-":
+        raise click.UsageError("--record: needs a file, not standard output")
+    path = os.path.realpath(record)
+    for option, other in others.items():
+        if other is None:
+            continue
+        if path == os.path.realpath(other):
+            raise click.UsageError(f"--record and {option} name the same file")
+        if option == "--resume" and path == f"{os.path.realpath(other)}.new":
+            raise click.UsageError(f"--record: --resume writes to {record} first")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -35,7 +35,7 @@ class Exit(enum.IntEnum):
     STATUS = 22
     """An HTTP status other than 200."""
     NO_OUTPUT = 23
-    """The output, or the file of `--resume`, cannot be written."""
+    """The output, or the file of `--resume` or `--record`, cannot be written."""
     TIMEOUT = 28
     """The time of `--max-time` or of another limit has passed."""
     NO_TLS = 35
@@ -44,6 +44,8 @@ class Exit(enum.IntEnum):
     """The connection was lost, and is not to be made again."""
     CERTIFICATE = 60
     """The server's certificate cannot be verified."""
+    TOO_LARGE = 63
+    """The recording would exceed `--max-filesize`."""
     HUNG_UP = 129
     """The terminal has gone: 128 and the number of SIGHUP."""
     INTERRUPTED = 130

@@ -22,19 +22,15 @@ from eventsource.protocol.events import Comment, ErrorEvent, MessageEvent, OpenE
 from eventsource.protocol.policy import ReconnectPolicy
 from eventsource.resume import ResumeFile
 from eventsource.stream import EventStream
-from eventsource.urls import redact, redact_text
+from eventsource.urls import SECRET_FIELD, redact, redact_text
 
 from .ending import Ending
 from .failures import Exit, Stop, exit_for, reason, say, say_if_ready
 from .formats import FORMATS, counted
 from .output import STANDARD_OUTPUT, Output, descriptor
+from .record_file import RecordFile, recording_to
 from .screen import Screen, Status, terminal
 
-HIDDEN: Final = re.compile(
-    r"authorization$|cookie|token|secret|password|credential|signature|(^|[-_])(api)?key$",
-    re.IGNORECASE,
-)
-"""Header fields whose values `-v` does not show: what it prints goes into bug reports."""
 MAX_BODY: Final = 2000
 """Characters of a refusal's body that `-v` shows."""
 
@@ -64,6 +60,12 @@ class Settings:
     output: str | None
     """Path; None: standard output."""
     format: str
+    record: str | None
+    """Path of the recording; None: there is none."""
+    force: bool
+    """Whether that file may exist."""
+    max_filesize: int | None
+    """Bytes that it may have."""
     verbose: bool
     silent: bool
 
@@ -101,6 +103,16 @@ def follow(settings: Settings) -> None:
         number = stack.enter_context(
             descriptor(settings.output, mend=place is not None and settings.format == "jsonl")
         )
+        record = None
+        if settings.record is not None:
+            file = recording_to(
+                settings.record,
+                stream.url,
+                ending,
+                force=settings.force,
+                limit=settings.max_filesize,
+            )
+            record = stack.enter_context(file)
         if place:
             place.save(last_event_id)  # before anything is printed that could not be noted
         output = Output(number, settings.output or STANDARD_OUTPUT, ending)
@@ -113,7 +125,7 @@ def follow(settings: Settings) -> None:
         screen = _screen(settings, output, ending, status)
         if screen:
             stack.enter_context(screen)
-        printer = _Printer(settings, stream, ending, output, place, screen, status)
+        printer = _Printer(settings, stream, ending, output, place, record, screen, status)
         printer.run()
 
 
@@ -183,6 +195,7 @@ class _Printer:
         ending: Ending,
         output: Output,
         place: _Place | None,
+        record: RecordFile | None,
         screen: Screen | None,
         status: Status,
     ) -> None:
@@ -191,6 +204,7 @@ class _Printer:
         self._ending = ending
         self._output = output
         self._place = place
+        self._record = record
         self._screen = screen
         self._on_screen = screen if settings.output is None else None  # where events go
         self._status = status
@@ -208,6 +222,10 @@ class _Printer:
         """
         try:
             self._run()
+        except Stop as stop:
+            if self._record:
+                self._record.ended(stop)
+            raise
         finally:
             self._keep_place()
 
@@ -236,6 +254,8 @@ class _Printer:
     def take_bytes(self, chunk: bytes) -> None:
         """Take what a read has brought; what the reads before it brought has been written."""
         self._keep_place()
+        if self._record:
+            self._record.received(chunk)
         self._status.received += len(chunk)
         if self._format is not None:
             return
@@ -286,6 +306,8 @@ class _Printer:
             case OpenEvent():
                 if not self._has_opened and self._settings.output and not self._place:
                     self._output.empty()  # not before there is something to take its place
+                if self._record:
+                    self._record.opened(item)
                 self._note_exchange(self._stream.response)
                 if self._status.failure and not self._settings.verbose:  # which has shown it
                     self._tell_unasked("open again" if self._has_opened else "open")
@@ -295,10 +317,13 @@ class _Printer:
             case ErrorEvent(error=error, retry_in=retry_in):
                 self._ending.check()  # what was asked for first counts
                 why = reason(error)
+                goes_on = retry_in is not None and self._goes_on_after(error)
+                if self._record:
+                    self._record.lost(item, reason=why, goes_on=goes_on)
                 self._note_exchange(getattr(error, "response", None))
                 if isinstance(error, UnexpectedStatus | UnexpectedContentType):
                     self._note_body(error.response)
-                if retry_in is None or not self._goes_on_after(error):
+                if retry_in is None or not goes_on:
                     status = exit_for(error, has_opened=self._has_opened)
                     if status is Exit.DONE:
                         self._note(f"* ended: {why}")
@@ -376,7 +401,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 def _shown(name: str, value: str | bytes) -> str:
     """Return a header field without what is secret in it."""
-    if HIDDEN.search(name):
+    if SECRET_FIELD.search(name):
         return f"{name}: ..."
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     # A URL without a host is taken for one only where nothing else can be.

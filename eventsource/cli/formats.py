@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from eventsource.protocol.events import MessageEvent
+from eventsource.recording import DELICATE
 
 MAX_PRETTY: Final = 2**14
 """Characters of JSON up to which it is laid out for people. More, nobody reads, and to colour
@@ -25,10 +26,6 @@ INDENT: Final = "  "
 _CONTROL: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
-_DELICATE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What JSON allows, and some program that reads lines or shows them stumbles over."""
-
-
 _quoted: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -57,7 +54,7 @@ def as_json_line(event: MessageEvent) -> bytes:
         f' "origin": {_quoted(event.origin)}, "time": "{now()}"}}'
     )
     if not line.isascii() or "\x7f" in line:
-        line = _DELICATE.sub(lambda match: f"\\u{ord(match.group()):04x}", line)
+        line = DELICATE.sub(lambda match: f"\\u{ord(match.group()):04x}", line)
     return f"{line}\n".encode()
 
 

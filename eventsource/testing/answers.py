@@ -75,6 +75,17 @@ def make_answer(
     return Answer(str(status), "\r\n".join([*lines, "", ""]).encode("latin-1") + content)
 
 
+NO_MORE: Final = make_answer(204)
+"""There is nothing more to come, and the client is not to ask again."""
+
+
+def make_stream_head(fields: Mapping[str, str]) -> bytes:
+    """Make the head of a response with these header fields, whose body is a chunked stream."""
+    lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in fields.items())]
+    lines += ["Transfer-Encoding: chunked", "Connection: close", "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
 def make_redirect(location: str, status: int) -> Answer:
     """Make a redirect; the arguments are those of `Stream.redirect`."""
     check_text("location", location)

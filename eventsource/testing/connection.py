@@ -39,7 +39,13 @@ class Connection:
     Sending to a client that has gone raises `OSError`, which ends the script in peace.
     """
 
-    def __init__(self, server: Server, sock: socket.socket, number: int) -> None:
+    def __init__(
+        self,
+        server: Server,
+        sock: socket.socket,
+        number: int,
+        max_request: int | None = None,
+    ) -> None:
         self.server = server
         self.sock = sock
         self.number = number
@@ -50,7 +56,9 @@ class Connection:
         """Set when the client is seen to have closed."""
         self.over = threading.Event()
         """Set when the script has ended and the socket is closed."""
+        self._max_request = max_request  # bytes of all that the client may send; None: any number
         self._unread = b""
+        self._received = 0
 
     def read_request(self) -> Request:
         """Wait for a whole request and return it; its body may be chunked.
@@ -102,6 +110,9 @@ class Connection:
         if not data:
             self.gone.set()
             raise ConnectionError("the client closed the connection")
+        self._received += len(data)
+        if self._max_request is not None and self._received > self._max_request:
+            raise MalformedRequest(f"a request of more than {self._max_request} bytes")
         self._unread += data
 
     def send(self, data: bytes) -> None:

@@ -48,6 +48,13 @@ class ScriptedServer:
         hello
     """
 
+    _keeps = True
+    """Whether connections and requests are kept, for a test to look at. A server that runs for
+    days does not; nor does it end when the program runs out of descriptors for a while."""
+
+    _max_request: int | None = None
+    """Bytes that a client may send; None: any number."""
+
     def __init__(
         self, *scripts: Script, ssl_context: ssl.SSLContext | None = None, port: int = 0
     ) -> None:
@@ -55,7 +62,7 @@ class ScriptedServer:
             raise TypeError("ScriptedServer needs at least one script")
         self._scripts = scripts
         self._ssl_context = ssl_context
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        self._listener = self._listen(port)
         self._listener.setblocking(False)  # a client may have gone between select and accept
         self._waker, self._woken = socket.socketpair()
         self.port: int = self._listener.getsockname()[1]
@@ -70,6 +77,9 @@ class ScriptedServer:
         self._failures: list[Exception] = []
         self._accepting = threading.Thread(target=self._accept, name="sse-server", daemon=True)
         self._accepting.start()
+
+    def _listen(self, port: int) -> socket.socket:
+        return socket.create_server(("127.0.0.1", port), backlog=128)
 
     @property
     def connections(self) -> list[Connection]:
@@ -107,6 +117,8 @@ class ScriptedServer:
 
     def note(self, request: Request) -> None:
         """Add to `requests`."""
+        if not self._keeps:
+            return
         with self._changed:
             self._requests.append(request)
             self._changed.notify_all()
@@ -150,11 +162,14 @@ class ScriptedServer:
                 except (BlockingIOError, ConnectionAbortedError):  # it has gone again
                     continue
                 except OSError as error:  # for the test to see, in close()
+                    if not self._keeps and error.errno in _NO_MORE_FILES:
+                        self.closing.wait(0.1)  # until others have gone; who comes now waits
+                        continue
                     self._failures.append(error)
                     return
                 sock.setblocking(True)  # whatever the listener and the program's default are
                 with self._changed:
-                    connection = Connection(self, sock, len(self._connections))
+                    connection = Connection(self, sock, len(self._connections), self._max_request)
                     script = self._scripts[min(connection.number, len(self._scripts) - 1)]
                     self._connections.append(connection)
                     self._changed.notify_all()
@@ -180,12 +195,15 @@ class ScriptedServer:
             script(connection)
         except OSError as error:
             connection.gone.set()
-            if error.errno in _NO_MORE_FILES:
+            if self._keeps and error.errno in _NO_MORE_FILES:
                 self._failures.append(error)
         except Exception as error:  # for the test to see, in close()
             self._failures.append(error)
         finally:
             self._end(connection)
+            if not self._keeps:
+                with self._changed:
+                    self._connections.remove(connection)
 
     def _shake_hands(self, connection: Connection, context: ssl.SSLContext) -> None:
         # In two steps: close() has to find the socket that the handshake waits on.

@@ -7,13 +7,17 @@ each method one step, seen whole or not at all by every request.
 
 from __future__ import annotations
 
+import os
 from urllib.parse import quote
 
-from .answers import STALL, STREAM, STREAM_HEAD
+from eventsource.recording import read_recording
+
+from .answers import NO_MORE, STALL, STREAM, STREAM_HEAD, make_stream_head
 from .blocks import check_count, check_retry, check_text, format_comment, format_event
 from .connection import Connection
 from .log import Block, Log
 from .plan import Planned
+from .replay import Playback, Replay, check_speed
 from .request import Request
 from .site import Site
 from .subscriber import Ending, State, Subscriber
@@ -46,6 +50,7 @@ class Stream(Planned):
         # All that follows is guarded by the site's lock.
         self._log = Log()
         self._subscribers: list[Subscriber] = []
+        self._replay: Replay | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -105,8 +110,47 @@ class Stream(Planned):
             raise TypeError(f"data must be bytes, not {data!r}")
         self._send(Block(bytes(data)))
 
+    def replay(self, file: str | os.PathLike[str], *, speed: float = 1.0) -> None:
+        """Play a recording of `eventsource URL --record FILE` to each client from now on.
+
+        Clients get the recorded bytes, cut as they had arrived, with the recorded header fields,
+        and are dropped where the stream was lost; a body that had ended in order ends in
+        order. A client that was dropped goes on behind the loss when it comes again. One that
+        sends another id goes on after that; one that sends none, or one that is not in the
+        recording, hears it from the start. Whoever comes again after the end gets a 204, but a
+        POST is answered from the start again. Without ids in the recording, clients cannot be
+        told apart: the first that comes after a loss or the end, without an id, is taken for
+        the one that was dropped.
+
+        A stream that was still open when the recording was ended ends there in order. Attempts
+        that had failed are left out. What `status()`, `redirect()` and `stall()` have planned
+        comes first; `drop()` and `end()` work as ever. Clients that are connected already stay
+        as they are. A second call plays another recording from then on.
+
+        Args:
+            file: the recording. It is read now, and kept in memory.
+            speed: how much faster than it was recorded; `math.inf`: at once. Reconnection
+                times that the recorded server set (`retry`) are divided by it, too.
+
+        Raises:
+            TypeError: `speed` is no number.
+            ValueError: it is not more than 0; or the file is no recording, damaged, or no
+                connection had opened in it. The message names the file and the line.
+            OSError: the file cannot be read.
+        """
+        check_speed(speed)
+        recording = read_recording(file)
+        try:
+            replay = Replay(recording, speed)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(file)}: {error}") from None
+        with self._site.change():
+            self._replay = replay
+
     def _send(self, block: Block) -> None:
         with self._site.change():
+            if self._replay is not None:
+                raise RuntimeError(f"{self.path} plays a recording: nothing else can be sent")
             listening = [each for each in self._subscribers if each.state in _LISTENING]
             self._log.append(block, is_sent=bool(listening))
             for subscriber in listening:
@@ -237,10 +281,17 @@ class Stream(Planned):
     def _answer(self, connection: Connection, request: Request) -> None:
         """Answer a request, until that is done or the client has gone."""
         subscriber: Subscriber | None = None
+        playback: Playback | None = None
         with self._site.changed:
             answer = self._next_answer()
+            if answer is STREAM and self._replay is not None:
+                asks_anew = request.method == "POST"
+                playback = self._replay.play(request.last_event_id, asks_anew=asks_anew)
+                answer = STREAM if playback is not None else NO_MORE
             self._site.note(request, answer.name)
-            if answer is STREAM:
+            if playback is not None:
+                subscriber = Subscriber(State.ARRIVED)
+            elif answer is STREAM:
                 subscriber = Subscriber(State.ARRIVED, self._log.take(request.last_event_id))
             elif answer is STALL:
                 subscriber = Subscriber(State.STALLED)
@@ -250,13 +301,15 @@ class Stream(Planned):
             connection.send(answer.response)
             return
         try:
-            if answer is STREAM:
+            if playback is not None:
+                connection.send(make_stream_head(playback.headers))
+            elif answer is STREAM:
                 connection.send(STREAM_HEAD)
             with self._site.changed:
                 if subscriber.state is State.ARRIVED:
                     subscriber.state = State.SERVED
                     self._site.changed.notify_all()
-            subscriber.run(connection)
+            subscriber.run(connection, () if playback is None else playback.steps())
         finally:
             with self._site.changed:
                 self._subscribers.remove(subscriber)
