@@ -410,7 +410,7 @@ class _Adapter(HTTPAdapter):
             return manager
         with contextlib.suppress(requests.exceptions.InvalidSchema):
             return super().proxy_manager_for(proxy, **kwargs)  # whose connections are PySocks'
-        raise NoSocksSupport("a SOCKS proxy needs PySocks: pip install 'requests[socks]'")
+        raise NoSocksSupport("a SOCKS proxy needs PySocks: python -m pip install PySocks")
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002
         if isinstance(verify, TLS_CONTEXT):

@@ -398,7 +398,7 @@ def _check_proxy(session: requests.Session, url: str, proxies: Any) -> None:
     if has_unknown_socks_scheme(proxy):
         raise requests.exceptions.InvalidProxyURL(f"the proxy's URL {BAD_SOCKS}")
     if isinstance(session.get_adapter(url), HTTPAdapter) and not importlib.util.find_spec("socks"):
-        raise NoSocksSupport("a SOCKS proxy needs PySocks: pip install 'requests[socks]'")
+        raise NoSocksSupport("a SOCKS proxy needs PySocks: python -m pip install PySocks")
 
 
 def _finish(request: requests.PreparedRequest, last_event_id: str) -> None:
