@@ -1,4 +1,4 @@
-"""URLs: their origin, and what of them may be shown."""
+"""URLs: their origin, and which parts of them may be shown."""
 
 from __future__ import annotations
 

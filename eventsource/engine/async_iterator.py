@@ -1,9 +1,9 @@
 """`async for` over a stream: a thread takes the steps.
 
 The invariant: the thread takes a step only when it is asked to, and it is asked for the next
-one when what the one before it brought has been iterated over. So at most that waits, and a
-slow program slows the server. The thread refers to the engine and not to the stream, so a
-stream that the program drops closes, and the thread ends.
+step when the items of the previous one have been iterated over. So only the items of one
+step wait, and a slow program slows the server. The thread refers to the engine and not to
+the stream, so a stream that the program drops closes, and the thread ends.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""What drives a stream: one step after another, whoever asks for them.
+"""The engine of a stream: it takes one step after another, in the thread that asks for it.
 
-`Engine` is a loop, a lock and an exchange around a `Session`, which knows all the rules: wait
-until the next attempt is due, make it, give what has arrived to the session, keep what it
-keeps until it is asked for. It runs in the thread of whoever asks, and calls nobody but
-`refusal` and `on_bytes`. It knows nothing of the `EventStream` that owns it, so that a thread
-that takes steps does not keep a stream alive that the program has dropped.
+`Engine` is a loop, a lock and an exchange around a `Session`, which knows all the rules. A
+step waits until the next attempt is due, makes the attempt, gives the bytes that have
+arrived to the session, and leaves the items with the session until the caller takes them.
+The only code of the caller that it runs are `refusal` and `on_bytes`. It has no reference to
+the `EventStream` that owns it, so a thread that takes steps does not keep a stream alive
+that the program has dropped.
 
-The invariants: one thread at a time takes steps, or has one taken in the background, for which
-it waits; the session's phase changes under the lock alone. Whatever interrupts the thread, the
-next call finds by `_is_busy` that a step was not finished, and drops its connection.
+The invariants: only one thread at a time takes steps, or waits for one that is taken in the
+background. The session's phase changes only under the lock. If anything interrupts the
+thread, the next call sees from `_is_busy` that a step was not finished, and drops its
+connection.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The messages of a stream alone: for programs that want the events and nothing else.
+"""Only the messages of a stream, for programs that need nothing else.
 
-They see no `ErrorEvent`. So outages are logged as warnings, and what closed the stream for good
-is raised.
+Such programs get no `ErrorEvent`. So outages are logged as warnings, and the failure that
+closes the stream for good is raised.
 """
 
 from __future__ import annotations

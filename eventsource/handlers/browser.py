@@ -1,7 +1,8 @@
-"""The browser's spellings of `EventSource` (HTML standard, 9.2.2), and nothing new.
+"""The browser's names for parts of `EventSource` (HTML standard, 9.2.2).
 
-For those who come from JavaScript: each name says in a line what it stands for. `on_open`,
-`on_message` and `on_error` are the same slots as `onopen`, `onmessage` and `onerror`.
+They are for programs that come from JavaScript, and add nothing new: each docstring says in
+a line what the name stands for. `on_open`, `on_message` and `on_error` are the same
+attributes as `onopen`, `onmessage` and `onerror`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The table of listeners, and pyee's public methods over it.
 
-`Emitter` is a `pyee.EventEmitter` by its class and by its public methods, all of which it has
-anew. So nothing here depends on how pyee is made inside; `check_pyee()` refuses a pyee with
-a public method that this does not know, which would find an empty table.
+`Emitter` is a subclass of `pyee.EventEmitter` that overrides all of its public methods. So
+nothing here depends on the internals of pyee. `check_pyee()` refuses a pyee with a public
+method that this module does not know, because such a method would find an empty table.
 
-The rules that pyee has not: a listener that raises is logged and stops nobody else; what is a
-coroutine is not thrown away in silence; a server can neither reach `new_listener`, which is
-pyee's own, nor fill the table.
+The rules that pyee does not have: a listener that raises is logged, and the other listeners
+still run; a coroutine is never dropped in silence; a server can neither reach
+`new_listener`, which is pyee's own event, nor fill the table.
 """
 
 from __future__ import annotations

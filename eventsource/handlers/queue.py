@@ -1,9 +1,10 @@
-"""From the reader thread to where the handlers run: in order, bounded, in short turns.
+"""From the reader thread to where the handlers run: in order, bounded, in short slices.
 
-The reader puts what it has parsed into a queue and gives `dispatch` a `DispatchTask`, which takes
-from the queue where it is run. The invariant: at most one turn is under way, that is, has
-been given to `dispatch` and is not over. So the handlers run one after another even on a
-pool of threads, and no event loop's own queue holds more than this one callable.
+The reader puts the parsed items into a queue and gives `dispatch` a `DispatchTask`, which
+takes items from the queue where it runs. The invariant: at most one task is under way, which
+means that it has been given to `dispatch` and is not over. So the handlers run one after
+another even on a pool of threads, and the queue of an event loop never has more than this
+one callable.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""All that depends on how requests, urllib3 and http.client are made inside, and why.
+"""Everything that depends on the internals of requests, urllib3 and http.client, and why.
 
 `new_session()` makes sessions whose connections put their sockets into the `Sockets` of the
-exchange under way, which can be shut down in every phase. http.client, through urllib3's
-pools, brings the head of a response (and the bodies that hooks, redirects and digest
-authentication read); `take_over()` then takes the body away from it. Each use of what is no
-documented interface has its reason beside it; `tests/http/test_upstream.py` fails by its
-name when upstream changes. `check_upstream()` refuses to begin where a change would be silent.
+current exchange, which can be shut down in every phase. http.client, through urllib3's
+pools, reads the head of a response (and the bodies that hooks, redirects and digest
+authentication read). Then `take_over()` takes the body away from it. Each use of an
+undocumented interface has its reason beside it. If upstream changes, the test in
+`tests/http/test_upstream.py` that bears the name of that use fails. `check_upstream()`
+refuses to start if a change would otherwise go unnoticed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The content types of responses, and which of them a program takes for event streams."""
+"""The content types of responses, and which of them are read as event streams."""
 
 from __future__ import annotations
 

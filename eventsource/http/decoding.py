@@ -1,8 +1,8 @@
-"""Content codings undone: gzip, deflate, br and zstd, each with bounds on what it gives.
+"""Decodes content codings: gzip, deflate, br and zstd, each with a bound on its output.
 
-The invariant: one call returns at most as many bytes as it was asked for, so that no body,
-however well compressed, takes more memory than what is read of it. What cannot be
-decompressed is refused, and not taken for the body itself.
+The invariant: one call returns at most as many bytes as it was asked for. So no body,
+however well it is compressed, takes more memory than what is read of it. Data that cannot be
+decompressed is refused; it is never returned as if it were the body.
 """
 
 from __future__ import annotations

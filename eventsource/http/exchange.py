@@ -1,15 +1,15 @@
 """One HTTP exchange: open it, read what has arrived, abort it from any thread.
 
-The invariant: **whoever is last out releases.** While a thread is inside `open()` or
-`read()`, `abort()` only wakes it, and that thread releases what the exchange holds as
-it leaves. When no thread is inside, `abort()` releases. So nothing is ever closed
-under a reader's feet, and nothing waits for one. Each of the two sets its own flag
-(`_inside`, `is_shut_down`) before it reads the other's, so at least one of them sees both,
-and no lock is needed.
+The invariant: **the last user releases.** While a thread is inside `open()` or `read()`,
+`abort()` only wakes it, and that thread releases the resources of the exchange when it
+leaves. If no thread is inside, `abort()` releases them. So nothing is closed while a thread
+reads from it, and `abort()` waits for no thread. Each side sets its own flag (`_inside`,
+`is_shut_down`) before it reads the other's, so at least one of them sees both, and no lock
+is needed.
 
-An exchange on a session of our own can be aborted in every phase, and its waits are limited
-by the sockets' timeouts. On a session of the caller's the socket is known with the response;
-from then on a thread watches the limit.
+An exchange on the client's own session can be aborted in every phase, and the sockets'
+timeouts limit its waits. On a session of the caller's, the socket is known only when the
+response has come; from then on a thread watches the limit.
 """
 
 from __future__ import annotations

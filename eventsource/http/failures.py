@@ -1,7 +1,7 @@
-"""Failures from below as requests' exceptions, whose texts give no secrets away.
+"""Turns failures of the lower layers into exceptions of requests, without secrets.
 
-Nothing here is decided by the English of another library, only by the types of errors and
-by what they hold.
+It decides only by the types of errors and by their contents, never by the English text of
+another library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keyword arguments that nobody takes: refused by the name of the class, with the nearest name."""
+"""Unknown keyword arguments: the error names the class and the nearest known name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the caller may pass on to the request, checked before anything is sent."""
+"""The options of the request, checked before anything is sent."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The request of a stream: made anew for each attempt, with its credentials and redirects.
+"""The request of a stream: made for each attempt, with its credentials and redirects.
 
-The rule for redirects: to another origin goes nothing that the caller gave, but for what is no
-secret: the last event ID, `Accept` and `User-Agent`. Origins that the caller trusts by name get
-all that the home origin gets, until another origin has been asked on the way: then nothing goes
-along any more, also not back home. What an origin is called is read off the URL that is then
-connected to.
+The rule for redirects: another origin is sent nothing of the caller's, except what is not a
+secret: the last event ID, `Accept` and `User-Agent`. Origins that the caller trusts by name
+are sent everything that the first origin is sent, unless another origin was on the way: then
+nothing is sent along any more, not even to the first origin. The origin is taken from the
+URL to which the connection is then made.
 """
 
 from __future__ import annotations

@@ -1,22 +1,23 @@
 """The life of a stream as a state machine: all that can happen, and what follows from it.
 
-Sans-I/O: no sockets, threads, clocks or randomness. Moments are seconds on a monotonic clock
-and are passed in, random numbers likewise. What happens to a stream is a method here; what
-follows is returned, or can be asked for: whether there is something to yield, how long to
-wait, from where to resume.
+Sans-I/O: no sockets, threads, clocks or randomness. Times are seconds on a monotonic clock
+and are arguments, and so are random numbers. There is a method for everything that happens
+to a stream. What follows is returned or can be asked for: whether there is something to
+yield, how long to wait, and from where to resume.
 
 The invariants:
 
-- Everything that changes the phase goes through `_enter()`, and `_NEXT` is all that it does.
+- Every change of the phase goes through `_enter()`, which does only what `_NEXT` allows.
   `CLOSED` is final.
-- One loss of a connection is one `ErrorEvent`, and none if `restart()` or `close()` caused it.
-- What has been parsed and what it moves the last event ID to are kept by one assignment. An
-  exception that a signal handler raises comes before that, and then nothing has happened; or
-  after it, and then the next call continues.
+- One loss of a connection is one `ErrorEvent`, and none if `restart()` or `close()` caused
+  it.
+- The parsed items and the last event ID that belongs to them are stored by one assignment.
+  If a signal handler raises an exception before it, nothing has happened; if it raises one
+  after it, the next call continues.
 
-Threads: `received` and the reading of what is kept are for the thread that iterates, and need
-no lock. All else is for whoever holds the lock of the one who owns the session. `close` may
-come in the middle of `received`, `restart` too.
+Threads: `received`, and reading the stored items, are for the thread that iterates, and need
+no lock. Everything else is for a thread that holds the lock of the session's owner. `close`
+and `restart` may come in the middle of `received`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Work that goes on in a thread of its own when the one who waits for it gives up."""
+"""Work in a thread that continues when the waiting thread gives up."""
 
 from __future__ import annotations
 

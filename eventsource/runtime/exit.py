@@ -1,7 +1,8 @@
-"""The end of the program: what is under way in a toolkit's code comes out first; nothing follows.
+"""The end of the program: calls inside a toolkit's code finish first, and no new ones begin.
 
-When the interpreter exits, toolkits are taken down, and the threads that are left are stopped
-wherever they are. One that is in the middle of Qt's or wx's code takes the process with it.
+When the interpreter exits, toolkits are taken down, and the remaining threads are stopped
+wherever they are. A thread that is stopped inside the code of Qt or wx would crash the
+process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a fork leaves behind: in the child, whatever streamed is closed.
+"""After a fork: in the child, everything that streamed is closed.
 
-Only the thread that forked lives on in the child. The locks that others held stay locked
-there for ever, and the sockets are the parent's, whose bytes nobody else must take.
+Only the thread that forked exists in the child. Locks that other threads held stay locked
+there for ever. The sockets belong to the parent, and no other process may take their bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Waiting that can be cut short from anywhere, also from a signal handler."""
+"""Waiting that any thread, and also a signal handler, can end."""
 
 from __future__ import annotations
 
