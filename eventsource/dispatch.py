@@ -80,7 +80,7 @@ def tk(root: tkinter.Misc) -> Callable[[Callable[[], object]], None]:
     import tkinter  # noqa: PLC0415
 
     if not isinstance(root, tkinter.Misc):
-        raise TypeError(f"root must be a window or widget of Tk's, not {root!r}")
+        raise TypeError(f"root must be a Tk window or widget, not {root!r}")
     known = _tk_calls.get(root)
     calls = known() if known is not None else None
     if calls is None:

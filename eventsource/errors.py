@@ -109,7 +109,7 @@ class UnexpectedContentType(EventSourceError):
         if found:
             text = f"the response's content type is {found!r}, not {wanted}"
         else:
-            text = f"the response has no content type; wanted is {wanted}"
+            text = f"the response has no content type; expected {wanted}"
         super().__init__(text + _place_of(response), response=response)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -62,7 +62,7 @@ class ResumeFile:
             last_event_id = content.removesuffix("\n")
             check_last_event_id("the last event ID", last_event_id)
             return last_event_id
-        raise ValueError(f"byte {position} is not UTF-8: no last event ID")
+        raise ValueError(f"byte {position} is not UTF-8, so this is not a last event ID")
 
     def save(self, last_event_id: str) -> None:
         """Replace the content of the file. Does nothing if the ID was saved last time.

@@ -605,8 +605,8 @@ class EventSource(BrowserNames):
         if len(self._unheard) < MAX_UNHEARD:
             self._unheard |= {event_type}
             # A server that says back what it was sent may have a secret for a type.
-            shown = repr(event_type) if PLAIN_TYPE.fullmatch(event_type) else "that is no word"
-            logger.debug("%r: nobody listens for events of type %s", self, shown)
+            shown = repr(event_type) if PLAIN_TYPE.fullmatch(event_type) else "(not a plain word)"
+            logger.debug("%r: no handler for events of type %s", self, shown)
 
     def _tell_stall(self) -> None:
         """Log that a handler has kept the reader from reading for `STALL_SECONDS`."""

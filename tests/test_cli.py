@@ -1028,7 +1028,7 @@ def test_an_encrypted_key_is_not_asked_for_on_the_terminal(run, tmp_path, author
         (["--cacert", "/no/such/file", "http://localhost/"], "Invalid value for '--cacert'"),
         (["--cacert", __file__, "-k", "http://localhost/"], "--cacert and --insecure contradict"),
         (["-x", f"http://user:{SECRET}@", "http://localhost/"], "-x: not the URL of a proxy"),
-        (["--last-event-id", "a\nb", "http://localhost/"], "last_event_id must not hold"),
+        (["--last-event-id", "a\nb", "http://localhost/"], "last_event_id must not contain"),
         (["--max-time", "nan", "http://localhost/"], "Invalid value for '-m'"),
         (["--max-time", "inf", "http://localhost/"], "Invalid value for '-m'"),
         (["--max-time", "0", "http://localhost/"], "Invalid value for '-m'"),

@@ -387,7 +387,7 @@ class Engine:
         if session.odd_lines and self._odd is not exchange:
             self._odd = exchange
             logger.debug(
-                "%s: no event yet, and %d lines of the body are no fields of an event stream",
+                "%s: no event yet, and %d lines of the body are not fields of an event stream",
                 redact(self.template.url),
                 session.odd_lines,
             )

@@ -106,7 +106,7 @@ def check_dispatch(dispatch: object) -> None:
         raise TypeError(f"dispatch must be callable or None, not {dispatch!r}")
     if any(dispatch is maker for maker in _makers):
         name = f"dispatch.{getattr(dispatch, '__name__', '')}"
-        raise TypeError(f"dispatch must be what {name}() returns, not {name} itself: call it")
+        raise TypeError(f"dispatch must be the result of {name}(), not {name} itself: call it")
 
 
 class DispatchTask:

@@ -557,17 +557,17 @@ def set_content(response: requests.Response, body: bytes) -> None:
 
 KNOWN_TO_WORK: Final = "urllib3 2.8"
 SEAMS: Final[Mapping[str, tuple[Any, str]]] = {
-    "a socket is made by _new_conn": (HTTPConnection.connect, "_new_conn"),
-    "a socket for TLS is made by _new_conn": (HTTPSConnection.connect, "_new_conn"),
-    "a connection is made by ConnectionCls": (
+    "does _new_conn make a socket": (HTTPConnection.connect, "_new_conn"),
+    "does _new_conn make a socket for TLS": (HTTPSConnection.connect, "_new_conn"),
+    "does ConnectionCls make a connection": (
         urllib3.HTTPConnectionPool._new_conn,  # noqa: SLF001
         "ConnectionCls",
     ),
-    "a pool is made by pool_classes_by_scheme": (
+    "does pool_classes_by_scheme make a pool": (
         urllib3.PoolManager._new_pool,  # noqa: SLF001
         "pool_classes_by_scheme",
     ),
-    "a response is made by response_class": (
+    "does response_class make a response": (
         http.client.HTTPConnection.getresponse,
         "response_class",
     ),
@@ -586,6 +586,6 @@ def check_upstream() -> None:
     for what, (function, name) in SEAMS.items():
         if name not in function.__code__.co_names:
             raise ImportError(
-                f"this version of urllib3 or of Python is made in another way: {what} no longer."
+                f"this version of urllib3 or of Python has changed internally: no longer {what}."
                 f" {KNOWN_TO_WORK} is known to work"
             )

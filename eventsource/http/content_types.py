@@ -31,9 +31,9 @@ def check_content_types(content_types: object) -> tuple[str, ...]:
         raise ValueError("content_types must not be empty")
     for each in content_types:
         if not isinstance(each, str):
-            raise TypeError(f"content_types must hold strs, not {each!r}")
+            raise TypeError(f"content_types must contain strs, not {each!r}")
         if _plain(each) and not _MEDIA_TYPE.fullmatch(_plain(each)):
-            raise ValueError(f"content_types must hold media types, not {each!r}")
+            raise ValueError(f"content_types must contain media types, not {each!r}")
         if "*" in _plain(each) and _plain(each) != ANY:
             raise ValueError(f"content_types: the only wildcard is {ANY!r}, not {each!r}")
     return tuple(map(_plain, content_types))

@@ -117,12 +117,12 @@ def _text_of_body(error: BaseException) -> str:
     # urllib3's error is of a text and the cause, or the cause itself.
     cause = error.args[1] if len(error.args) == 2 else error
     if isinstance(cause, urllib3.exceptions.InvalidChunkLength):
-        return "the size of a chunk is no hexadecimal number"  # its own quotes the server
+        return "the size of a chunk is not a hexadecimal number"  # its own quotes the server
     if isinstance(cause, http.client.IncompleteRead):
         if cause.expected is not None and cause.expected < 0:
-            return "the response has content where none may be"
+            return "the response has content where none is allowed"
         if isinstance(cause.__context__, ValueError):  # http.client's: of no size, or of a bad one
-            return f"{_lost(None)}, or the size of a chunk is no hexadecimal number"
+            return f"{_lost(None)}, or the size of a chunk is not a hexadecimal number"
         return _lost(f"{cause.expected} bytes are missing" if cause.expected else None)
     if isinstance(cause, OSError):
         return _lost(cause.strerror)

@@ -98,7 +98,7 @@ def check_origins(name: str, origins: object) -> frozenset[str]:
         if not isinstance(origin, str):
             raise TypeError(f"{name}: an origin is a str {example}, not {type(origin).__name__}")
         if not re.fullmatch(r"(?i:https?)://[^/?#@\\*\s]+", origin) or not is_fetchable(origin):
-            raise ValueError(f"{name}: {redact_strictly(origin)!r} is no origin {example}")
+            raise ValueError(f"{name}: {redact_strictly(origin)!r} is not an origin {example}")
         found.append(origin_of(requests.Request("GET", origin).prepare().url or ""))
     return frozenset(found)
 
@@ -141,7 +141,7 @@ def check_options(method: object, session: object, options: Mapping[str, Any]) -
             check_sendable(name, value)
     for name in ("data", "files"):
         if options.get("json") is not None and options.get(name):
-            raise ValueError(f"json: there is {name}, too, and a request has one body")
+            raise ValueError(f"json: there is also {name}, but a request has only one body")
 
 
 def check_headers(headers: Mapping[Any, Any]) -> None:

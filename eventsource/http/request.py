@@ -188,7 +188,7 @@ class RequestTemplate:
         else:
             return params
         # Of requests' kind, so that the log says it; with no `__context__`, see Exchange.
-        raise requests.RequestException(f"{text} (what the function has returned)")
+        raise requests.RequestException(f"{text} (returned by the function)")
 
     def _settings(self, session: requests.Session, url: str) -> dict[str, Any]:
         """Return what the options, the session and the environment say of the way to a URL."""
@@ -433,7 +433,7 @@ def _check_redirect(response: requests.Response, **_: Any) -> None:
 def _bad_redirect(location: str) -> requests.ConnectionError:
     # Not InvalidURL: the URL is the server's, which may send another next time.
     return requests.ConnectionError(
-        f"redirected to what cannot be fetched: {redact_strictly(location)!r}"
+        f"redirected to a URL that cannot be fetched: {redact_strictly(location)!r}"
     )
 
 

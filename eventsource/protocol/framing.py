@@ -173,7 +173,7 @@ class ChunkedBody(CloseDelimitedBody):
             self._frame += data[start:]
             self._limit_frame()
         elif (match := _SIZE.fullmatch(data, start + 2, end)) is None:
-            self._fail("the size of a chunk is no hexadecimal number")
+            self._fail("the size of a chunk is not a hexadecimal number")
         else:
             size = int(match[1], 16)
             self.is_over = not size
@@ -182,7 +182,7 @@ class ChunkedBody(CloseDelimitedBody):
 
     def _limit_frame(self) -> None:
         if len(self._frame) >= MAX_CHUNK_LINE:
-            self._fail(f"the line with a chunk's size has over {MAX_CHUNK_LINE} bytes")
+            self._fail(f"the line with a chunk's size has more than {MAX_CHUNK_LINE} bytes")
 
     def end(self) -> None:
         """The connection has ended: has there been a last chunk?"""

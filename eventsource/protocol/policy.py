@@ -88,7 +88,7 @@ class ReconnectPolicy:
             raise TypeError(f"statuses must be a set of ints, not {self.statuses!r}") from None
         for status in statuses:
             if not isinstance(status, int) or not 100 <= status <= 599:
-                raise ValueError(f"statuses must hold HTTP statuses, not {status!r}")
+                raise ValueError(f"statuses must contain HTTP statuses, not {status!r}")
         object.__setattr__(self, "statuses", statuses)
 
     def is_final(self, error: Exception, failures: int) -> bool:

@@ -369,7 +369,7 @@ class Session:
         wait = policy.next_delay(
             self.reconnection_time, self._failures, random=random, retry_after=retry_after
         )
-        check_number("what next_delay() returns", wait, 0)
+        check_number("the result of next_delay()", wait, 0)
         self._due = now + wait
         event = ErrorEvent("error", error, ReadyState.CONNECTING, wait)
         return event if self._enter(_What.LOST, event) else None
@@ -465,4 +465,4 @@ def check_last_event_id(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a str, not {value!r}")
     for index, character in enumerate(value):
         if character in "\0\r\n" or "\ud800" <= character <= "\udfff":
-            raise ValueError(f"{name} must not hold {character!r} (index {index}): {value!r}")
+            raise ValueError(f"{name} must not contain {character!r} (index {index}): {value!r}")
