@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 MAX_TEXT: Final = 500
-"""Characters that are shown of what a server says at the most."""
+"""How many characters of a server's text are shown at most."""
 
 
 def brief(text: str) -> str:
@@ -31,9 +31,9 @@ def redact(url: str) -> str:
 
 
 def redact_strictly(url: str) -> str:
-    """Like `redact`, for what may be no URL: nothing before the last `@` is shown.
+    """Like `redact`, for text that may not be a URL: nothing before the last `@` is shown.
 
-    A password with an unescaped `/`, `?` or `#` would pass for a path or the like.
+    A password with an unescaped `/`, `?` or `#` would look like a path, a query or a fragment.
     """
     before, at, rest = url.rpartition("@")
     if at:

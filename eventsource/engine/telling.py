@@ -22,10 +22,10 @@ logger = logging.getLogger("eventsource")
 class Telling:
     """Logs what happens to one stream, each `OpenEvent` and `ErrorEvent` once.
 
-    Threads: one at a time.
+    Threads: only one at a time.
 
     Args:
-        url: of the stream; its secrets are not logged.
+        url: the URL of the stream; its secrets are not logged.
     """
 
     def __init__(self, url: str) -> None:
@@ -37,9 +37,9 @@ class Telling:
         """Log an item, if it is one of the two.
 
         Args:
-            item: what the stream has brought.
-            is_heard: whether the program is told of it otherwise.
-            is_end: whether an `ErrorEvent` that is final is no failure.
+            item: an item of the stream.
+            is_heard: whether the program learns of it in another way.
+            is_end: whether a final `ErrorEvent` is not a failure.
         """
         if item is self._last:
             return
