@@ -16,11 +16,11 @@ _MEDIA_TYPE: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+/[-!#$%&'*+.^_`|~0-
 
 
 def check_content_types(content_types: object) -> tuple[str, ...]:
-    """Return what is accepted: media types in lower case, without parameters.
+    """Return the accepted media types, in lower case and without parameters.
 
     Raises:
-        TypeError: it is no collection of strs.
-        ValueError: it is empty, or one of them is no media type.
+        TypeError: it is not a collection of strs.
+        ValueError: it is empty, or an element is not a media type.
     """
     if isinstance(content_types, str | bytes) or not isinstance(content_types, Collection):
         raise TypeError(
