@@ -192,8 +192,7 @@ class Exchange:
             self._release()
 
     def leave(self) -> None:
-        """Abort, for the thread that reads: it counts as not inside, whatever interrupted
-        it."""
+        """Abort, for the reading thread: it counts as not inside, whatever interrupted it."""
         self._inside = False
         self._sockets.shut_down()
         self._release_once.acquire(blocking=False)
@@ -245,8 +244,7 @@ class Exchange:
         return describe(error)
 
     def _release(self) -> None:
-        """Release the sockets, the response and, if it is ours, the session. No thread is
-        inside."""
+        """Release sockets, response and our own session. No thread is inside."""
         # Once only: the abort of a signal handler may get here while the other is under way,
         # in a thread that holds urllib3's locks.
         if self._release_once.acquire(blocking=False):

@@ -20,8 +20,7 @@ from eventsource.urls import redact_text
 
 
 class TunnelRefused(OSError):
-    """A proxy refused to make a tunnel. Its own reason is not used: it may quote what it was
-    sent."""
+    """A proxy refused to make a tunnel. Its reason is not used: it may quote a secret."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"Tunnel connection failed: {status} {phrase_of(status)}".rstrip())

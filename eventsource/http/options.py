@@ -208,8 +208,7 @@ BAD_SOCKS: Final = "must begin with socks4://, socks4a://, socks5:// or socks5h:
 
 
 def has_unknown_socks_scheme(proxy: str) -> bool:
-    """Whether a proxy has a SOCKS version that urllib3 does not know; its refusal quotes the
-    URL."""
+    """Whether a proxy's SOCKS version is unknown to urllib3, whose refusal quotes the URL."""
     return re.match(r"socks(?!(4a?|5h?)://)", proxy, re.IGNORECASE) is not None
 
 
