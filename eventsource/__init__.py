@@ -1,7 +1,8 @@
 """Server-Sent Events: a client with the semantics of the browser's `EventSource`.
 
-Three APIs on one engine: `EventSource` calls handlers from a thread of its own,
-`EventStream` is iterated over, `SSEClient` is a drop-in for the `sseclient` package.
+Three APIs share one engine: `EventSource` calls handlers from a background thread,
+`EventStream` is a loop over the events, and `SSEClient` is a drop-in replacement for the
+`sseclient` package.
 """
 
 from .errors import (

@@ -1,8 +1,8 @@
 """Ready-made values for `EventSource(dispatch=…)`: where the handlers run.
 
-Each is called in the thread of the window or loop, and imports its toolkit only then. What
-is not here needs no help: `executor.submit`, `wx.CallAfter` and `GLib.idle_add` are used
-as they are. Several sources may share a dispatcher.
+Call each function in the thread of the window or loop; it imports its toolkit only then. Others
+need no function here: pass `executor.submit`, `wx.CallAfter` or `GLib.idle_add` directly.
+Several sources may share a dispatcher.
 
 Examples:
     >>> from eventsource import dispatch
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     import tkinter
 
 TK_INTERVAL = 50
-"""Milliseconds between two looks of Tk's at what has been dispatched, while there is nothing:
+"""Milliseconds between two checks by Tk whether anything has been dispatched, while nothing is:
 half of the 100 ms up to which an answer seems instantaneous (Miller 1968)."""
 
 _tk_calls: weakref.WeakKeyDictionary[tkinter.Misc, weakref.ref[_Calls]] = (
     weakref.WeakKeyDictionary()
 )
-"""What has been dispatched to a window, while anybody can dispatch to it: one look is enough."""
+"""The calls that have been dispatched to a window, while anybody can dispatch to it. All
+dispatchers of a window share one check."""
 
 _qt_bridges: list[tuple[Any, Any]] = []
-"""Qt threads, and an object in each. Kept for as long as the thread runs: whoever deletes one
+"""Qt threads, and an object in each. They are kept as long as the thread runs: to delete one
 while another thread emits its signal crashes the program."""
 
 
@@ -44,13 +45,13 @@ def asyncio(
 ) -> Callable[..., object]:
     """Return a `dispatch` that runs handlers, also coroutine functions, on an event loop.
 
-    It is the loop's `call_soon_threadsafe`, nothing else.
+    It is the loop's `call_soon_threadsafe`.
 
     Args:
-        loop: the event loop; None: the one that is running.
+        loop: the event loop; None: the running loop.
 
     Raises:
-        RuntimeError: no loop is given and none is running.
+        RuntimeError: no loop is given, and none is running.
     """
     import asyncio  # noqa: PLC0415
 
@@ -63,23 +64,23 @@ def asyncio(
 def tk(root: tkinter.Misc) -> Callable[[Callable[[], object]], None]:
     """Return a `dispatch` that runs handlers in Tk's main loop.
 
-    Call it in the thread that has made the window. Tk's own `after` may not be called from
-    another thread: it waits for the main loop, and raises if there is none. So the window
-    looks every 50 ms at what has been dispatched, and nobody waits for a main loop that has
-    not begun or has ended. When the window is destroyed, sources that dispatch to it close.
+    Call it in the thread that made the window. Other threads may not call Tk's own `after`: it
+    waits for the main loop, and raises if there is none. Instead, the window checks every 50 ms
+    whether anything has been dispatched, and no thread waits for a main loop that has not begun
+    or has ended. When the window is destroyed, sources that dispatch to it close.
 
     Args:
-        root: a window or widget. It is what counts as destroyed.
+        root: a window or widget. Sources close when it is destroyed.
 
     Raises:
-        TypeError: `root` is no widget.
+        TypeError: `root` is not a widget.
         tkinter.TclError: it has been destroyed.
         RuntimeError: this is not its thread.
     """
     import tkinter  # noqa: PLC0415
 
     if not isinstance(root, tkinter.Misc):
-        raise TypeError(f"root must be a window or widget of Tk's, not {root!r}")
+        raise TypeError(f"root must be a Tk window or widget, not {root!r}")
     known = _tk_calls.get(root)
     calls = known() if known is not None else None
     if calls is None:
@@ -90,7 +91,7 @@ def tk(root: tkinter.Misc) -> Callable[[Callable[[], object]], None]:
 
 
 class _Calls:
-    """What has been dispatched and has not been run. Ends with the window."""
+    """The calls that have been dispatched but not run. Ends with the window."""
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], object]] = deque()
@@ -98,7 +99,7 @@ class _Calls:
         self._is_gone = False
 
     def put(self, call: Callable[[], object]) -> None:
-        """Add it. From any thread."""
+        """Add a call. For any thread."""
         self._waiting.append(call)
         if self._is_gone:  # look after adding it: nobody would find what is added later
             self._waiting.clear()
@@ -108,7 +109,7 @@ class _Calls:
         return len(self._waiting)
 
     def run_one(self) -> None:
-        """Run the next one, if there still is one. In the window's thread."""
+        """Run the next call, if there is one. In the window's thread."""
         if self._is_gone or not self._waiting:
             return
         self._running.append(self._waiting.popleft())
@@ -127,10 +128,11 @@ class _Calls:
 
 
 class _TkLook:
-    """Tk's looking at what has been dispatched, for as long as anybody can dispatch.
+    """Tk's checks for dispatched calls, as long as anybody can dispatch.
 
-    Lets go of the window when that is destroyed, and is in no cycle then: the last reference
-    to a window must be dropped in its own thread, else Tk ends the program.
+    Drops its reference to the window when the window is destroyed, and is in no cycle then: the
+    last reference to a window must be dropped in its own thread, otherwise Tk aborts the
+    program.
     """
 
     def __init__(self, root: tkinter.Misc, calls: _Calls) -> None:
@@ -185,12 +187,12 @@ def qt(receiver: Any = None) -> Callable[[Callable[[], object]], None]:
     When the receiver is destroyed, sources that dispatch to it close.
 
     Args:
-        receiver: a `QObject`, in whose thread they run; None: the application.
+        receiver: a `QObject`, in whose thread the handlers run; None: the application.
 
     Raises:
         ImportError: there is neither PySide6 nor PyQt6.
         RuntimeError: no receiver is given and there is no application yet.
-        TypeError: `receiver` is no `QObject`.
+        TypeError: `receiver` is not a `QObject`.
     """
     core = _qt_core(receiver)
     if receiver is None:
@@ -214,7 +216,7 @@ def qt(receiver: Any = None) -> Callable[[Callable[[], object]], None]:
 
 
 def _qt_bridge(core: Any, thread: Any) -> Any:
-    """An object in that Qt thread that runs what is emitted, later, also from there."""
+    """Return an object in that Qt thread that runs emitted calls later, also its own."""
     for known, bridge in tuple(_qt_bridges):
         try:
             if known is thread and bridge.thread() is thread:
@@ -241,7 +243,7 @@ def _qt_bridge(core: Any, thread: Any) -> Any:
 
 
 def _qt_core(receiver: Any) -> Any:
-    """The QtCore of the receiver's binding, else of the one that is in use or installed."""
+    """Return QtCore: the receiver's, else the one in use, else an installed one."""
     import importlib  # noqa: PLC0415
 
     bindings = ["PySide6", "PyQt6"]

@@ -1,9 +1,8 @@
-"""What can go wrong between a source and its server.
+"""The exceptions of this package.
 
-Each is a `requests.RequestException`, and of the most fitting kind, so that the
-`except` clauses of programs that know requests catch it. Failures for which
-requests has an exception of its own (`ConnectionError`, `SSLError`,
-`ReadTimeout`, ...) are reported as that.
+Each is a `requests.RequestException` of the most suitable kind, so the `except` clauses of
+programs that use requests catch it. Failures for which requests already has an exception
+(`ConnectionError`, `SSLError`, `ReadTimeout`, …) are reported as that exception.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ class StreamEnded(EventSourceError, requests.ConnectionError):
     """The server ended the stream: the response body is complete.
 
     Attributes:
-        is_foreign (bool): the body was of another content type than an event stream's, and no
-            event came.
+        is_foreign (bool): the body had another content type than an event stream, and no event
+            came.
     """
 
     is_foreign = False
@@ -39,15 +38,15 @@ class StreamEnded(EventSourceError, requests.ConnectionError):
 class BrokenBody(
     EventSourceError, requests.ConnectionError, requests.exceptions.ChunkedEncodingError
 ):
-    """The body of a response is malformed, or was cut short."""
+    """The body of a response is malformed or truncated."""
 
 
 class ForkedError(EventSourceError):
-    """The process has been forked: a stream that had begun in the parent is closed here."""
+    """The process was forked: a stream that had begun in the parent is closed in the child."""
 
     @classmethod
     def here(cls) -> ForkedError:
-        """Return the one that says what to do."""
+        """Return an exception whose text says what to do."""
         return cls("the process has been forked; make it, or start it, in the child")
 
 
@@ -64,14 +63,14 @@ class UnexpectedStatus(EventSourceError, requests.HTTPError):
             (64 KiB, one second), is in `response.content`.
 
     Args:
-        response: what the server answered.
-        withheld_from: the origin that a redirect led to and that was not sent the
-            caller's credentials; if the status is 401 or 403, the text says so.
+        response: the server's response.
+        withheld_from: the origin to which a redirect led, and to which the caller's
+            credentials were not sent; if the status is 401 or 403, the text says so.
     """
 
     def __init__(self, response: requests.Response, withheld_from: str | None = None) -> None:
         self.status: int = response.status_code
-        # Not the server's own phrase, which may be anything, such as what it was sent.
+        # Not the server's own phrase: it may be anything, even a secret that it was sent.
         answer = f"{self.status} {phrase_of(self.status)}".rstrip()
         self._withheld_from = withheld_from
         why = ""
@@ -90,7 +89,7 @@ class UnexpectedStatus(EventSourceError, requests.HTTPError):
 
 
 class UnexpectedContentType(EventSourceError):
-    """The server answered 200, but with something that is no event stream.
+    """The server answered 200, but not with an event stream.
 
     Attributes:
         content_type (str): the response's `Content-Type`, or `""`.
@@ -110,7 +109,7 @@ class UnexpectedContentType(EventSourceError):
         if found:
             text = f"the response's content type is {found!r}, not {wanted}"
         else:
-            text = f"the response has no content type; wanted is {wanted}"
+            text = f"the response has no content type; expected {wanted}"
         super().__init__(text + _place_of(response), response=response)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -121,7 +120,7 @@ class EventTooLarge(EventSourceError):
     """An event is larger than `max_event_size`; its source closes for good.
 
     Attributes:
-        size (int): bytes of the event that had arrived when it was given up.
+        size (int): how many bytes of the event had arrived.
         limit (int): `max_event_size`, in bytes.
     """
 
@@ -135,12 +134,12 @@ class EventTooLarge(EventSourceError):
 
 
 class HeadTooLarge(EventSourceError):
-    """The head of a response, its header fields, is too large; its source closes for good.
+    """The head of a response (its header fields) is too large; its source closes for good.
 
     Attributes:
-        size (int): how much of it had arrived when it was given up.
+        size (int): how much of it had arrived.
         limit (int): how much is accepted.
-        unit (str): of what: `"bytes"` or `"fields"`.
+        unit (str): the unit of both: `"bytes"` or `"fields"`.
     """
 
     def __init__(self, size: int, limit: int, unit: str = "bytes") -> None:
@@ -154,14 +153,14 @@ class HeadTooLarge(EventSourceError):
 
 
 def _place_of(response: requests.Response) -> str:
-    """Name the URL that answered, if it is not the one that was asked."""
+    """Name the URL that answered, if it is not the one that was requested."""
     return (
         f", at {redact(response.url)}" if any(hop.is_redirect for hop in response.history) else ""
     )
 
 
 def phrase_of(status: int) -> str:
-    """Return the reason phrase that an HTTP status usually has; "" for an unknown status."""
+    """Return the usual reason phrase of an HTTP status; "" for an unknown status."""
     try:
         return http.HTTPStatus(status).phrase
     except ValueError:
@@ -174,14 +173,14 @@ FUTILE: Final = (
     requests.exceptions.InvalidURL,
     requests.exceptions.UnrewindableBodyError,
 )
-"""Failures that another attempt would only repeat."""
+"""Failures that another attempt would repeat."""
 
 
 def summary(error: Exception) -> str:
-    """Say `error` in a log line.
+    """Return the text of `error` for a log line.
 
-    Of an exception that is not requests' own, such as one from the caller's `auth`,
-    only the kind is told: its text may hold anything.
+    For an exception that is not one of requests', such as one from the caller's `auth`,
+    this is only its type: its text may contain a secret.
     """
     kind = type(error).__name__
     return brief(f"{kind}: {error}") if isinstance(error, requests.RequestException) else kind

@@ -11,18 +11,20 @@ from .protocol.session import check_last_event_id
 
 
 class ResumeFile:
-    """A last event ID in a file that has the old one or the new one, whatever happens.
+    """Keeps a last event ID in a file, which has the old ID or the new one at any moment.
 
-    The file has one line. A new ID is written beside it (`<name>.new`), and that file takes
-    its place. So it survives the process at any moment, `kill -9` included. It is not forced
-    to the disk, which would take milliseconds an event; a machine that loses power may
-    find an earlier ID, and get again what came after it.
+    The file has one line. A new ID is written to a second file (`<name>.new`), which then
+    replaces the first. So the file is complete even if the process ends at any moment, also by
+    `kill -9`. The ID is not forced to the disk, because that would take milliseconds per event.
+    So after a power failure the file may have an earlier ID, and the events after it come
+    again.
 
-    One process and one thread at a time.
+    Only one process and one thread may use it at a time.
 
     Args:
-        path: a regular file, or none yet; a symbolic link stands for what it points to, and
-            stays. A folder, a FIFO, a socket or a device, such as `/dev/null`, is left alone.
+        path: the path of a regular file, which need not exist yet. A symbolic link is followed
+            and remains. A folder, a FIFO, a socket or a device, such as `/dev/null`, is not
+            touched.
 
     Examples:
         >>> import tempfile
@@ -42,11 +44,12 @@ class ResumeFile:
         self._saved: str | None = None
 
     def load(self) -> str:
-        """Return the last event ID; `""` if there is no file, or nothing in it.
+        """Return the last event ID; `""` if there is no file, or it is empty.
 
         Raises:
-            ValueError: the file has something else.
-            OSError: it cannot be read, or is no regular file. A FIFO is not waited for.
+            ValueError: the content is not a last event ID.
+            OSError: the file cannot be read, or is not a regular file. A FIFO is not waited
+                for.
         """
         _refuse_other_than_file(self._path)
         try:
@@ -59,15 +62,15 @@ class ResumeFile:
             last_event_id = content.removesuffix("\n")
             check_last_event_id("the last event ID", last_event_id)
             return last_event_id
-        raise ValueError(f"byte {position} is not UTF-8: no last event ID")
+        raise ValueError(f"byte {position} is not UTF-8, so this is not a last event ID")
 
     def save(self, last_event_id: str) -> None:
-        """Replace what the file has; nothing is done if it has been saved already.
+        """Replace the content of the file. Does nothing if the ID was saved last time.
 
         Raises:
-            TypeError, ValueError: it is no last event ID.
-            OSError: it cannot be written, or it or `<name>.new` is no regular file; what is
-                there stays as it was.
+            TypeError, ValueError: the value is not a last event ID.
+            OSError: the file cannot be written, or it or `<name>.new` is not a regular file.
+                The files are then unchanged.
         """
         if last_event_id == self._saved:
             return
@@ -81,9 +84,9 @@ class ResumeFile:
 
 
 def _refuse_other_than_file(path: str) -> None:
-    """Raise `OSError` if there is something else: to open a FIFO waits for its other end.
+    """Raise `OSError` if the path is something else than a file.
 
-    And to rename a file to it would replace it.
+    To open a FIFO would wait for its other end, and to rename a file to it would replace it.
     """
     try:
         mode = os.lstat(path).st_mode

@@ -1,11 +1,10 @@
-"""`EventSource`: a thread and a listener table around an `EventStream`.
+"""`EventSource`: a thread and a table of listeners around an `EventStream`.
 
-The rules of its threads:
+The rules for its threads:
 
-- One reader thread per source. It alone runs the stream and, without `dispatch`, the
-  handlers. With `dispatch` it puts what has happened into a `DispatchQueue`.
-- `_deliver()` is the one place where handlers are called, wherever that is, and by one
-  thread at a time.
+- There is one reader thread per source. Only this thread runs the stream and, without
+  `dispatch`, the handlers. With `dispatch` it puts the events into a `DispatchQueue`.
+- Only `_deliver()` calls handlers, in whichever thread, and only one thread at a time runs it.
 - `close()` closes the stream and the table of listeners. The table's version is compared
   before each handler is chosen, so none is chosen after `close()` has returned.
 - No lock is held while a handler runs.
@@ -44,18 +43,19 @@ from .stream import EventStream
 from .urls import redact
 
 EXIT_TIMEOUT = 10.0
-"""Seconds that leaving a `with` block waits for the reader thread at the most: a
-handler that itself waits for the thread in the block must not hang both."""
+"""Seconds that leaving a `with` block waits for the reader thread at most. Without a limit, a
+handler that waits for the thread in the block would hang both."""
 
 MAX_WAITING = 1000
-"""Events that wait for `dispatch` at the most, unless the caller says otherwise; the reason
-is in the docstring of `EventSource`."""
+"""The default of how many events may wait for `dispatch`; the docstring of `EventSource` has
+the reason."""
 
 TELL_SECONDS = 1.0
-"""Seconds after which what waits for a first listener is told: it will hardly come."""
+"""Seconds after which items that wait for a first listener are logged: one will hardly come."""
 
 MAX_UNHEARD = 100
-"""Types that nobody listens for, of which each is told once; a server may name any number."""
+"""How many types without a listener are logged, each once; a server may use any number of
+types."""
 
 PLAIN_TYPE = re.compile(r"[A-Za-z0-9_.:/-]{1,100}")
 
@@ -63,90 +63,89 @@ logger = logging.getLogger(__name__)
 
 
 class ResumeMarker(NamedTuple):
-    """Stands after what one read has brought: where a next connection would resume."""
+    """Follows the items of one read: the ID from which the next connection would resume."""
 
     last_event_id: str
     is_last: bool = False
-    """Nothing comes after it: the source is closed for good."""
+    """No item follows: the source is closed for good."""
     type: str = NEW_LISTENER
-    """A type that no server's event can reach."""
+    """A type that no event from a server can have."""
 
 
 Entry = Item | ResumeMarker
-"""What is delivered to the handlers."""
+"""An item of the queue to the handlers."""
 
 _running: set[EventSource] = set()
-"""Sources with `dispatch` that have been started and not closed: their threads have no
-reference to them (see `DispatchQueue`)."""
+"""Sources with `dispatch` that have been started and not closed. Their threads have no
+reference to them (see `DispatchQueue`), so this set keeps them alive."""
 
 _failed: set[EventSource] = set()
-"""Sources whose `dispatch` failed in another thread than that of their handlers. Kept, for
-the same reason, until that thread makes another source or has ended."""
+"""Sources whose `dispatch` failed in another thread than that of their handlers. They are kept,
+for the same reason, until that thread makes another source or has ended."""
 
 
 class EventSource(BrowserNames):
     """Streams events from a server and calls the handlers registered for them.
 
-    It connects at once, in a thread of its own, and reconnects as the browser's
-    `EventSource` does. Handlers are registered for an event type with `on`, `once`
-    and the other methods of `pyee.EventEmitter`. They are called with one argument:
-    those of `open` with an `OpenEvent`, of `error` with an `ErrorEvent` when the
-    connection is lost or refused, of `message` and of every type that the server
-    names with a `MessageEvent`. (A server that names an event `open` or `error`
-    reaches the same handlers with a `MessageEvent`.) Those of `"*"` hear every
-    `MessageEvent`, after the handlers of its own type, and once if they are registered for
-    both.
+    A source connects at once, in a background thread, and reconnects as the browser's
+    `EventSource` does. Handlers are registered for an event type with `on`, `once` and the
+    other methods of `pyee.EventEmitter`. A handler is called with one argument: for `open` an
+    `OpenEvent`; for `error`, when the connection is lost or refused, an `ErrorEvent`; for
+    `message`, and for every type that the server uses, a `MessageEvent`. (If the server sends
+    an event of the type `open` or `error`, the same handlers are called with a `MessageEvent`.)
+    Handlers of `"*"` are called with every `MessageEvent`, after the handlers of its own type,
+    and only once if they are registered for both.
 
-    Handlers run in the reader thread or wherever `dispatch` runs them, one after
-    another: events in the order received, the handlers of an event in the order
-    registered, none before the one before it has returned. One that raises is logged
-    with its traceback, and the others run all the same. One that has been removed is
-    not called any more. What arrives before the first handler of any type is
-    registered waits for it, or for `join()`.
+    Handlers run in the reader thread, or wherever `dispatch` runs them, one after another:
+    events in the order received, the handlers of an event in the order registered. No handler
+    starts before the previous one has returned. If a handler raises, this is logged with its
+    traceback, and the other handlers still run. A handler that has been removed is not called
+    any more. Events that arrive before the first handler of any type is registered wait for it,
+    or for `join()`.
 
-    Nothing fails in silence. Where no handler of `error` is registered, the first failure of
-    each outage is logged as a warning, and so is what closes the source for good; the other
-    failures, and the opening after them, as information. A handler that keeps the reader from
-    reading for 30 seconds is a warning, too, as is a `dispatch` that makes no room for so long.
+    Nothing fails in silence. If no handler of `error` is registered, the first failure of each
+    outage is logged at WARNING, and so is a final failure; the other failures, and the opening
+    after them, are logged at INFO. If a handler keeps the reader from reading for 30 seconds,
+    or `dispatch` makes no room for that time, this is logged at WARNING.
 
     Threads: every method may be called from any thread and from a handler;
     `close()` also from a signal handler and from `__del__`.
 
-    Forks: a source that has been started is closed in the child, and none of its handlers is
-    called there; `error` is a `ForkedError`, and a warning is logged. That of the parent goes
-    on, and nothing that the child does has an effect on it. One that has not been started can
+    Forks: in the child, a source that had been started is closed, and none of its handlers is
+    called; `error` is a `ForkedError`, and a warning is logged. The parent's source continues,
+    and nothing that the child does has an effect on it. A source that had not been started can
     be started in the child.
 
-    A handler may add and remove handlers, of its own type too: one that is added hears
-    the next event. It may close and restart its source, and make others, close them
-    and then join them, also if theirs do the same to this one: see `join`.
+    A handler may add and remove handlers, also of its own type; an added handler is called from
+    the next event on. It may close and restart its source. It may make other sources, close
+    them and then join them, even if their handlers do the same to this source: see `join`.
 
-    The arguments that are not listed here are those of `EventStream`, with the same meaning.
-    Time spent in handlers is not counted for `event_timeout`, and an `auth` callable and a
-    `params` function run in the reader thread.
+    Arguments that are not listed here are those of `EventStream`, with the same meaning. Time
+    spent in handlers does not count for `event_timeout`. An `auth` callable and a `params`
+    function run in the reader thread.
 
     Args:
-        on_open: a handler of `open`, registered before the thread starts. The attribute of
-            the same name can be set later.
-        on_message: likewise of `message`.
-        on_error: likewise of `error`.
-        dispatch: has the handlers run elsewhere: a callable that takes a callable and
-            runs it, soon and once, in the thread or loop of its choice.
-            `loop.call_soon_threadsafe`, `executor.submit`, `wx.CallAfter` and
-            `GLib.idle_add` also work; `eventsource.dispatch` has those for Tk, Qt and
-            asyncio. With that of an event loop, handlers may be coroutine functions:
-            each runs as a task, and the next handler begins when it has ended. If
-            `dispatch` raises, or drops the callable without running it, the source logs an
-            error and closes. None: handlers run in the reader thread.
-        max_waiting: how many events wait for `dispatch` at the most; then the reader
-            stops reading, and TCP slows the server, until there is room again. (The rest
-            of what was read last, at most 64 KiB, waits besides.) None is lost, unless the
-            source is closed. 1,000 is enough for a burst not to stop the reader each time,
-            and few enough to take little memory (1 MB if they have 1 kB each) and to show
-            nothing that is long past.
-        on_comment: called with the text of each comment line, in its place among
-            the events. The attribute can be set later.
-        start: False: the thread is started by `start()`.
+        on_open: a handler of `open`, registered before the thread starts. The attribute of the
+            same name may be set later.
+        on_message: likewise for `message`.
+        on_error: likewise for `error`.
+        dispatch: makes the handlers run elsewhere: a callable that takes a callable and runs
+            it, soon and exactly once, in the thread or loop of its choice.
+            `loop.call_soon_threadsafe`, `executor.submit`, `wx.CallAfter` and `GLib.idle_add`
+            also work; `eventsource.dispatch` has such callables for Tk, Qt and asyncio. With
+            that of an event loop, handlers may be coroutine functions: each call runs as a
+            task, and the next handler starts when the task has ended. If `dispatch` raises, or
+            drops the callable without running it, the source logs an error and closes. None:
+            handlers run in the reader thread.
+        max_waiting: how many events may wait for `dispatch`. At that number the reader stops
+            reading, and TCP slows the server, until there is room again. (The rest of the last
+            read, at most 64 KiB, waits in addition.) No event is lost, unless the source is
+            closed. 1,000 is enough that a burst does not stop the reader each time, and few
+            enough to take little memory (1 MB if they have 1 kB each) and to show no outdated
+            events.
+        on_comment: called with the text of each comment line, in order with the events. The
+            attribute may be set later.
+        start: False: only `start()` starts the thread.
 
     Raises:
         TypeError, ValueError: an argument cannot be used; the message names it. No
@@ -221,7 +220,7 @@ class EventSource(BrowserNames):
         if start:
             self.start()
 
-    # --- What there is to know ---
+    # --- Its state ---
 
     @property
     def url(self) -> str:
@@ -237,7 +236,7 @@ class EventSource(BrowserNames):
     def last_event_id(self) -> str:
         """The last event ID of the last event whose handlers have run.
 
-        A program that stores it, and starts there again, loses nothing.
+        A program that stores it, and passes it at its next start, loses no event.
         """
         done = self._done
         return self._last_event_id if done is None else done.last_event_id
@@ -246,13 +245,14 @@ class EventSource(BrowserNames):
     def reconnection_time(self) -> float:
         """Seconds to wait before the client reconnects.
 
-        The server's last `retry` field, if there was one, else the policy's `delay`.
+        This is the server's last `retry` field, if there was one, otherwise the policy's
+        `delay`.
         """
         return self._stream.reconnection_time
 
     @property
     def silent_for(self) -> float | None:
-        """Seconds since the last byte of the connection that is open; None: none is.
+        """Seconds since the last byte on the open connection; None: no connection is open.
 
         The reader reads nothing while it runs handlers, or waits for `dispatch`.
         """
@@ -260,7 +260,7 @@ class EventSource(BrowserNames):
 
     @property
     def on_comment(self) -> Callable[[str], object] | None:
-        """What is called with the text of each comment line. May be set.
+        """The callable that gets the text of each comment line. May be set.
 
         Raises:
             TypeError: it cannot be called.
@@ -278,7 +278,7 @@ class EventSource(BrowserNames):
 
     @property
     def error(self) -> Exception | None:
-        """What closed the source for good; None while it lives and after `close()`."""
+        """The failure that closed the source for good, else None (also after `close()`)."""
         return self._stream.error if self._failure is None else self._failure
 
     def __repr__(self) -> str:
@@ -287,7 +287,7 @@ class EventSource(BrowserNames):
     # --- Its life ---
 
     def start(self) -> None:
-        """Start the reader thread, if that has not been done, nor the source failed.
+        """Start the reader thread, unless it has been started or the source has failed.
 
         Raises:
             RuntimeError: `close()` has been called, or a fork has closed the source.
@@ -314,21 +314,20 @@ class EventSource(BrowserNames):
                     _running.discard(self)
 
     def restart(self) -> None:
-        """Drop this connection and make another now; a wait is cut short.
+        """Drop this connection, or end the wait, and make a new connection at once.
 
-        Never waits. This is no error and fires none. Events that had arrived in full
-        are still dispatched. Does nothing once closed.
+        Never waits. This does not count as an error and fires no `error` event. Events that had
+        arrived completely are still dispatched. Does nothing after the source has closed.
         """
         self._stream.restart()
 
     def close(self) -> None:
-        """Close the source for good: the connection, the thread, the dispatching.
+        """Close the source for good: end the connection, the thread and the dispatching.
 
-        Never waits and never raises; a second call does nothing. When it has
-        returned, no further handler is chosen to run; the one that already was may
-        finish, and what waits for `dispatch` is not run. It ends whatever the reader is
-        doing: connecting, waiting for the response or for bytes, waiting to reconnect,
-        waiting for room.
+        Never waits and never raises; a second call does nothing. After it has returned, no
+        further handler starts; a handler that is running may finish, and events that wait for
+        `dispatch` are dropped. It interrupts whatever the reader is doing: connecting, or
+        waiting for the response, for bytes, for the next attempt or for room.
         """
         self._closed_by_caller |= not self._is_over
         self._table.close()
@@ -346,10 +345,10 @@ class EventSource(BrowserNames):
             raise RuntimeError("the source has been closed: make another")
 
     def _after_fork(self) -> str | None:
-        """In the child of a fork: be closed, if it was started.
+        """In the child of a fork: close, if it had been started.
 
         Returns:
-            What is to be told of it, if the stream has not told it.
+            What is to be logged, if the stream has not logged it.
         """
         self._table.renew_lock()  # a thread that is not here may hold the former
         self._start_lock = threading.RLock()
@@ -367,25 +366,25 @@ class EventSource(BrowserNames):
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the reader thread has ended.
 
-        It ends when the source is closed or, if that is over for good, when the handlers
-        of its last event have run. Who joins has registered all handlers: from here on
-        nothing waits for a first one.
+        The thread ends when the source is closed or, if the source ends for good by itself,
+        when the handlers of its last event have run. A call of `join()` says that all handlers
+        are registered: from then on events do not wait for a first one.
 
-        Does not wait where that would be in vain: in a handler of this source, unless
-        `dispatch` runs it and the source is closed; likewise in the event loop that
-        `dispatch` runs the handlers in, or the main thread, once it has run one there; in
-        the reader thread of another source, if a handler of this one waits for that. (A
-        handler elsewhere should close a source before it joins it: that may be waiting
-        for this very handler in a way that nobody can know.)
+        It does not wait if the thread could then never end: in a handler of this source, unless
+        `dispatch` runs it and the source is closed; likewise in the event loop in which
+        `dispatch` runs the handlers, or in the main thread, if it has run one there; and in the
+        reader thread of another source, if a handler of this source waits for that thread. (A
+        handler of another source should close this source before it joins it: this source may
+        be waiting for that very handler in a way that cannot be detected.)
 
         Args:
-            timeout: seconds to wait at the most; None: as long as it takes.
+            timeout: seconds to wait at most; None: without a limit.
 
         Returns:
-            Whether there is no reader thread (any more).
+            True if there is no reader thread (any more), False if it has not ended.
 
         Raises:
-            TypeError, ValueError: `timeout` is no number of at least 0.
+            TypeError, ValueError: `timeout` is not a number of at least 0.
         """
         if timeout is not None:
             check_number("timeout", timeout, 0)
@@ -404,7 +403,7 @@ class EventSource(BrowserNames):
         """Return the source.
 
         Raises:
-            RuntimeError: as of `start()`.
+            RuntimeError: as `start()` does.
         """
         self._refuse_closed()
         return self
@@ -419,20 +418,21 @@ class EventSource(BrowserNames):
         return self.__enter__()
 
     async def __aexit__(self, *_: object) -> None:
-        """As `__exit__`, but the event loop goes on meanwhile."""
+        """As `__exit__`, but the event loop continues meanwhile."""
         import asyncio  # noqa: PLC0415 - there is a loop
 
         self.close()
         await asyncio.to_thread(self.__exit__)
 
     def handlers_of(self, event: Item) -> Iterator[Handler]:
-        """Yield what is to be called with an event, each when the one before it has returned.
+        """Yield the handlers of an event; each is to be called before the next is taken.
 
-        For tests without a server: `eventsource.testing.emit` calls them. As on a stream, one
-        that has been removed meanwhile is passed over, and `last_event_id` moves afterwards.
+        For tests without a server: `eventsource.testing.emit` calls them. As with a real
+        stream, a handler that has been removed meanwhile is skipped, and `last_event_id`
+        changes afterwards.
 
         Raises:
-            RuntimeError: the source has been started: its own events would come in between.
+            RuntimeError: the source has been started, so its own events could come in between.
         """
         if self._thread is not None:
             raise RuntimeError("the source has been started: make it with start=False")
@@ -476,7 +476,7 @@ class EventSource(BrowserNames):
             self._end()
 
     def _end(self) -> None:
-        """Be closed, and not by the caller."""
+        """Close, but not because the caller asked for it."""
         self._is_over = True
         self.close()
 
@@ -498,15 +498,15 @@ class EventSource(BrowserNames):
                 self._end()
 
     def _is_kept(self) -> bool:
-        """Say whether another thread is the one that should drop the handlers."""
+        """Return whether another thread should drop the handlers."""
         return self._queue is not None and self._queue.runs_elsewhere()
 
     def _deliver(  # noqa: PLR0915 - one loop, for a call for each event would take time
         self, items: Iterable[Entry]
     ) -> Iterator[Coroutine[Any, Any, None]]:
-        """Call the listeners of each item; yield what is to be awaited before going on.
+        """Call the listeners of each item; yield the coroutines to await before going on.
 
-        What stands here in one loop runs for each event: hence no calls but to handlers.
+        This loop runs for each event, so it calls only handlers.
         """
         on_comment = self._on_comment
         table = self._table
@@ -581,7 +581,7 @@ class EventSource(BrowserNames):
             self._tell_stall()
 
     def _comment(self, handler: Handler, text: str) -> Iterator[Coroutine[Any, Any, None]]:
-        """Call the handler of comments; yield what is to be awaited before going on."""
+        """Call the handler of comments; yield the coroutine to await before going on."""
         self._running = handler
         try:
             result = handler(text)
@@ -592,7 +592,7 @@ class EventSource(BrowserNames):
                 yield from self._awaitable(handler, result)
 
     def _listeners_of(self, item: Entry) -> Pairs:
-        """Return who hears an item; tell, once, of a type that nobody hears."""
+        """Return the listeners of an item; log, once, a type that has none."""
         is_message = type(item) is MessageEvent
         if not is_message and not isinstance(item, OpenEvent | ErrorEvent):
             return ()
@@ -605,11 +605,11 @@ class EventSource(BrowserNames):
         if len(self._unheard) < MAX_UNHEARD:
             self._unheard |= {event_type}
             # A server that says back what it was sent may have a secret for a type.
-            shown = repr(event_type) if PLAIN_TYPE.fullmatch(event_type) else "that is no word"
-            logger.debug("%r: nobody listens for events of type %s", self, shown)
+            shown = repr(event_type) if PLAIN_TYPE.fullmatch(event_type) else "(not a plain word)"
+            logger.debug("%r: no handler for events of type %s", self, shown)
 
     def _tell_stall(self) -> None:
-        """Tell of a handler that has kept the reader from reading for `STALL_SECONDS`."""
+        """Log that a handler has kept the reader from reading for `STALL_SECONDS`."""
         self._limit = math.inf  # once for what has been read
         logger.warning(
             "%r: nothing has been read for %g seconds or more, because of handlers: %s",
@@ -620,7 +620,7 @@ class EventSource(BrowserNames):
 
 
 def _with_marker(items: list[Item], engine: Engine) -> Sequence[Entry]:
-    """Add where the stream stands, if the last item does not say it."""
+    """Add the last event ID of the stream, unless the last item has it."""
     last, last_event_id = items[-1], engine.last_event_id
     if type(last) is MessageEvent and last.last_event_id == last_event_id:
         return items
@@ -630,7 +630,7 @@ def _with_marker(items: list[Item], engine: Engine) -> Sequence[Entry]:
 def _wait_for_listener(
     has_listened: Gate, items: list[Item], telling: Telling, engine: Engine
 ) -> None:
-    """Wait until there is a listener, or nobody says any more that there will be."""
+    """Wait until there is a listener, or until `join()` says that there will be none."""
     if not has_listened.wait(TELL_SECONDS):
         for item in items:
             telling.tell(item, is_heard=False, is_end=engine.session.has_ended_in_order)
@@ -640,7 +640,7 @@ def _wait_for_listener(
 def _read_ahead(
     engine: Engine, has_listened: Gate, telling: Telling, queue: DispatchQueue[Entry]
 ) -> None:
-    """The reader thread of a source with `dispatch`, of which it knows nothing."""
+    """Run in the reader thread of a source with `dispatch`, which it has no reference to."""
     try:
         while items := engine.take():
             if not has_listened.is_open:

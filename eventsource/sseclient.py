@@ -1,8 +1,8 @@
-"""`SSEClient`: an `EventStream` in the spelling of the `sseclient` package.
+"""`SSEClient`: an `EventStream` with the names of the `sseclient` package.
 
-What that package documents is the same: the constructor, its units, the message
-objects, the attributes. What it does wrong is right here: every line ending, any
-chunking, large events, prompt delivery, comments, nothing printed.
+Everything that package documents is the same: the constructor, its units, the message objects,
+the attributes. Its faults are fixed: all line endings and any chunking work, large events and
+comments are handled, events are delivered promptly, and nothing is printed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .stream import EventStream
 
 DEFAULT_RETRY: Final = 3000
 """Milliseconds, as in `sseclient`."""
-# Those of `EventStream` that mean the same here are admitted, too.
+# Arguments of `EventStream` that mean the same here are also accepted.
 _KEYWORDS: Final = frozenset(
     {
         *("last_id", "retry", "session", "chunk_size"),
@@ -41,12 +41,12 @@ class Event:
 
     Attributes:
         data (str): its text.
-        event (str): its type; `"message"` if the server named none.
+        event (str): its type; `"message"` if the server gave none.
         id (str | None): this message's own id, or None if it has none.
         retry (int | None): this message's own `retry` field in milliseconds, or None.
 
     Raises:
-        TypeError: `data` is no str.
+        TypeError: `data` is not a str.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class Event:
 
     @classmethod
     def parse(cls, raw: str) -> Event:
-        """Return the message that the text of one block says.
+        """Parse the text of one block and return the message.
 
-        Unlike the block of a stream it need not end with a blank line, and it may
-        be without data: then `data` is `""`.
+        Unlike a block in a stream, it need not end with a blank line and need not have data:
+        then `data` is `""`.
         """
         parser = BlockParser()
         events = parser.feed(raw.rstrip("\r\n").encode())
-        # A data line of our own makes an event of every block; the line feed that
-        # joins it to the others is taken off again.
+        # An added data line makes an event of every block; the line feed that joins it to the
+        # others is removed again.
         block = (events or parser.feed(b"\ndata:\n\n"))[0]
         assert isinstance(block, Block)
         data = block.data if events else block.data.removesuffix("\n")
@@ -101,32 +101,31 @@ class Event:
 
 
 class SSEClient:
-    """Iterates over the messages of an event stream: a drop-in for `sseclient`'s.
+    """Iterates over the messages of an event stream: a drop-in replacement for `sseclient`'s.
 
-    It connects in the constructor and reconnects by itself: it waits `retry`
-    milliseconds after a connection is lost, and goes on trying while the server
-    cannot be reached (then with longer waits, up to 3 seconds or `retry`). An
-    iteration ends only when the server answers 204, or by `close()`.
+    The constructor connects, and the client reconnects by itself: it waits `retry` milliseconds
+    after a connection is lost, and tries again while the server cannot be reached (with growing
+    waits, up to 3 seconds or `retry`). The iteration ends only when the server answers 204, or
+    by `close()`.
 
-    Threads: as with `EventStream`: one iterates, any may close.
+    Threads: as with `EventStream`, one thread at a time iterates, and any thread may close.
 
     Args:
         url: an absolute URL.
-        last_id: where to go on: sent as `Last-Event-ID`.
+        last_id: the ID to resume from, sent as `Last-Event-ID`.
         retry: milliseconds to wait before reconnecting; a server may change it.
         session: a `requests.Session` to use.
-        chunk_size: accepted, and of no effect: what has arrived is read at once, and
-            nothing is waited for.
-        **requests_kwargs: what `requests.get` takes. Any content type is accepted.
+        chunk_size: accepted without effect: all that has arrived is read at once, and no read
+            waits for more.
+        **requests_kwargs: the arguments of `requests.get`. Any content type is accepted.
 
     Raises:
         TypeError, ValueError: an argument cannot be used; the message names it.
-        requests.HTTPError: the server answered with an error status (400 to 599);
-            also raised by the iteration, when a reconnect is answered so. The next
-            `next()` then tries again, after `retry` milliseconds.
-        requests.RequestException: the first connection cannot be made. The iteration
-            raises one where trying again would be in vain, such as `EventTooLarge`,
-            and is then at its end.
+        requests.HTTPError: the server answered with an error status (400 to 599); the iteration
+            also raises it, if a reconnect is answered in this way. The next call of `next()`
+            then tries again, after `retry` milliseconds.
+        requests.RequestException: the first connection cannot be made. The iteration raises one
+            if trying again is useless, such as `EventTooLarge`, and then ends.
 
     Attributes:
         session (requests.Session | None): the argument.
@@ -182,10 +181,10 @@ class SSEClient:
 
     @property
     def last_id(self) -> str | None:
-        """The id of the last message that had one; sent when reconnecting. May be set.
+        """The id of the last message that had one, sent when reconnecting. May be set.
 
         Raises:
-            TypeError, ValueError: it is no str, or holds NUL, CR or LF.
+            TypeError, ValueError: the value is not a str, or it contains NUL, CR or LF.
         """
         batch, place = self._batch, self._place
         if place is None:
@@ -203,7 +202,7 @@ class SSEClient:
         """Milliseconds to wait before reconnecting. May be set.
 
         Raises:
-            TypeError, ValueError: it is no number of at least 0.
+            TypeError, ValueError: the value is not a number of at least 0.
         """
         return round(self._stream.reconnection_time * 1000)
 
@@ -235,7 +234,7 @@ class SSEClient:
                 raise StopIteration
 
     def _read(self) -> bool:
-        """Have the next batch of messages; return False at the end."""
+        """Get the next batch of messages; return False at the end."""
         engine = self._stream._engine  # noqa: SLF001 - a stream of our own
         while True:
             if not self._taken:  # else an exception of a signal handler came in between
@@ -267,7 +266,7 @@ class SSEClient:
         return True
 
     def close(self) -> None:
-        """End the iteration and the connection, from any thread; never waits."""
+        """End the iteration and the connection. For any thread; never waits."""
         self._stream.close()
         self._rest = iter(())
 
@@ -279,14 +278,14 @@ class SSEClient:
 
 
 class _Batch:
-    """Messages that one read has brought, and how many of them have been returned.
+    """The messages of one read, and how many of them have been returned.
 
     Args:
-        blocks: as they came.
+        blocks: the messages, in order.
         place: the last event ID before them.
 
     Attributes:
-        rest (Iterator[Block]): those that have not been returned.
+        rest (Iterator[Block]): the messages that have not been returned.
     """
 
     def __init__(self, blocks: list[Any], place: str) -> None:
@@ -304,14 +303,14 @@ class _Batch:
         return self._blocks[-missing - 1].last_event_id  # type: ignore[no-any-return]
 
     def move(self, place: str) -> None:
-        """Let that be the last event ID, until another message is returned."""
+        """Set the last event ID until another message is returned."""
         missing: int = self.rest.__length_hint__()  # type: ignore[attr-defined]
         self._before = place
         self._blocks = self._blocks[len(self._blocks) - missing :]
 
 
 class _ClientStream(EventStream):
-    """A stream that takes for an event stream what that package takes for one."""
+    """A stream that accepts the same responses as that package."""
 
     parser_class = BlockParser
     shows_errors = False
@@ -323,8 +322,8 @@ class _ClientStream(EventStream):
 
 
 def policy_of(retry: float) -> ReconnectPolicy:
-    """The policy of `sseclient`: the same wait each time, and every error status is
-    raised but may be tried again.
+    """Return the policy of `sseclient`: the same wait each time; every error status may be
+    tried again.
     """
     check_number("retry", retry, 0)
     return ReconnectPolicy(
@@ -335,7 +334,7 @@ def policy_of(retry: float) -> ReconnectPolicy:
 
 
 def _outcome(item: Item) -> tuple[bool, Exception | None]:
-    """Return whether an item that is no message is the end, and what is to be raised."""
+    """Return whether an item other than a message is the end, and the exception to raise."""
     if not isinstance(item, ErrorEvent):
         return False, None
     if _is_no_content(item.error):

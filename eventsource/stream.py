@@ -1,7 +1,7 @@
 """`EventStream`: everything that happens on an event stream, for a loop.
 
-It is what the program holds, and nothing else: an `Engine` does the work. When the program
-drops it, it closes.
+The stream is only the program's handle; an `Engine` does the work. When the program drops its
+last reference to the stream, the stream closes.
 """
 
 from __future__ import annotations
@@ -30,64 +30,63 @@ from .urls import redact
 class EventStream:
     """Iterates over everything that happens on an event stream.
 
-    Yields an `OpenEvent` for each connection that opens, a `MessageEvent` for each
-    event of the server's, and an `ErrorEvent` each time the connection is lost or
-    cannot be made; if that one says when (`retry_in`), the next attempt follows by
-    itself as the iteration goes on. The iteration ends after the `ErrorEvent` of a
-    failure that is final, and when `close()` has been called. Leaving a `with` block
-    closes it. A program that wants the messages alone iterates over `messages()`.
+    Yields an `OpenEvent` for each connection that opens, a `MessageEvent` for each event from
+    the server, and an `ErrorEvent` each time the connection is lost or cannot be made. If its
+    `retry_in` is not None, the next attempt follows when the iteration goes on. The iteration
+    ends after the `ErrorEvent` of a final failure, and when `close()` has been called. Leaving
+    a `with` block closes the stream. A program that needs only the messages iterates over
+    `messages()`.
 
-    `async for` and `async with` do the same in an asyncio program. Then a thread reads; a
-    step that is cancelled loses nothing, and leaving the block waits for the thread, for
-    at most 10 seconds.
+    `async for` and `async with` do the same in an asyncio program. Then a thread reads.
+    Cancelling a step loses no event. Leaving the block waits for the thread, for at most 10
+    seconds.
 
-    Threads: one thread iterates; it is the one that connects, waits and reads. Another
-    that iterates while it does so gets a `RuntimeError`; taking turns is no error.
-    `close()` and `restart()` may be called from any thread, from a signal handler
-    and from `__del__`. The attributes may be read from any thread.
+    Threads: the thread that iterates also connects, waits and reads. If another thread iterates
+    at the same time, it gets a `RuntimeError`; threads may take turns. `close()` and
+    `restart()` may be called from any thread, from a signal handler and from `__del__`. The
+    attributes may be read from any thread.
 
-    Forks: a stream that has begun to connect is closed in the child: `error` is a
-    `ForkedError`, and a warning is logged there. That of the parent goes on, and nothing that
-    the child does has an effect on it.
+    Forks: in the child, a stream that had begun to connect is closed: `error` is a
+    `ForkedError`, and a warning is logged. The parent's stream continues, and nothing that the
+    child does has an effect on it.
 
     Args:
         url: an absolute URL.
-        last_event_id: where to go on: sent as `Last-Event-ID`.
-        reconnect: when to reconnect; None: never. As `ReconnectPolicy()` says unless you
-            pass one, but for a method other than GET or HEAD, which is then not sent again.
-        event_timeout: seconds to wait for a message, counted from the start of
-            each attempt and from each message, before the connection is dropped
-            and made again; comments do not count. None: for ever. Time that the
-            caller takes between two `next()` is not counted.
-        max_event_size: the largest event, in bytes (see `EventStreamParser`); a
-            larger one closes for good with `EventTooLarge`. 64 MiB unless you say
-            otherwise.
+        last_event_id: the ID to resume from, sent as `Last-Event-ID`.
+        reconnect: when to reconnect; None: never. The default is `ReconnectPolicy()` for GET
+            and HEAD, and None for every other method, so its request is not repeated.
+        event_timeout: seconds to wait for a message, counted from the start of each attempt and
+            from each message. Then the connection is dropped and the client reconnects.
+            Comments do not count as messages. None: no limit. Time that the caller takes
+            between two calls of `next()` is not counted.
+        max_event_size: the size limit of an event, in bytes (see `EventStreamParser`); a larger
+            one closes the stream for good with `EventTooLarge`. The default is 64 MiB.
         comments: also yield a `Comment` for each comment line.
-        content_types: the media types that are taken for an event stream, instead of
-            `text/event-stream`; compared without case and parameters. `""` stands for a
-            response without a `Content-Type`, `"*/*"` for all.
-        on_bytes: called with what each read brought of the body, before it is parsed. What it
-            raises, the iteration raises; the next step makes a new connection.
-        trusted_origins: origins, `scheme://host[:port]` each, to which a redirect takes
-            your headers, `auth` (which is asked anew), cookies and client certificate
-            along, as it does within the origin of `url`. To any other, and from there on,
-            nothing goes that you gave, but for `Accept`, `User-Agent` and the last event ID.
+        content_types: the media types that are read as an event stream, instead of
+            `text/event-stream`; case and parameters are ignored. `""` stands for a response
+            without a `Content-Type`, `"*/*"` for every response.
+        on_bytes: called with the bytes of the body that each read returned, before they are
+            parsed. If it raises, the iteration raises the same, and the next step makes a new
+            connection.
+        trusted_origins: origins (`scheme://host[:port]`) that, after a redirect, are sent your
+            headers, `auth` (which is called again), cookies and client certificate, as the
+            origin of `url` is. Any other origin, and every later one, is sent nothing of yours
+            except `Accept`, `User-Agent` and the last event ID.
         method: the request method.
-        session: a `requests.Session` to use. Streams may share one, as long as its
-            settings are left alone and its pool has room for each. It keeps its own
-            adapters. So `close()` and `restart()` cannot interrupt an attempt before
-            the response's headers have come (an `event_timeout` also ends that wait,
-            within half a second).
-        **request_options: what `requests.Session.request` takes: headers, params,
-            data, json, files, cookies, auth, timeout, proxies, hooks, verify,
-            cert, allow_redirects. `timeout` is 10 seconds to connect and none to read
-            unless you say otherwise; on sessions of ours the former is for the look-up of
-            the name and all addresses together. `verify` may be an `ssl.SSLContext`, which then
-            decides alone and is not changed. An `auth` callable runs at each
-            attempt, so that it can refresh a token. `params` may be a function of the
-            last event ID that is sent (`""` without one), called once for each attempt,
-            that returns what requests takes. A file given as `data` is
-            rewound for each attempt; an iterator or `files` can be sent once.
+        session: a `requests.Session` to use. Streams may share one, if its settings do not
+            change and its pool has room for each. Its own adapters are used. So `close()` and
+            `restart()` cannot interrupt an attempt before the response's headers have come (an
+            `event_timeout` also ends that wait, within half a second).
+        **request_options: the options of `requests.Session.request`: headers, params, data,
+            json, files, cookies, auth, timeout, proxies, hooks, verify, cert, allow_redirects.
+            The default `timeout` is 10 seconds to connect, and no limit to read; without your
+            own session, the former covers the look-up of the name and all addresses together.
+            `verify` may be an `ssl.SSLContext`, which then decides alone and is not changed. An
+            `auth` callable runs at each attempt, so it can refresh a token. `params` may be a
+            function that takes the last event ID that is sent (`""` if there is none) and
+            returns a value that requests accepts; it is called once for each attempt. A file
+            given as `data` is rewound for each attempt; an iterator or `files` can be sent only
+            once.
 
     Raises:
         TypeError, ValueError: an argument cannot be used; the message names it.
@@ -100,11 +99,11 @@ class EventStream:
     """
 
     parser_class: ClassVar[type[EventStreamParser]] = EventStreamParser
-    """What parses the body; a subclass may have another."""
+    """The class that parses the body; a subclass may have another."""
 
     shows_errors: ClassVar[bool] = True
-    """Whether the program that iterates sees the `ErrorEvent`s. A subclass for one that does
-    not may have False here; then outages are logged as warnings, as with `messages()`."""
+    """Whether the program that iterates gets the `ErrorEvent`s. A subclass that hides them from
+    it may set False; then outages are logged as warnings, as with `messages()`."""
 
     def __init__(
         self,
@@ -161,7 +160,7 @@ class EventStream:
         self._engine = Engine(template, life, refusal, on_bytes)
         self._taker: Taker | None = None  # the thread that reads for `async for`
 
-    # --- What there is to know ---
+    # --- Its state ---
 
     @property
     def url(self) -> str:
@@ -180,14 +179,14 @@ class EventStream:
 
     @property
     def last_event_id(self) -> str:
-        """The last event ID of the event that was yielded last. May be set.
+        """The last event ID as of the event that was yielded last. May be set.
 
-        A program that stores it after it has dealt with the event, and starts there
-        again, loses nothing. What is set is sent with the next attempt, unless an event with
-        an id comes before it.
+        A program that stores it after it has processed the event, and passes it at its next
+        start, loses no event. A value that you set is sent with the next attempt, unless an
+        event with an id comes before.
 
         Raises:
-            TypeError, ValueError: no stream can set it: it is no str, or holds NUL, CR or LF.
+            TypeError, ValueError: the value is not a str, or it contains NUL, CR or LF.
         """
         return self._engine.last_event_id
 
@@ -198,11 +197,11 @@ class EventStream:
 
     @property
     def resume_id(self) -> str:
-        """The last event ID that the next attempt sends: of what has been parsed.
+        """The last event ID that the next attempt sends, as of all that has been parsed.
 
-        One that a header field cannot carry (with control characters other than tab, or of
-        more than 4,096 bytes) is not sent. The last one before it that can be carried is, so
-        the server may send again what came after that.
+        An ID that no header field can carry (with control characters other than tab, or of more
+        than 4,096 bytes) is not sent. The last earlier ID that a header field can carry is sent
+        instead, so the server may repeat the events after it.
         """
         return self._engine.session.resume_id
 
@@ -210,11 +209,11 @@ class EventStream:
     def reconnection_time(self) -> float:
         """Seconds to wait before the client reconnects. May be set.
 
-        The server's last `retry` field, if there was one, else the policy's `delay`. What is
-        set counts until the server says otherwise.
+        This is the server's last `retry` field, if there was one, otherwise the policy's
+        `delay`. A value that you set is used until the server sends another.
 
         Raises:
-            TypeError, ValueError: it is no number of at least 0.
+            TypeError, ValueError: the value is not a number of at least 0.
         """
         return self._engine.session.reconnection_time
 
@@ -224,25 +223,25 @@ class EventStream:
 
     @property
     def error(self) -> Exception | None:
-        """What closed the stream for good; None while it lives and after `close()`."""
+        """The failure that closed the stream for good, else None (also after `close()`)."""
         return self._engine.session.error
 
     @property
     def ended(self) -> bool:
-        """Whether the server has ended the stream for good, and that is no failure.
+        """Whether the server has ended the stream for good, without a failure.
 
-        It has answered 204, or the body is complete and the stream is not to reconnect.
+        It has answered 204, or the body is complete and the stream does not reconnect.
         """
         return self._engine.session.error is not None and self._engine.session.has_ended_in_order
 
     @property
     def silent_for(self) -> float | None:
-        """Seconds since the last byte of the connection that is open; None: none is."""
+        """Seconds since the last byte on the open connection; None: no connection is open."""
         return self._engine.session.silent_for(time.monotonic())
 
     @property
     def comments(self) -> bool:
-        """Whether comments are yielded. May be set; counts from the next read on."""
+        """Whether comments are yielded. May be set, with effect from the next read on."""
         return self._engine.session.comments
 
     @comments.setter
@@ -253,29 +252,29 @@ class EventStream:
     def response(self) -> requests.Response | None:
         """The response that is being read, or was read last; None before the first.
 
-        The stream reads its body: `content` is empty, and of `raw` only `fileno()` is left,
-        but on a `session` of the caller's.
+        The stream reads its body, so `content` is empty. Except with the caller's own
+        `session`, only `fileno()` is left of `raw`.
         """
         return self._engine.response
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {redact(self.url)} {self.ready_state.name}>"
 
-    # --- What may be called from anywhere ---
+    # --- For any thread ---
 
     def close(self) -> None:
         """End the iteration and the connection.
 
-        Never waits and never raises; a second call does nothing. Nothing is yielded
-        after it has returned, not even what has arrived already.
+        Never waits and never raises; a second call does nothing. After it has returned, nothing
+        is yielded, not even events that have already arrived.
         """
         self._engine.close()
 
     def restart(self) -> None:
-        """Drop this connection and make another now; a wait is cut short.
+        """Drop this connection, or end the wait, and make a new connection at once.
 
-        Never waits. This is no error and yields none. Events that were parsed before
-        are still yielded. Does nothing once closed.
+        Never waits. This does not count as an error and yields no `ErrorEvent`. Events that
+        were parsed before are still yielded. Does nothing after the stream has closed.
         """
         self._engine.restart()
 
@@ -330,17 +329,16 @@ class EventStream:
         return AsyncItems(self)
 
     def messages(self) -> Messages:
-        """Return the messages alone: for `for`, `list()` and `async for`.
+        """Return only the messages: for `for`, `list()` and `async for`.
 
-        Outages are logged: the first failure of each as a warning, with the reason and the
-        wait, the others and the opening after it as information. What closes the stream for
-        good is raised and not warned of. A new iterator continues
-        where the one before it stopped.
+        Outages are logged: the first failure of each at WARNING, with the reason and the wait;
+        the other failures, and the opening after them, at INFO. A final failure is raised and
+        not logged at WARNING. A new iterator continues where the previous one stopped.
 
         Raises:
-            Exception: (the iteration) what closed the stream for good, unless that is no
-                failure: the server answered 204, `close()` was called, or the body is
-                complete and the stream is not to reconnect.
+            Exception: (raised by the iteration) what closed the stream for good, unless that is
+                not a failure: the server answered 204, `close()` was called, or the body is
+                complete and the stream does not reconnect.
 
         Examples:
             >>> with EventStream("https://example.com/stream") as stream:  # doctest: +SKIP
@@ -350,34 +348,34 @@ class EventStream:
         return Messages(self)
 
     def take(self, timeout: float | None = None) -> list[Item]:
-        """Wait for the next thing to happen; return all that has happened by then.
+        """Wait for the next items; return all that are there.
 
-        For the thread that iterates, in place of `next()`. It connects, waits and
-        reads as needed. Nothing is logged of what it returns.
+        For the thread that iterates, in place of `next()`. It connects, waits and reads as
+        needed. The failures among the items are not logged.
 
         Args:
-            timeout: seconds to wait at the most; 0: return what has arrived already. None:
-                as long as it takes. An attempt that is not over by then goes on in a thread
-                of its own (as does a read on a session of the caller's or through SOCKS),
-                for which the next call waits. There `auth` and hooks run, too.
+            timeout: seconds to wait at most; 0: return what has already arrived. None: no
+                limit. With a timeout, attempts run in a separate thread, and so do `auth` and
+                hooks; an attempt that is not over in time continues there, and the next call
+                waits for it. (So do reads on the caller's own session or through SOCKS.)
 
         Returns:
-            The items in order; none when the stream is closed.
+            The items in order; an empty list when the stream is closed.
 
         Raises:
-            TimeoutError: nothing has happened in this time. Nothing is dropped, and the
-                connection stays.
+            TimeoutError: no item came in this time. No event is lost, and the connection stays
+                open.
             RuntimeError: another thread is iterating.
-            TypeError, ValueError: `timeout` is no number of at least 0.
+            TypeError, ValueError: `timeout` is not a number of at least 0.
         """
         if timeout is not None:
             check_number("timeout", timeout, 0)
         return self._engine.take(timeout)
 
     def refusal(self, response: requests.Response) -> Exception | None:
-        """Return why a response does not open the stream; None: it does.
+        """Return why a response does not open the stream; None if it does.
 
-        A subclass that accepts more may have its own.
+        A subclass that accepts other responses may override it.
         """
         if response.status_code != 200:
             return UnexpectedStatus(response, withheld_from(response))

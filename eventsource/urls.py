@@ -1,4 +1,4 @@
-"""URLs: their origin, and what of them and of header fields may be shown."""
+"""URLs: their origin, and which parts of them and of header fields may be shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 MAX_TEXT: Final = 500
-"""Characters that are shown of what a server says at the most."""
+"""How many characters of a server's text are shown at most."""
 SECRET_FIELD: Final = re.compile(
     r"authorization$|cookie|token|secret|password|credential|signature|(^|[-_])(api)?key$",
     re.IGNORECASE,
@@ -36,9 +36,9 @@ def redact(url: str) -> str:
 
 
 def redact_strictly(url: str) -> str:
-    """Like `redact`, for what may be no URL: nothing before the last `@` is shown.
+    """Like `redact`, for text that may not be a URL: nothing before the last `@` is shown.
 
-    A password with an unescaped `/`, `?` or `#` would pass for a path or the like.
+    A password with an unescaped `/`, `?` or `#` would look like a path, a query or a fragment.
     """
     before, at, rest = url.rpartition("@")
     if at:

@@ -220,7 +220,7 @@ def test_an_event_passes_through_them_in_this_order(elsewhere):
     if (
         elsewhere
     ):  # the reader may be waiting before the event is sent, and again before it is dealt with
-        reading = [whats.index(what) for what in ("ask", "wait for bytes", "read", "un-chunk")]
+        reading = [whats.index(what) for what in ("ask", "wait for bytes", "read", "decode chunks")]
         expected, passed = ([n for n in ns if n not in reading] for ns in (expected, passed))
     assert list(dict.fromkeys(passed)) == expected
 

@@ -307,10 +307,10 @@ def test_where_it_begins(follow, tmp_path, content, options, begins):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"7\n8\n", "the last event ID must not hold '\\n' (index 1)"),
-        (b"7\r\n", "the last event ID must not hold '\\r' (index 1)"),
-        (b"a\0b\n", "the last event ID must not hold '\\x00' (index 1)"),
-        (b"ab\xff\n", "byte 2 is not UTF-8: no last event ID"),
+        (b"7\n8\n", "the last event ID must not contain '\\n' (index 1)"),
+        (b"7\r\n", "the last event ID must not contain '\\r' (index 1)"),
+        (b"a\0b\n", "the last event ID must not contain '\\x00' (index 1)"),
+        (b"ab\xff\n", "byte 2 is not UTF-8, so this is not a last event ID"),
     ],
 )
 def test_a_file_that_holds_something_else_is_left_alone(follow, tmp_path, content, reason):

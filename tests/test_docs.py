@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import json
 import re
 import shutil
@@ -301,6 +302,28 @@ def test_the_gate_runs_the_readmes_commands_and_we_do_not():
     ]
 
 
+# --- What to install ---
+
+
+def test_a_hint_to_install_something_works_without_an_index_that_has_this_package():
+    """So messages and pages name what is missing; the package itself is a path."""
+    package = [*(ROOT / "eventsource").rglob("*.py"), ROOT / "_eventsource_pytest.py"]
+    texts = {path: path.read_text("utf-8") for path in (*package, README, *PAGES_OF_THE_SITE)}
+    hints = [
+        (name_of(path), line.strip())
+        for path, text in texts.items()
+        for line in text.splitlines()
+        if "pip install" in line
+    ]
+    assert {path for path, _ in hints} >= {"eventsource/cli/__init__.py", "docs/index.md"}
+    ours = {hint for hint in hints if re.search(r"install .*(?<![./])eventsource-client", hint[1])}
+    later = "python -m pip install 'eventsource-client[cli,testing]'"
+    assert ours == {("docs/tutorial.md", later)}
+    assert (
+        f"Once it is on PyPI, this is enough:\n\n```sh\n{later}\n" in (texts[DOCS / "tutorial.md"])
+    )
+
+
 # --- Links: those of the site are checked by `mkdocs build --strict`, too ---
 
 LINKING = [*PAGES_OF_THE_SITE, *ROOT.glob("*.md"), *ROOT.glob("*/README.md")]
@@ -339,8 +362,8 @@ def test_a_link_leads_somewhere(page):
             assert fragment in anchors(there), target
 
 
-def test_the_site_can_be_built(tmp_path):
-    """The gate does that in any case, where this may be skipped."""
+def test_the_site_can_be_built_and_shows_defaults_by_value(tmp_path):
+    """The gate builds it in any case, where this may be skipped."""
     pytest.importorskip("mkdocs")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
@@ -351,6 +374,16 @@ def test_the_site_can_be_built(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    signatures = [
+        html.unescape(re.sub("<[^>]*>", "", signature))
+        for page in (tmp_path / "reference").glob("*.html")
+        for signature in re.findall(
+            r'<div class="[^"]*doc-signature.*?</div>', page.read_text("utf-8"), re.DOTALL
+        )
+    ]
+    assert any("max_event_size: int = 64 * 2**20" in signature for signature in signatures)
+    assert any("= ReconnectPolicy()" in signature for signature in signatures)
+    assert [s for s in signatures if re.search(r"= (?!None|True|False)[A-Z][A-Z_]+\b", s)] == []
 
 
 # --- That it would be noticed ---

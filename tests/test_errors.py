@@ -133,7 +133,7 @@ def of_a_bad_size():
 
 
 LOST = "the connection was lost within the response"
-BAD_SIZE = "the size of a chunk is no hexadecimal number"
+BAD_SIZE = "the size of a chunk is not a hexadecimal number"
 
 
 @pytest.mark.parametrize("wrap", [lambda e: e, requests.exceptions.ChunkedEncodingError])
@@ -151,7 +151,7 @@ BAD_SIZE = "the size of a chunk is no hexadecimal number"
         ),
         (
             ("Response may not contain content.", urllib3.exceptions.IncompleteRead(4, -4)),
-            "the response has content where none may be",
+            "the response has content where none is allowed",
         ),
         (("Connection broken: …", of_a_bad_size()), f"{LOST}, or {BAD_SIZE}"),
         (

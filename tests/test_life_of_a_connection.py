@@ -298,7 +298,7 @@ def test_the_tables_of_the_page_are_of_the_diagram():
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
     first, second = (
         rows[rows.index(title) + 2 :]
-        for title in (["state", "sub-state", "what is under way"], ["cause", "what it is", "event"])
+        for title in (["state", "sub-state", "what happens"], ["cause", "what it is", "event"])
     )
     first = first[: -len(second) - 2]
     inner = [("`CONNECTING`", situation) for situation in CONNECTING]

@@ -61,11 +61,11 @@ def test_the_id_is_the_line_as_it_is(path, content, last_event_id):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"7\n8\n", r"the last event ID must not hold '\n' (index 1): '7\n8'"),
-        (b"7\r\n", r"the last event ID must not hold '\r' (index 1): '7\r'"),
-        (b"a\0b\n", r"the last event ID must not hold '\x00' (index 1): 'a\x00b'"),
-        (b"ab\xff\n", "byte 2 is not UTF-8: no last event ID"),
-        (b"\xe2\x82", "byte 0 is not UTF-8: no last event ID"),
+        (b"7\n8\n", r"the last event ID must not contain '\n' (index 1): '7\n8'"),
+        (b"7\r\n", r"the last event ID must not contain '\r' (index 1): '7\r'"),
+        (b"a\0b\n", r"the last event ID must not contain '\x00' (index 1): 'a\x00b'"),
+        (b"ab\xff\n", "byte 2 is not UTF-8, so this is not a last event ID"),
+        (b"\xe2\x82", "byte 0 is not UTF-8, so this is not a last event ID"),
     ],
 )
 def test_a_file_with_something_else_is_refused_and_left_alone(path, content, reason):
@@ -133,10 +133,10 @@ def test_a_program_that_changes_its_directory_keeps_the_file(tmp_path, monkeypat
         (None, TypeError, "last_event_id must be a str, not None"),
         (7, TypeError, "last_event_id must be a str, not 7"),
         (b"7", TypeError, "last_event_id must be a str, not b'7'"),
-        ("a\nb", ValueError, r"last_event_id must not hold '\n' (index 1): 'a\nb'"),
-        ("a\r", ValueError, r"last_event_id must not hold '\r' (index 1): 'a\r'"),
-        ("\0", ValueError, r"last_event_id must not hold '\x00' (index 0): '\x00'"),
-        ("\ud800", ValueError, r"last_event_id must not hold '\ud800' (index 0): '\ud800'"),
+        ("a\nb", ValueError, r"last_event_id must not contain '\n' (index 1): 'a\nb'"),
+        ("a\r", ValueError, r"last_event_id must not contain '\r' (index 1): 'a\r'"),
+        ("\0", ValueError, r"last_event_id must not contain '\x00' (index 0): '\x00'"),
+        ("\ud800", ValueError, r"last_event_id must not contain '\ud800' (index 0): '\ud800'"),
     ],
 )
 def test_what_is_no_last_event_id_is_not_saved(path, last_event_id, kind, reason):

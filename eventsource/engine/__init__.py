@@ -1,1 +1,1 @@
-"""What drives a stream, and hands on what it brings: for loops with and without `async`."""
+"""The engine of a stream, and the iterators over its events, with and without `async`."""

@@ -1,9 +1,9 @@
 """`async for` over a stream: a thread takes the steps.
 
 The invariant: the thread takes a step only when it is asked to, and it is asked for the next
-one when what the one before it brought has been iterated over. So at most that waits, and a
-slow program slows the server. The thread refers to the engine and not to the stream, so a
-stream that the program drops closes, and the thread ends.
+step when the items of the previous one have been iterated over. So only the items of one
+step wait, and a slow program slows the server. The thread refers to the engine and not to
+the stream, so a stream that the program drops closes, and the thread ends.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     import asyncio  # only programs that have a loop pay for it
 
 EXIT_TIMEOUT = 10.0
-"""Seconds that leaving an `async with` block waits for the thread at the most: looking up a
+"""Seconds that leaving an `async with` block waits for the thread at most: the look-up of a
 name cannot be interrupted."""
 
 logger = logging.getLogger(__name__)
 
 
 class HasEngine(Protocol):
-    """A stream as its asynchronous iterators see it."""
+    """The part of a stream that its asynchronous iterators use."""
 
     _engine: Engine
     _taker: Taker | None
@@ -40,9 +40,9 @@ class HasEngine(Protocol):
 class AsyncItems(AsyncIterator[Item]):
     """The iterator of `async for`. For one event loop at a time.
 
-    While a step is under way whose result nobody has seen (`Taker.asked`), nothing is taken.
-    An `__anext__` that is cancelled, by `asyncio.timeout` for one, loses nothing: the next
-    one goes on, also that of another iterator. Dropping one closes nothing.
+    While there is a step whose result nobody has seen (`Taker.asked`), nothing is taken. If an
+    `__anext__` is cancelled, for example by `asyncio.timeout`, no event is lost: the next one
+    continues, even in another iterator. Dropping an iterator closes nothing.
     """
 
     def __init__(self, stream: HasEngine) -> None:
@@ -62,13 +62,13 @@ class AsyncItems(AsyncIterator[Item]):
             del self  # a cancelled task keeps this frame, which must not keep the stream
 
     async def step(self, *, shows_errors: bool) -> bool:
-        """Have a step taken, or wait for the one that is under way.
+        """Ask for a step, or wait for the one that is under way.
 
         Args:
-            shows_errors: whether the program sees `ErrorEvent`s.
+            shows_errors: whether the program gets `ErrorEvent`s.
 
         Returns:
-            Whether there is something; if not, it is over.
+            Whether there are items; if not, the stream is over.
         """
         import asyncio  # noqa: PLC0415 - there is a loop
 
@@ -111,13 +111,13 @@ class AsyncItems(AsyncIterator[Item]):
 
 
 class Step:
-    """A step that a loop has asked for, and who waits for it there. For that loop alone.
+    """A step that a loop has asked for, and its waiters. Only for that loop.
 
     Attributes:
-        shows_errors (bool): whether the program sees `ErrorEvent`s.
-        result (bool | BaseException | None): whether there is something, or what was raised;
-            None: it is under way.
-        waiters (set[asyncio.Future[None]]): are told that there is a result.
+        shows_errors (bool): whether the program gets `ErrorEvent`s.
+        result (bool | BaseException | None): whether there are items, or the exception that was
+            raised; None: the step is under way.
+        waiters (set[asyncio.Future[None]]): futures that are set when there is a result.
     """
 
     def __init__(self, *, shows_errors: bool) -> None:
@@ -126,7 +126,7 @@ class Step:
         self.waiters: set[asyncio.Future[None]] = set()
 
     def settle(self, result: bool | BaseException) -> None:
-        """Have a result, and tell who waits for it."""
+        """Store the result, and wake the waiters."""
         self.result = result
         for waiter in self.waiters:
             if not waiter.done():  # which is cancelled
@@ -136,11 +136,11 @@ class Step:
 class Taker:
     """The thread that takes steps, from the first one that a loop asks for.
 
-    Threads: but for the thread itself, all of it is for the loop; `close_on_loop` for any.
+    Threads: everything is for the loop, except the thread itself; `close_on_loop` is for any
+    thread.
 
     Attributes:
-        asked (Step | None): the step that was asked for last, until somebody has seen its
-            result.
+        asked (Step | None): the step that was asked for last, until its result has been seen.
     """
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
@@ -165,7 +165,7 @@ class Taker:
         return self.loop is loop and self._thread.is_alive()
 
     def ask(self, shows_errors: bool) -> None:
-        """Have a step taken; `asked` is what becomes of it."""
+        """Ask for a step; `asked` is that step."""
         self.asked = asked = Step(shows_errors=shows_errors)
         with self._lock:
             if self._has_ended:
@@ -175,12 +175,12 @@ class Taker:
         self._wakeup.set()
 
     def end(self) -> None:
-        """Have the thread end, and the stream go on."""
+        """Let the thread end, but not the stream."""
         self._is_to_end = True
         self._wakeup.set()
 
     def close_on_loop(self) -> None:
-        """Close the stream, but not here."""
+        """Close the stream, on the loop."""
         with contextlib.suppress(RuntimeError):  # the loop is closed; so is what it read
             self.loop.call_soon_threadsafe(self._engine.close)
 
@@ -211,7 +211,7 @@ class Taker:
                 self._engine.watchers.remove(self._wakeup)
 
     def _next(self) -> Step | None:
-        """Wait to be asked, or for the end of the stream."""
+        """Wait for the next request, or for the end of the stream."""
         while True:
             with self._lock:
                 request, self._request = self._request, None

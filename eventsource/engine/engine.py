@@ -1,14 +1,16 @@
-"""What drives a stream: one step after another, whoever asks for them.
+"""The engine of a stream: it takes one step after another, in the thread that asks for it.
 
-`Engine` is a loop, a lock and an exchange around a `Session`, which knows all the rules: wait
-until the next attempt is due, make it, give what has arrived to the session, keep what it
-keeps until it is asked for. It runs in the thread of whoever asks, and calls nobody but
-`refusal` and `on_bytes`. It knows nothing of the `EventStream` that owns it, so that a thread
-that takes steps does not keep a stream alive that the program has dropped.
+`Engine` is a loop, a lock and an exchange around a `Session`, which knows all the rules. A
+step waits until the next attempt is due, makes the attempt, gives the bytes that have
+arrived to the session, and leaves the items with the session until the caller takes them.
+The only code of the caller that it runs are `refusal` and `on_bytes`. It has no reference to
+the `EventStream` that owns it, so a thread that takes steps does not keep a stream alive
+that the program has dropped.
 
-The invariants: one thread at a time takes steps, or has one taken in the background, for which
-it waits; the session's phase changes under the lock alone. Whatever interrupts the thread, the
-next call finds by `_is_busy` that a step was not finished, and drops its connection.
+The invariants: only one thread at a time takes steps, or waits for one that is taken in the
+background. The session's phase changes only under the lock. If anything interrupts the
+thread, the next call sees from `_is_busy` that a step was not finished, and drops its
+connection.
 """
 
 from __future__ import annotations
@@ -41,12 +43,13 @@ from .telling import Telling
 T = TypeVar("T")
 
 Refusal = Callable[[requests.Response], Exception | None]
-"""Says why a response does not open the stream; None: it does."""
+"""Returns why a response does not open the stream; None if it does."""
 
 logger = logging.getLogger(__name__)
 
 SHORTEST_WAIT: Final = 0.001
-"""Seconds. What has arrived already is read within them, also with `take(timeout=0)`."""
+"""Seconds. Bytes that have already arrived are read within this time, also with
+`take(timeout=0)`."""
 
 # Which take longer to look up, on Python 3.11:
 _FAILED: Final = Phase.FAILED
@@ -60,22 +63,22 @@ _random = random.SystemRandom()
 class Engine:
     """Takes the steps of one stream.
 
-    Threads: `close` and `restart` are for any thread and for signal handlers, the attributes
-    may be read from any. All else is for one thread at a time.
+    Threads: `close` and `restart` are for any thread and for signal handlers. Any thread may
+    read the attributes. Everything else is for one thread at a time.
 
     Args:
         template: what all attempts have in common.
         session: the rules, and the state.
-        refusal: judges each response; None in its place: nobody wants it any more.
-        on_bytes: called with what each read has brought.
+        refusal: returns a function that judges a response; None: the stream has been dropped.
+        on_bytes: called with the bytes of each read.
 
     Attributes:
         template (RequestTemplate): the argument.
         session (Session): the argument.
-        watchers (list[Wakeup]): are set when it is over.
+        watchers (list[Wakeup]): set when the engine is over.
         response (requests.Response | None): the one that is being read, or was read last.
-        last_event_id (str): of what has been yielded.
-        event_class (type[MessageEvent]): what the server's events are made as.
+        last_event_id (str): the last event ID as of what has been yielded.
+        event_class (type[MessageEvent]): the class of the server's events.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class Engine:
     # --- What may be called from anywhere ---
 
     def close(self) -> None:
-        """Be over, and end the connection. Never waits, never raises."""
+        """End the stream and the connection. Never waits, never raises."""
         if sys.is_finalizing():  # by `__del__`: the threads are no more
             self._renew_locks()
         with self._lock:
@@ -122,7 +125,7 @@ class Engine:
         self._tell_watchers()
 
     def restart(self) -> None:
-        """Drop this connection and make another now; a wait is cut short. Never waits."""
+        """Drop this connection, or end the wait, and connect again at once. Never waits."""
         with self._lock:
             exchange = self._exchange if self.session.restart() else None
         if exchange is not None:
@@ -134,10 +137,11 @@ class Engine:
             wakeup.set()
 
     def _after_fork(self) -> str | None:
-        """In the child of a fork: be closed, if it has begun. What it has begun is the parent's.
+        """In the child of a fork: close, if the stream had begun. Its connection is the
+        parent's.
 
         Returns:
-            What is to be told of it.
+            The text to log.
         """
         self._renew_locks()
         self._pending = None
@@ -151,7 +155,7 @@ class Engine:
         return f"{redact(self.template.url)}: closed: {self.session.error}"
 
     def _renew_locks(self) -> None:
-        """There are no other threads any more: one that held a lock will not release it."""
+        """After a fork: a thread that no longer exists may have held a lock."""
         self._lock = threading.RLock()
         if self._exchange is not None:
             self._exchange.renew_locks()
@@ -159,7 +163,7 @@ class Engine:
     # --- What the thread that iterates calls ---
 
     def rest(self) -> Iterator[Item]:
-        """Yield what is kept and has not been yielded."""
+        """Yield the stored items that have not been yielded."""
         session = self.session
         event_class = self.event_class
         # No call stands between taking an item and yielding it: so no signal handler runs
@@ -176,7 +180,7 @@ class Engine:
             self.last_event_id = session.kept.last_event_id
 
     def next_item(self) -> Item | None:
-        """Return the next of what is kept and has not been yielded; None: there is none."""
+        """Return the next stored item that has not been yielded; None: there is none."""
         session = self.session
         for item in session.kept.rest:
             if item.__class__ is self.event_class:
@@ -188,15 +192,15 @@ class Engine:
         return None
 
     def take(self, timeout: float | None = None) -> list[Item]:
-        """Go on until there is something to yield, and return all there is.
+        """Go on until there are items to yield, and return all of them.
 
-        Of a failure or an opening nothing is logged: whoever takes it sees to that.
+        Failures and openings are not logged: that is left to the caller.
 
         Args:
             timeout: seconds that this may take; None: as long as it takes.
 
         Returns:
-            Nothing if it is over.
+            An empty list if the stream is over.
 
         Raises:
             TimeoutError: the time has passed.
@@ -219,11 +223,11 @@ class Engine:
 
         Args:
             timeout: seconds that this may take; None: as long as it takes.
-            shows_errors: whether the program sees `ErrorEvent`s, which decides how loudly they
-                are logged; None: whoever takes the items sees to that.
+            shows_errors: whether the program gets `ErrorEvent`s, which decides the level at
+                which they are logged; None: the caller logs them.
 
         Returns:
-            Whether there is something; if not, it is over.
+            Whether there are items; if not, the stream is over.
 
         Raises:
             TimeoutError: the time has passed.
@@ -271,7 +275,7 @@ class Engine:
         raise TimeoutError(f"nothing has happened for {timeout:g} seconds")
 
     def _check_other(self, this: int) -> None:
-        """Another thread takes steps: refuse this one, if that thread is there."""
+        """Refuse this thread, if another one that takes steps still exists."""
         # One that a signal handler has interrupted at the wrong moment may be no more.
         if self._stepper.get("") in {thread.ident for thread in threading.enumerate()}:
             raise RuntimeError("another thread is iterating over this stream")
@@ -302,7 +306,7 @@ class Engine:
     def _attempt(
         self, exchange: Exchange, last_event_id: str, timeout: float | None
     ) -> tuple[requests.Response, Exception | None]:
-        """Return the response, and why it does not open the stream. Perhaps in the background."""
+        """Return the response, and why it does not open the stream. For any thread."""
         response = self.response = exchange.open(last_event_id, timeout)
         judge = self._refusal()
         refusal = None if judge is None else judge(response)  # None: it has been closed, too
@@ -314,7 +318,7 @@ class Engine:
     def _opened(
         self, exchange: Exchange, attempt: Callable[[], tuple[requests.Response, Exception | None]]
     ) -> None:
-        """An attempt ends with this call, or has ended."""
+        """Handle the end of an attempt."""
         try:
             response, refusal = attempt()
         except Exception as error:  # an attempt may fail in any way: an auth callable's, too
@@ -335,7 +339,7 @@ class Engine:
     # --- Reading ---
 
     def _read(self, exchange: Exchange, deadline: float | None) -> None:
-        """Read and parse what has arrived; wait if nothing has, within limits."""
+        """Read and parse what has arrived; if nothing has, wait, within the limits."""
         session = self.session
         timeout = None
         if session.event_timeout is not None:
@@ -352,7 +356,7 @@ class Engine:
             self._received(exchange, read)
 
     def _read_within(self, exchange: Exchange, seconds: float) -> bytes:
-        """Read, and leave the connection as it is if nothing comes in this time."""
+        """Read; if nothing comes in this time, leave the connection as it is."""
         try:
             return exchange.read(seconds)
         except EventTimeout:
@@ -360,7 +364,7 @@ class Engine:
         raise _TimeIsUp
 
     def _received(self, exchange: Exchange, read: Callable[[], bytes]) -> None:
-        """A read ends with this call, or has ended: parse what it has brought."""
+        """Handle the end of a read: parse its bytes."""
         session = self.session
         try:
             chunk = read()
@@ -385,7 +389,7 @@ class Engine:
         if session.odd_lines and self._odd is not exchange:
             self._odd = exchange
             logger.debug(
-                "%s: no event yet, and %d lines of the body are no fields of an event stream",
+                "%s: no event yet, and %d lines of the body are not fields of an event stream",
                 redact(self.template.url),
                 session.odd_lines,
             )
@@ -393,7 +397,7 @@ class Engine:
     # --- Steps that take longer than the caller waits ---
 
     def _do_in_background(self, work: Callable[[], T], finish: Finish[T], deadline: float) -> None:
-        """Take a step in another thread, which goes on when the time is up."""
+        """Take a step in another thread, which continues when the time is up."""
         name = f"eventsource {redact(self.template.url)} (step)"
         step = Background(work, name=name, wakeup=self._wakeup)
         self._pending = step, finish
@@ -415,7 +419,7 @@ class Engine:
     # --- The end of a connection ---
 
     def _lost(self, exchange: Exchange, error: Exception) -> None:
-        """The exchange is over: have the session decide what follows."""
+        """Handle the end of the exchange: the session decides what follows."""
         exchange.abort()
         wanted = None
         if isinstance(error, UnexpectedStatus) and error.response is not None:
@@ -431,7 +435,7 @@ class Engine:
             self._tell_watchers()
 
     def _tell(self, item: OpenEvent | ErrorEvent) -> None:
-        """Log what has happened, unless whoever takes it does."""
+        """Log an item, unless the caller does."""
         if self._shows_errors is not None:
             # What closes for good is raised where errors are not shown.
             is_final = isinstance(item, ErrorEvent) and item.retry_in is None
@@ -452,8 +456,9 @@ class Engine:
 
 
 Finish = Callable[[Engine, Exchange, Callable[[], T]], None]
-"""Deals with the end of a step: the callable returns its result, or raises what it raised."""
+"""Handles the end of a step: the callable returns the step's result, or raises its
+exception."""
 
 
 class _TimeIsUp(BaseException):
-    """The time of `advance()` has passed. No `Exception`: no failure of the connection."""
+    """The time of `advance()` has passed. No `Exception`: the connection has not failed."""

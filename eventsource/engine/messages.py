@@ -1,7 +1,7 @@
-"""The messages of a stream alone: for programs that want the events and nothing else.
+"""Only the messages of a stream, for programs that need nothing else.
 
-They see no `ErrorEvent`. So outages are logged as warnings, and what closed the stream for good
-is raised.
+Such programs get no `ErrorEvent`. So outages are logged as warnings, and the failure that
+closes the stream for good is raised.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .engine import Engine
 class Messages:
     """The messages of an `EventStream`, for `for`, `list()` and `async for`.
 
-    Holds nothing of its own: a new iterator continues where the one before it stopped, and
-    dropping one loses nothing. Threads: as with the stream, one iterates.
+    It has no state: a new iterator continues where the previous one stopped, and dropping one
+    loses nothing. Threads: as with the stream, one thread at a time iterates.
 
     Args:
         stream: the stream.
@@ -47,7 +47,7 @@ class Messages:
 
 
 class _AsyncMessages(AsyncIterator[MessageEvent]):
-    """The iterator of `async for`. One step that is cancelled loses nothing."""
+    """The iterator of `async for`. Cancelling a step loses nothing."""
 
     def __init__(self, stream: HasEngine) -> None:
         self._stream = stream
@@ -75,7 +75,7 @@ class _AsyncMessages(AsyncIterator[MessageEvent]):
 
 
 def _raise_failure(engine: Engine) -> None:
-    """Raise what closed the stream for good, unless that is no failure."""
+    """Raise what closed the stream for good, unless that is not a failure."""
     session = engine.session
     if session.error is not None and not session.has_ended_in_order:
         raise session.error

@@ -1,10 +1,10 @@
-"""What is logged of a stream's openings, losses and end, and how loudly.
+"""What is logged about a stream's openings, losses and end, and at which level.
 
 An *outage* begins with the first failure after the stream was open (or after the start), and
-ends when it opens again. The rule: where no one else is told, the first failure of each outage
-is a warning, and so is what closes the stream for good. Everything else is information. That
-the server ends a body in order is no failure; an attempt that then fails is. (A body of another
-content type, which a program may admit, is one if it brought no event.)
+ends when it opens again. The rule: if no one else is told, the first failure of each outage
+is a warning, and so is what closes the stream for good. Everything else is information. The
+regular end of a body is not a failure; a failed attempt after it is. (A body of another
+content type, which a program may allow, is a failure if it brought no event.)
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ logger = logging.getLogger("eventsource")
 class Telling:
     """Logs what happens to one stream, each `OpenEvent` and `ErrorEvent` once.
 
-    Threads: one at a time.
+    Threads: only one at a time.
 
     Args:
-        url: of the stream; its secrets are not logged.
+        url: the URL of the stream; its secrets are not logged.
     """
 
     def __init__(self, url: str) -> None:
@@ -37,9 +37,9 @@ class Telling:
         """Log an item, if it is one of the two.
 
         Args:
-            item: what the stream has brought.
-            is_heard: whether the program is told of it otherwise.
-            is_end: whether an `ErrorEvent` that is final is no failure.
+            item: an item of the stream.
+            is_heard: whether the program learns of it in another way.
+            is_end: whether a final `ErrorEvent` is not a failure.
         """
         if item is self._last:
             return

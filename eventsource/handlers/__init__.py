@@ -1,1 +1,1 @@
-"""Who is called, in which order, and where."""
+"""Which handlers are called, in which order, and in which thread."""

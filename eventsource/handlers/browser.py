@@ -1,7 +1,8 @@
-"""The browser's spellings of `EventSource` (HTML standard, 9.2.2), and nothing new.
+"""The browser's names for parts of `EventSource` (HTML standard, 9.2.2).
 
-For those who come from JavaScript: each name says in a line what it stands for. `on_open`,
-`on_message` and `on_error` are the same slots as `onopen`, `onmessage` and `onerror`.
+They are for programs that come from JavaScript, and add nothing new: each docstring says in
+a line what the name stands for. `on_open`, `on_message` and `on_error` are the same
+attributes as `onopen`, `onmessage` and `onerror`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from .listeners import Emitter, Handler, Slot, check_handler
 
 
 class _HandlerAttribute:
-    """`onmessage` and its like: at most one handler, which can be exchanged.
+    """`onmessage` and similar attributes: at most one handler, which can be replaced.
 
-    As in the DOM, a new handler takes the place of the old one in the order of the
-    listeners, None takes it away, and it is apart from a listener that is the same
-    function.
+    As in the DOM, a new handler takes the position of the old one in the order of the
+    listeners, None removes it, and it is independent of a listener that is the same function.
     """
 
     def __init__(self, event_type: str) -> None:
@@ -49,7 +49,7 @@ class _HasReadyState(Protocol):
 
 
 class BrowserNames(Emitter):
-    """An emitter that also answers to the browser's names."""
+    """An emitter that also has the browser's names."""
 
     CONNECTING: ClassVar[ReadyState] = ReadyState.CONNECTING
     OPEN: ClassVar[ReadyState] = ReadyState.OPEN
@@ -65,7 +65,7 @@ class BrowserNames(Emitter):
     def _set_handlers(
         self, on_open: Handler | None, on_message: Handler | None, on_error: Handler | None
     ) -> None:
-        """Set those that are not None."""
+        """Set the handlers that are not None."""
         if on_open is not None:
             self.on_open = on_open
         if on_message is not None:

@@ -1,12 +1,12 @@
 """The table of listeners, and pyee's public methods over it.
 
-`Emitter` is a `pyee.EventEmitter` by its class and by its public methods, all of which it has
-anew. So nothing here depends on how pyee is made inside; `check_pyee()` refuses a pyee with
-a public method that this does not know, which would find an empty table.
+`Emitter` is a subclass of `pyee.EventEmitter` that overrides all of its public methods. So
+nothing here depends on the internals of pyee. `check_pyee()` refuses a pyee with a public
+method that this module does not know, because such a method would find an empty table.
 
-The rules that pyee has not: a listener that raises is logged and stops nobody else; what is a
-coroutine is not thrown away in silence; a server can neither reach `new_listener`, which is
-pyee's own, nor fill the table.
+The rules that pyee does not have: a listener that raises is logged, and the other listeners
+still run; a coroutine is never dropped in silence; a server can neither reach
+`new_listener`, which is pyee's own event, nor fill the table.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from eventsource.runtime.wakeup import Gate
 from .queue import DispatchQueue, was_cancelled_below
 
 Handler = Callable[[Any], object]
-"""Called with one event; what it returns is ignored."""
+"""Called with one event; its return value is ignored."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 ANY_TYPE: Final = "*"
-"""Its handlers hear every `MessageEvent`, whatever its type."""
+"""Its handlers are called with every `MessageEvent`, whatever its type."""
 
 NEW_LISTENER: Final = "new_listener"
 """pyee's own event, which is emitted before a listener is added."""
@@ -45,12 +45,12 @@ Pairs = tuple[tuple[Handler, Handler], ...]
 
 
 class Version:
-    """Stands for what a table holds at a time: there is another one after each change.
+    """Stands for the content of a table: after each change there is a new one.
 
     Attributes:
-        heard_last: for who delivers: the type of the event that was delivered last, who heard
-            it, and what is called for it if that is one. Most reads bring one event, of the
-            same type as the one before.
+        heard_last: for the thread that delivers: the type of the last delivered event, its
+            listeners, and the callable if there is only one. Most reads bring one event, of the
+            same type as the previous one.
     """
 
     __slots__ = ("heard_last",)
@@ -60,18 +60,18 @@ class Version:
 
 
 class ListenerTable:
-    """Who is to be called, by event type: the listeners, and what to call for each.
+    """The listeners by event type, and what to call for each.
 
-    Who goes through the listeners of an event has a tuple that nobody changes. So that needs no
-    lock, and one comparison of `version` shows whether any has come or gone, or whether the
-    table has been closed. The tuple is made when an event comes, and not with each change: so
-    five hundred listeners are registered in five hundred steps.
+    Code that goes through the listeners of an event has a tuple that nobody changes. So it
+    needs no lock, and one comparison of `version` shows whether a listener has been added or
+    removed, or whether the table has been closed. The tuple is made when an event comes, not
+    with each change, so five hundred listeners are registered in five hundred steps.
 
     Threads: every method may be called from any.
 
     Attributes:
-        version (Version): another one after each change.
-        is_closed (bool): nobody is to be called any more. Set once, never unset.
+        version (Version): a new one after each change.
+        is_closed (bool): no listener may be called any more. Set once, never unset.
     """
 
     def __init__(self) -> None:
@@ -88,12 +88,12 @@ class ListenerTable:
         return self._by_type.get(event_type) or {}
 
     def heard_by(self, event_type: str, *, is_message: bool) -> Pairs:
-        """Return who hears an event, in order, and what to call for each.
+        """Return the listeners of an event, in order, and what to call for each.
 
         Args:
             event_type: the event's type.
-            is_message: whether the server sent it: then the handlers of `"*"` hear it, too,
-                after the others. One that is registered for both is called once.
+            is_message: whether the server sent it: then the handlers of `"*"` are called, too,
+                after the others. A handler that is registered for both is called once.
         """
         own = self._pairs_of(event_type) if event_type != NEW_LISTENER else ()
         others = self._pairs_of(ANY_TYPE) if is_message else ()
@@ -116,7 +116,7 @@ class ListenerTable:
         return pairs
 
     def call_for(self, event_type: str, listener: Handler) -> Handler | None:
-        """Return what to call for a listener that was to hear an event; None: it is removed."""
+        """Return what to call for a listener of an event; None: it has been removed."""
         return self.of(event_type).get(listener) or self.of(ANY_TYPE).get(listener)
 
     def types(self) -> set[str]:
@@ -124,7 +124,7 @@ class ListenerTable:
         return set(self._by_type)
 
     def add(self, event_type: str, listener: Handler, call: Handler) -> None:
-        """Add a listener. One that is there stays where it is, and `call` is called from now on."""
+        """Add a listener, or let `call` be called for one that is there, at its position."""
         version = Version()
         with self._lock:
             listeners = self._by_type.get(event_type)
@@ -138,10 +138,10 @@ class ListenerTable:
             self.version = version
 
     def remove(self, event_type: str, listener: Handler, call: Handler | None = None) -> bool:
-        """Remove a listener, or if `call` is given, only if that is called for it.
+        """Remove a listener; if `call` is given, only if that is what is called for it.
 
         Returns:
-            Whether that was done.
+            Whether it was removed.
         """
         version = Version()
         with self._lock:
@@ -171,17 +171,17 @@ class ListenerTable:
             self.version = version
 
     def close(self) -> None:
-        """Have nobody called any more. Never waits; safe in a signal handler."""
+        """Let no listener be called any more. Never waits; safe in a signal handler."""
         self.is_closed = True
         self.version = Version()
 
     def renew_lock(self) -> None:
-        """There are no other threads any more: one that held the lock will not release it."""
+        """After a fork: a thread that no longer exists may have held the lock."""
         self._lock = threading.RLock()
 
 
 class Slot:
-    """A place among the listeners of a type, whose handler can be exchanged."""
+    """A position among the listeners of a type, whose handler can be replaced."""
 
     handler: Handler
 
@@ -225,7 +225,7 @@ class Emitter(EventEmitter):
         return functools.partial(self.add_listener, event)
 
     def add_listener(self, event: str, f: F) -> F:
-        """Register a handler, and return it. One that is registered already stays where it is."""
+        """Register a handler, unless it is registered already, and return it."""
         self.add_listeners([event], f)
         return f
 
@@ -243,7 +243,7 @@ class Emitter(EventEmitter):
         return f
 
     def add_listeners(self, events: Iterable[str], f: Handler) -> None:
-        """Register `f` for several types; what waits for a first listener waits for them all."""
+        """Register `f` for several types; events wait until all are registered."""
         events = [*events]
         for event in events:
             self._register(event, f, f)
@@ -257,14 +257,14 @@ class Emitter(EventEmitter):
         self._table.add(event, listener, call)
 
     def _set_slot(self, event: str, slot: Slot, f: Handler) -> None:
-        """Have a slot call `f` for this type, in the place that the slot has already, if any."""
+        """Let a slot call `f` for this type; a slot in the table keeps its position."""
         slot.handler = f
         self.emit(NEW_LISTENER, event, f)
         self._table.add(event, slot, f)
         self._has_listened.open()
 
     def remove_listener(self, event: str, f: Any) -> None:
-        """Remove a handler of `event`; it is no error if it is not registered."""
+        """Remove a handler of `event`; it is not an error if it is not registered."""
         self._table.remove(event, f)
 
     def remove_all_listeners(self, event: str | None = None) -> None:
@@ -283,11 +283,11 @@ class Emitter(EventEmitter):
     # --- Calling them ---
 
     def emit(self, event: str, *args: Any, **kwargs: Any) -> bool:
-        """Call the listeners of `event`, here and now, as pyee does.
+        """Call the listeners of `event` in this thread, before it returns, as pyee does.
 
-        But one that raises is logged and stops nobody else, one that has been removed
-        meanwhile is not called, and `error` needs no listener. Useful to test handlers
-        without a server.
+        Unlike pyee's method, it logs a listener that raises and still calls the others, it does
+        not call a listener that has been removed meanwhile, and `error` needs no listener. It
+        is useful to test handlers without a server.
 
         Returns:
             Whether there was a listener.
@@ -319,9 +319,10 @@ class Emitter(EventEmitter):
     def _awaitable(
         self, handler: Handler, coroutine: Coroutine[Any, Any, Any], *, unless_closed: bool = True
     ) -> Iterator[Coroutine[Any, Any, None]]:
-        """Yield what a handler returned in a form that logs failures, if it can be run.
+        """Yield the coroutine of a handler in a form that logs failures, if it can be run.
 
-        A task begins later than it is made. `unless_closed`: not if that has happened meanwhile.
+        A task starts later than it is made. `unless_closed`: do not start it if the table has
+        been closed meanwhile.
         """
         if self._queue is not None and self._queue.has_loop():
             waiting = self._await(self._queue, handler, coroutine, unless_closed)
@@ -362,8 +363,8 @@ class Emitter(EventEmitter):
 class _AwaitedOrClosed(Coroutine[Any, Any, None]):
     """A coroutine that awaits another; when it is dropped, both are closed.
 
-    Python complains of a coroutine of its own kind that nobody has awaited. That happens to
-    the last ones of a program, whose loop ends before their tasks begin.
+    Python warns about a plain coroutine that was never awaited. That happens to the last
+    coroutines of a program, if its loop ends before their tasks begin.
     """
 
     def __init__(
@@ -391,10 +392,10 @@ class _AwaitedOrClosed(Coroutine[Any, Any, None]):
 
 @functools.cache
 def check_pyee() -> None:
-    """Refuse a pyee with public methods of which `Emitter` has none of its own.
+    """Refuse a pyee with public methods that `Emitter` does not override.
 
     Raises:
-        ImportError: there are some. They would find no listener, and say nothing.
+        ImportError: there are such methods. They would find no listener, in silence.
     """
     public = {name for name in vars(EventEmitter) if not name.startswith("_")}
     if missing := public - set(vars(Emitter)):
@@ -405,10 +406,10 @@ def check_pyee() -> None:
 
 
 def check_event(event: object) -> None:
-    """Refuse what is no event type.
+    """Refuse a value that is not an event type.
 
     Raises:
-        TypeError: it is no str, such as the handler that `@source.on` is given.
+        TypeError: it is not a str; for example, it is the handler that `@source.on` gets.
     """
     if callable(event) and not isinstance(event, str):
         raise TypeError(
@@ -419,15 +420,15 @@ def check_event(event: object) -> None:
 
 
 def check_handler(name: str, handler: object, *, on_event_loop: bool) -> None:
-    """Refuse what could never be called as a handler.
+    """Refuse a value that cannot work as a handler.
 
     Args:
-        name: what it is called in the error.
-        handler: what is to be registered.
+        name: its name in the error.
+        handler: the value to register.
         on_event_loop: whether an event loop runs it, so that it may be a coroutine function.
 
     Raises:
-        TypeError: `handler` is not callable, or calling it would do nothing; the message says
+        TypeError: `handler` is not callable, or a call would do nothing; the message says
             which.
     """
     if not callable(handler):
@@ -448,5 +449,5 @@ def check_handler(name: str, handler: object, *, on_event_loop: bool) -> None:
 
 
 def name_of(handler: Handler) -> str:
-    """Return what a handler is called in a log line."""
+    """Return the name of a handler for a log line."""
     return getattr(handler, "__qualname__", type(handler).__qualname__)

@@ -1,9 +1,10 @@
-"""From the reader thread to where the handlers run: in order, bounded, in short turns.
+"""From the reader thread to where the handlers run: in order, bounded, in short slices.
 
-The reader puts what it has parsed into a queue and gives `dispatch` a `DispatchTask`, which takes
-from the queue where it is run. The invariant: at most one turn is under way, that is, has
-been given to `dispatch` and is not over. So the handlers run one after another even on a
-pool of threads, and no event loop's own queue holds more than this one callable.
+The reader puts the parsed items into a queue and gives `dispatch` a `DispatchTask`, which
+takes items from the queue where it runs. The invariant: at most one task is under way, which
+means that it has been given to `dispatch` and is not over. So the handlers run one after
+another even on a pool of threads, and the queue of an event loop never has more than this
+one callable.
 """
 
 from __future__ import annotations
@@ -29,35 +30,35 @@ if TYPE_CHECKING:
 Entry = TypeVar("Entry")
 
 Dispatch = Callable[[Callable[[], None]], object]
-"""Takes a callable and has it run elsewhere, once; what it returns is ignored."""
+"""Takes a callable and has it run elsewhere, once; its return value is ignored."""
 
 Deliver = Callable[[Iterable[Entry]], Iterator[Coroutine[Any, Any, None]]]
-"""Calls the handlers of each entry; yields what is to be awaited before going on."""
+"""Calls the handlers of each entry; yields the coroutines to await before going on."""
 
 Fail = Callable[[str, BaseException | None], None]
-"""Closes the source, which cannot continue: why, and what was raised."""
+"""Closes the source, which cannot continue. The arguments: the reason, and the exception."""
 
 LOOP_CHECK_SECONDS = 1.0
-"""Seconds after which a reader that waits for an event loop looks whether that was closed, with
-handlers left in it that nobody cancelled: nothing tells."""
+"""Seconds after which a reader that waits for an event loop checks whether the loop has been
+closed with handlers left in it that nobody cancelled: nothing reports that."""
 
 STALL_SECONDS = 30.0
 """Seconds after which a queue that stays full, or a handler that keeps the reader from reading,
-is told: longer than a handler may take in good faith, shorter than a server waits for a client
-that does not read."""
+is logged: longer than a reasonable handler takes, shorter than a server waits for a client that
+does not read."""
 
 TURN_SECONDS = 0.005
-"""Seconds after which a turn gives way to whatever else its thread has to do.
+"""Seconds after which a slice ends, so that its thread can do its other work.
 
 A third of the 16.7 ms that a window has if it draws itself 60 times a second.
 """
 
 
 def event_loop_of(dispatch: object) -> asyncio.AbstractEventLoop | None:
-    """Return the event loop whose `call_soon_threadsafe` this is; None: of none.
+    """Return the event loop whose `call_soon_threadsafe` this is; None: it is not one.
 
     Raises:
-        TypeError: it is another method of a loop's, which threads must not call.
+        TypeError: it is another method of a loop, which threads must not call.
     """
     while isinstance(dispatch, functools.partial):
         dispatch = dispatch.func
@@ -74,9 +75,9 @@ def event_loop_of(dispatch: object) -> asyncio.AbstractEventLoop | None:
 
 
 def was_cancelled_below(error: BaseException) -> bool:
-    """Say whether a coroutine was ended by the cancellation of what it waited for.
+    """Return whether a coroutine was ended by the cancellation of what it waited for.
 
-    And not by that of the task that runs it, which is the one that asks.
+    Not by the cancellation of the task that runs it, which is the task that calls this.
     """
     import asyncio  # noqa: PLC0415 - in a coroutine it has been imported
 
@@ -90,13 +91,13 @@ _makers: set[Callable[..., Any]] = set()
 
 
 def makes_dispatch(maker: F) -> F:
-    """Decorate a function that returns a `dispatch`, and is none itself."""
+    """Decorate a function that returns a `dispatch` but is not one itself."""
     _makers.add(maker)
     return maker
 
 
 def check_dispatch(dispatch: object) -> None:
-    """Refuse what cannot be a `dispatch`.
+    """Refuse a value that cannot be a `dispatch`.
 
     Raises:
         TypeError: it is not callable, or returns a `dispatch` when it is called.
@@ -105,15 +106,15 @@ def check_dispatch(dispatch: object) -> None:
         raise TypeError(f"dispatch must be callable or None, not {dispatch!r}")
     if any(dispatch is maker for maker in _makers):
         name = f"dispatch.{getattr(dispatch, '__name__', '')}"
-        raise TypeError(f"dispatch must be what {name}() returns, not {name} itself: call it")
+        raise TypeError(f"dispatch must be the result of {name}(), not {name} itself: call it")
 
 
 class DispatchTask:
-    """What `dispatch` is given: one turn of the handlers.
+    """The callable that `dispatch` gets: one slice of the handlers' work.
 
-    Only the first call does anything. If it is dropped without a call, it tells the source,
-    which would otherwise wait for it for ever. That happens when a future is cancelled, or
-    when a loop or a window has ended.
+    Only the first call has an effect. If the task is dropped without a call, it tells the
+    source, which would otherwise wait for it for ever. That happens when a future is cancelled,
+    or when a loop or a window has ended.
     """
 
     def __init__(self, queue: DispatchQueue[Any]) -> None:
@@ -134,12 +135,12 @@ class DispatchTask:
         self._running = None
 
     def stop(self) -> None:
-        """The window or loop that it runs in is no more: run no further handler."""
+        """The window or loop in which it runs has ended: run no further handler."""
         if self._running is not None:
             self._running.fail("the window or loop that ran its handlers has ended", None)
 
     def over(self, more: bool) -> bool:
-        """Say whether the next turn is the runner's to ask for, if there is `more`."""
+        """Return whether the runner has to ask for the next task, if there is `more`."""
         if more and self._caller == threading.get_ident():
             # A `dispatch` that runs it here and now: asking from here would nest the
             # turns deeper and deeper.
@@ -161,21 +162,21 @@ class DispatchTask:
 
 
 class DispatchQueue(Generic[Entry]):
-    """A queue from the reader thread to the handlers, and the turns that empty it.
+    """A queue from the reader thread to the handlers, and the tasks that empty it.
 
-    Holds the source's methods weakly: the last reference to the handlers, and to the
-    windows that they draw in, must not be the reader thread's, for toolkits do not let
-    any other thread than their own delete a window.
+    It has only weak references to the source's methods: the last reference to the handlers, and
+    to the windows that they draw in, must not be the reader thread's, because toolkits let only
+    their own thread delete a window.
 
     Threads: `put` and `wait` are for the reader thread, `close` for any and for signal
     handlers. All else is run by `dispatch`.
 
     Args:
         dispatch: runs a callable elsewhere.
-        limit: how many entries wait at the most.
+        limit: how many entries may wait.
         deliver: a method that runs the handlers.
         fail: a method that closes the source.
-        stalled: a method that is told once of each time that it has been full for
+        stalled: a method that is called once for each time that the queue has been full for
             `STALL_SECONDS`.
     """
 
@@ -265,12 +266,12 @@ class DispatchQueue(Generic[Entry]):
             self.fail("the event loop that runs its handlers has been closed", None)
 
     def close(self) -> None:
-        """Run nothing more, and let the reader go. Never waits."""
+        """Run no further handler, and wake the reader. Never waits."""
         self._closed = True
         self._go_on.set()
 
     def renew_lock(self) -> None:
-        """In the child of a fork: a thread that is not here may hold the lock."""
+        """In the child of a fork: a thread that does not exist here may hold the lock."""
         self._lock = threading.Lock()
 
     def fail(self, reason: str, error: BaseException | None) -> None:
@@ -280,16 +281,16 @@ class DispatchQueue(Generic[Entry]):
             fail(reason, error)
 
     def runs_elsewhere(self) -> bool:
-        """Say whether the handlers run in one other thread, as far as known, that is alive."""
+        """Return whether, as far as known, the handlers run in one other, living thread."""
         home = self._maker if self._home is None else self._home
         here = threading.get_ident()
         return here not in (self._runner, home) and home in {t.ident for t in threading.enumerate()}
 
     def waits_for_this_thread(self) -> bool:
-        """Say whether the handlers cannot run unless this thread goes on.
+        """Return whether the handlers cannot run unless this thread goes on.
 
-        A loop's; or a window's, which is the main thread, once one has run in it. A pool has
-        others.
+        That is the thread of a loop, or of a window, which is the main thread once a handler
+        has run in it. A pool has other threads.
         """
         if self.loop is not None:
             import asyncio  # noqa: PLC0415 - there is a loop
@@ -302,11 +303,11 @@ class DispatchQueue(Generic[Entry]):
         return here == self._runner or (is_only_one and here == self._home)
 
     def has_loop(self) -> bool:
-        """Say whether there is an event loop that can run coroutines."""
+        """Return whether there is an event loop that can run coroutines."""
         return self.loop is not None and not self.loop.is_closed()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine on the loop, out of turn. From any thread."""
+        """Run a coroutine on the loop, outside the queue. For any thread."""
         import asyncio  # noqa: PLC0415 - there is a loop
 
         assert self.loop is not None
@@ -334,7 +335,7 @@ class DispatchQueue(Generic[Entry]):
             to_be_continued = turn.to_be_continued and not self._closed
 
     def take_turn(self, turn: DispatchTask) -> None:
-        """Run the handlers of what waits, for a while."""
+        """Run the handlers of the waiting entries, for one slice."""
         if self.loop is not None:
             import asyncio  # noqa: PLC0415 - there is a loop
 
@@ -374,7 +375,7 @@ class DispatchQueue(Generic[Entry]):
         self._turn_over(turn)
 
     def _entries(self) -> Iterator[Entry]:
-        """What waits, until the turn is over."""
+        """Yield the waiting entries, until the slice is over."""
         end = time.monotonic() + TURN_SECONDS
         while self.waiting and not self._closed:
             yield self.waiting.popleft()

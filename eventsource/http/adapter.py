@@ -1,11 +1,12 @@
-"""All that depends on how requests, urllib3 and http.client are made inside, and why.
+"""Everything that depends on the internals of requests, urllib3 and http.client, and why.
 
 `new_session()` makes sessions whose connections put their sockets into the `Sockets` of the
-exchange under way, which can be shut down in every phase. http.client, through urllib3's
-pools, brings the head of a response (and the bodies that hooks, redirects and digest
-authentication read); `take_over()` then takes the body away from it. Each use of what is no
-documented interface has its reason beside it; `tests/http/test_upstream.py` fails by its
-name when upstream changes. `check_upstream()` refuses to begin where a change would be silent.
+current exchange, which can be shut down in every phase. http.client, through urllib3's
+pools, reads the head of a response (and the bodies that hooks, redirects and digest
+authentication read). Then `take_over()` takes the body away from it. Each use of an
+undocumented interface has its reason beside it. If upstream changes, the test in
+`tests/http/test_upstream.py` that bears the name of that use fails. `check_upstream()`
+refuses to start if a change would otherwise go unnoticed.
 """
 
 from __future__ import annotations
@@ -410,7 +411,7 @@ class _Adapter(HTTPAdapter):
             return manager
         with contextlib.suppress(requests.exceptions.InvalidSchema):
             return super().proxy_manager_for(proxy, **kwargs)  # whose connections are PySocks'
-        raise NoSocksSupport("a SOCKS proxy needs PySocks: pip install 'requests[socks]'")
+        raise NoSocksSupport("a SOCKS proxy needs PySocks: python -m pip install PySocks")
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002
         if isinstance(verify, TLS_CONTEXT):
@@ -556,17 +557,17 @@ def set_content(response: requests.Response, body: bytes) -> None:
 
 KNOWN_TO_WORK: Final = "urllib3 2.8"
 SEAMS: Final[Mapping[str, tuple[Any, str]]] = {
-    "a socket is made by _new_conn": (HTTPConnection.connect, "_new_conn"),
-    "a socket for TLS is made by _new_conn": (HTTPSConnection.connect, "_new_conn"),
-    "a connection is made by ConnectionCls": (
+    "does _new_conn make a socket": (HTTPConnection.connect, "_new_conn"),
+    "does _new_conn make a socket for TLS": (HTTPSConnection.connect, "_new_conn"),
+    "does ConnectionCls make a connection": (
         urllib3.HTTPConnectionPool._new_conn,  # noqa: SLF001
         "ConnectionCls",
     ),
-    "a pool is made by pool_classes_by_scheme": (
+    "does pool_classes_by_scheme make a pool": (
         urllib3.PoolManager._new_pool,  # noqa: SLF001
         "pool_classes_by_scheme",
     ),
-    "a response is made by response_class": (
+    "does response_class make a response": (
         http.client.HTTPConnection.getresponse,
         "response_class",
     ),
@@ -585,6 +586,6 @@ def check_upstream() -> None:
     for what, (function, name) in SEAMS.items():
         if name not in function.__code__.co_names:
             raise ImportError(
-                f"this version of urllib3 or of Python is made in another way: {what} no longer."
+                f"this version of urllib3 or of Python has changed internally: no longer {what}."
                 f" {KNOWN_TO_WORK} is known to work"
             )

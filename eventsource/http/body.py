@@ -1,7 +1,8 @@
-"""The body of a response, decompressed: all that has arrived, in one call.
+"""The decompressed body of a response: one call returns all that has arrived.
 
-On a connection of ours the body is read here: from the socket, out of its framing, out of
-its coding. Any other body is read by urllib3, out of its framing, and decompressed here.
+On the client's own connections, this module reads the body from the socket, decodes its
+framing and its coding. Any other body is read by urllib3, which decodes its framing, and is
+decompressed here.
 """
 
 from __future__ import annotations

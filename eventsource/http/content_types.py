@@ -1,4 +1,4 @@
-"""The content types of responses, and which of them a program takes for event streams."""
+"""The content types of responses, and which of them are read as event streams."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MEDIA_TYPE: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+/[-!#$%&'*+.^_`|~0-
 
 
 def check_content_types(content_types: object) -> tuple[str, ...]:
-    """Return what is accepted: media types in lower case, without parameters.
+    """Return the accepted media types, in lower case and without parameters.
 
     Raises:
-        TypeError: it is no collection of strs.
-        ValueError: it is empty, or one of them is no media type.
+        TypeError: it is not a collection of strs.
+        ValueError: it is empty, or an element is not a media type.
     """
     if isinstance(content_types, str | bytes) or not isinstance(content_types, Collection):
         raise TypeError(
@@ -31,9 +31,9 @@ def check_content_types(content_types: object) -> tuple[str, ...]:
         raise ValueError("content_types must not be empty")
     for each in content_types:
         if not isinstance(each, str):
-            raise TypeError(f"content_types must hold strs, not {each!r}")
+            raise TypeError(f"content_types must contain strs, not {each!r}")
         if _plain(each) and not _MEDIA_TYPE.fullmatch(_plain(each)):
-            raise ValueError(f"content_types must hold media types, not {each!r}")
+            raise ValueError(f"content_types must contain media types, not {each!r}")
         if "*" in _plain(each) and _plain(each) != ANY:
             raise ValueError(f"content_types: the only wildcard is {ANY!r}, not {each!r}")
     return tuple(map(_plain, content_types))

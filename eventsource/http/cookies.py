@@ -1,4 +1,4 @@
-"""Cookies that no server can do harm with: how many, how large, and which are malformed."""
+"""Cookies, bounded in number and size, so that no server can do harm with them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Content codings undone: gzip, deflate, br and zstd, each with bounds on what it gives.
+"""Decodes content codings: gzip, deflate, br and zstd, each with a bound on its output.
 
-The invariant: one call returns at most as many bytes as it was asked for, so that no body,
-however well compressed, takes more memory than what is read of it. What cannot be
-decompressed is refused, and not taken for the body itself.
+The invariant: one call returns at most as many bytes as it was asked for. So no body,
+however well it is compressed, takes more memory than what is read of it. Data that cannot be
+decompressed is refused; it is never returned as if it were the body.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _optional(*names: str) -> Any:
 _brotli: Final[Any] = _optional("brotlicffi", "brotli")
 _zstd: Final[Any] = _optional("compression.zstd", "backports.zstd")
 ZSTD_WINDOW_LOG: Final = 23
-"""The largest window of zstd: 8 MiB (RFC 9659). It is memory that each stream takes."""
+"""The largest window of zstd: 8 MiB (RFC 9659). Each stream takes that much memory."""
 _FAILURES: Final = (
     zlib.error,
     getattr(_brotli, "error", zlib.error),
@@ -38,7 +38,7 @@ _FAILURES: Final = (
 
 
 class Decoder:
-    """Undoes one coding.
+    """Decodes one coding.
 
     Attributes:
         holds_more: whether `decode(b"", size)` returns more.
@@ -47,7 +47,7 @@ class Decoder:
     holds_more = False
 
     def decode(self, data: bytes, size: int) -> bytes:
-        """Take the next bytes of the body; return at most `size` bytes of what they stand for.
+        """Take the next bytes of the body; return at most `size` decoded bytes.
 
         While `holds_more` is true, `data` must be empty.
 
@@ -150,7 +150,7 @@ class _Zstd(Decoder):
 
 
 class _Refusal(Decoder):
-    """Refuses what cannot be decoded, or not within bounds, as soon as there is any of it."""
+    """Refuses, at its first byte, a body that cannot be decoded within bounds."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
@@ -163,14 +163,14 @@ _CODINGS: Final = frozenset(("gzip", "x-gzip", "deflate", "br", "zstd"))
 
 
 def decoder_for(coding: str) -> Decoder | None:
-    """Return what undoes the coding that a `Content-Encoding` field names.
+    """Return the decoder for the coding that a `Content-Encoding` field names.
 
     Args:
         coding: the field's value, several fields joined by commas; "" if there is none.
 
     Returns:
-        None if there is nothing to undo. What is no coding changes nothing, as in browsers,
-        in a list either: `identity`, an empty member, the name of a character encoding.
+        None if there is nothing to decode. As in browsers, names that are not a coding are
+        ignored, also in a list: `identity`, an empty member, the name of a character encoding.
     """
     names = [part.strip(" \t").lower() for part in coding.split(",")]
     match [name for name in names if name in _CODINGS]:

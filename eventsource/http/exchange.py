@@ -1,15 +1,15 @@
 """One HTTP exchange: open it, read what has arrived, abort it from any thread.
 
-The invariant: **whoever is last out releases.** While a thread is inside `open()` or
-`read()`, `abort()` only wakes it, and that thread releases what the exchange holds as
-it leaves. When no thread is inside, `abort()` releases. So nothing is ever closed
-under a reader's feet, and nothing waits for one. Each of the two sets its own flag
-(`_inside`, `is_shut_down`) before it reads the other's, so at least one of them sees both,
-and no lock is needed.
+The invariant: **the last user releases.** While a thread is inside `open()` or `read()`,
+`abort()` only wakes it, and that thread releases the resources of the exchange when it
+leaves. If no thread is inside, `abort()` releases them. So nothing is closed while a thread
+reads from it, and `abort()` waits for no thread. Each side sets its own flag (`_inside`,
+`is_shut_down`) before it reads the other's, so at least one of them sees both, and no lock
+is needed.
 
-An exchange on a session of our own can be aborted in every phase, and its waits are limited
-by the sockets' timeouts. On a session of the caller's the socket is known with the response;
-from then on a thread watches the limit.
+An exchange on the client's own session can be aborted in every phase, and the sockets'
+timeouts limit its waits. On a session of the caller's, the socket is known only when the
+response has come; from then on a thread watches the limit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .request import ERROR_BODY_SIZE, RequestTemplate
 from .sockets import Sockets, current_sockets
 
 ERROR_BODY_TIME: Final = 1.0
-"""Seconds spent at the most on reading the body of a response that is no event stream."""
+"""Seconds spent at most on reading the body of a response that is not an event stream."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 class Exchange:
     """One request and its response.
 
-    Threads: one opens and reads; any may abort, a signal handler too.
+    Threads: one thread opens and reads. Any thread, and a signal handler, may abort.
     """
 
     def __init__(self, template: RequestTemplate) -> None:
@@ -66,7 +66,7 @@ class Exchange:
         self._watch: Deadline | None = None  # of a session of the caller's, when there is a limit
 
     def open(self, last_event_id: str = "", timeout: float | None = None) -> requests.Response:
-        """Send the request and return the response, when its head is here.
+        """Send the request and return the response when its head has arrived.
 
         Args:
             last_event_id: sent as `Last-Event-ID`, unless it is empty.
@@ -75,7 +75,7 @@ class Exchange:
         Raises:
             Aborted: `abort()` was called, before or meanwhile.
             EventTimeout: the time has passed.
-            Exception: the exchange failed; a `requests.RequestException` but for
+            Exception: the exchange failed. It is a `requests.RequestException`, except for
                 errors of the caller's own `auth` and hooks.
         """
 
@@ -115,21 +115,23 @@ class Exchange:
 
     @property
     def has_bounded_reads(self) -> bool:
-        """Whether a read that has taken its time leaves the connection as it is."""
+        """Whether a read that times out leaves the connection as it is."""
         return isinstance(self._body, SocketBody)
 
     def read(self, timeout: float | None = None) -> bytes:
-        """Return what has arrived of the body, decompressed; wait if nothing has.
+        """Return the bytes of the body that have arrived, decompressed; if there are none,
+        wait.
 
         Args:
-            timeout: seconds to wait at the most.
+            timeout: seconds to wait at most.
 
         Returns:
-            At most 64 KiB and what came with the head; none at the end of the body.
+            At most 64 KiB, in addition to what came with the head; no bytes at the end of the
+            body.
 
         Raises:
-            Aborted: `abort()` was called, before or meanwhile. Bytes that arrived
-                after that are thrown away.
+            Aborted: `abort()` was called, before or meanwhile. Bytes that arrived after that
+                are discarded.
             EventTimeout: the time has passed.
             requests.RequestException: the connection failed.
         """
@@ -143,10 +145,10 @@ class Exchange:
             return self._do(body.read, describe_of_socket)
 
     def read_error_body(self) -> None:
-        """Make the body of a response that is no event stream its `content`.
+        """Read the body of a response that is not an event stream into its `content`.
 
-        Best effort, for the program that shows it to a person: what comes within 64 KiB, one
-        second and the time that `open()` had.
+        This is a best effort, for programs that show it to a person: at most 64 KiB, for at
+        most one second and the time that `open()` had.
         """
         response, body = self._response, self._body
         assert response is not None
@@ -163,7 +165,7 @@ class Exchange:
 
     @contextlib.contextmanager
     def _watched(self, seconds: float | None) -> Iterator[None]:
-        """Have a thread abort what takes longer than that."""
+        """Let a thread abort the exchange if it takes longer than that."""
         if seconds is None:
             yield
             return
@@ -180,28 +182,28 @@ class Exchange:
         self.abort()
 
     def abort(self) -> None:
-        """End the exchange, whatever it is doing, and release all that it holds.
+        """End the exchange, whatever it is doing, and release its resources.
 
-        Never waits, never raises; any thread, a signal handler too, any number of
-        times. A read under way ends with `Aborted`.
+        Never waits and never raises. Any thread and any signal handler may call it, any number
+        of times. A read under way ends with `Aborted`.
         """
         self._sockets.shut_down()
         if not self._inside:
             self._release()
 
     def leave(self) -> None:
-        """Abort, for the thread that reads: it is not inside, whatever interrupted it there."""
+        """Abort, for the reading thread: it counts as not inside, whatever interrupted it."""
         self._inside = False
         self._sockets.shut_down()
         self._release_once.acquire(blocking=False)
         self._close_all()
 
     def renew_locks(self) -> None:
-        """There are no other threads any more: one that held a lock will not release it."""
+        """After a fork: a thread that no longer exists may have held a lock."""
         self._sockets.renew_lock()
 
     def disown(self) -> None:
-        """In the child of a fork: be aborted, without a trace in the parent's exchange."""
+        """In the child of a fork: abort, without an effect on the parent's exchange."""
         self._release_once.acquire(blocking=False)
         self._sockets.disown()
 
@@ -242,7 +244,7 @@ class Exchange:
         return describe(error)
 
     def _release(self) -> None:
-        """Give back sockets, response and, if ours, the session. No thread is inside."""
+        """Release sockets, response and our own session. No thread is inside."""
         # Once only: the abort of a signal handler may get here while the other is under way,
         # in a thread that holds urllib3's locks.
         if self._release_once.acquire(blocking=False):

@@ -1,7 +1,7 @@
-"""Failures from below as requests' exceptions, whose texts give no secrets away.
+"""Turns failures of the lower layers into exceptions of requests, without secrets.
 
-Nothing here is decided by the English of another library, only by the types of errors and
-by what they hold.
+It decides only by the types of errors and by their contents, never by the English text of
+another library.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from eventsource.urls import redact_text
 
 
 class TunnelRefused(OSError):
-    """A proxy refused to make a tunnel. Its own reason may quote what it was sent."""
+    """A proxy refused to make a tunnel. Its reason is not used: it may quote a secret."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"Tunnel connection failed: {status} {phrase_of(status)}".rstrip())
@@ -31,16 +31,16 @@ class LostInHead(http.client.RemoteDisconnected):
 
 
 class NoSocksSupport(requests.exceptions.InvalidSchema):
-    """There is a SOCKS proxy, and PySocks is not installed."""
+    """The proxy is a SOCKS proxy, and PySocks is not installed."""
 
 
 def describe(error: BaseException) -> BaseException:
-    """Return `error` as a requests exception whose text gives no secrets away.
+    """Return `error` as an exception of requests whose text contains no secrets.
 
-    urllib3's errors become requests' (requests itself does that for some); texts
-    that quote the URL, with its query and credentials, are put without.
-    Exceptions from elsewhere, such as the caller's `auth`, stay as they are, but for a
-    `UnicodeError`, which holds what was to be encoded.
+    urllib3's errors become those of requests (requests itself does that for some of them).
+    Texts that quote the URL, with its query and credentials, are replaced. Exceptions from
+    elsewhere, such as the caller's `auth`, are returned unchanged, except a `UnicodeError`,
+    which contains the text that could not be encoded.
     """
     for cause in _chain(error):  # ours is an OSError, which libraries below pack into their own
         if isinstance(cause, HeadTooLarge):
@@ -75,7 +75,7 @@ def describe(error: BaseException) -> BaseException:
 
 
 def describe_of_socket(error: BaseException) -> BaseException:
-    """Return what `describe` does, for an error from reading a body: it may be a socket's own."""
+    """As `describe`, for an error from reading a body, which may be a socket's own."""
     if not isinstance(error, OSError) or isinstance(error, requests.RequestException):
         return describe(error)
     if isinstance(error, TimeoutError):
@@ -88,7 +88,7 @@ def describe_of_socket(error: BaseException) -> BaseException:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and those in whose handling it was raised."""
+    """Yield an error, and the errors in whose handling it was raised."""
     while error is not None:
         yield error
         error = error.__context__
@@ -113,16 +113,16 @@ def _lost(reason: str | None) -> str:
 
 
 def _text_of_body(error: BaseException) -> str:
-    """Say what is wrong with a body that urllib3 or http.client has read."""
+    """Return what is wrong with a body that urllib3 or http.client has read."""
     # urllib3's error is of a text and the cause, or the cause itself.
     cause = error.args[1] if len(error.args) == 2 else error
     if isinstance(cause, urllib3.exceptions.InvalidChunkLength):
-        return "the size of a chunk is no hexadecimal number"  # its own quotes the server
+        return "the size of a chunk is not a hexadecimal number"  # its own quotes the server
     if isinstance(cause, http.client.IncompleteRead):
         if cause.expected is not None and cause.expected < 0:
-            return "the response has content where none may be"
+            return "the response has content where none is allowed"
         if isinstance(cause.__context__, ValueError):  # http.client's: of no size, or of a bad one
-            return f"{_lost(None)}, or the size of a chunk is no hexadecimal number"
+            return f"{_lost(None)}, or the size of a chunk is not a hexadecimal number"
         return _lost(f"{cause.expected} bytes are missing" if cause.expected else None)
     if isinstance(cause, OSError):
         return _lost(cause.strerror)

@@ -1,4 +1,4 @@
-"""Keyword arguments that nobody takes: refused by the name of the class, with the nearest name."""
+"""Unknown keyword arguments: the error names the class and the nearest known name."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _MEANT: Final = {
     "content": "data",
     "last_event_id": "last_id",
 }
-"""What other clients call an argument, and what it is called here, if the class has that."""
+"""Names of arguments in other clients, and the name here, if the class has it."""
 
 
 def check_keywords(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse keyword arguments that a class does not take.
+    """Refuse keyword arguments that a class does not accept.
 
     Args:
         owner: the name of the class.
-        given: those that its signature does not name.
-        known: those that it does name; what requests takes is known besides.
+        given: the arguments that its signature does not name.
+        known: the arguments that it names; those of requests are known in addition.
 
     Raises:
-        TypeError: one is not known. The text has the nearest name that is.
+        TypeError: an argument is not known. The text has the nearest known name.
     """
     names = {*known, *OPTION_NAMES}
     for name in given:

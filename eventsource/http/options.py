@@ -1,4 +1,4 @@
-"""What the caller may pass on to the request, checked before anything is sent."""
+"""The options of the request, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ DEFAULT_TIMEOUT: Final = (10.0, None)
 """Seconds to connect, and to wait for bytes (no limit: a stream may be silent)."""
 
 TLS_CONTEXT: Final = ssl.SSLContext.__mro__[-2]
-"""What all TLS contexts are, whatever stands in `ssl` for its own class: truststore's,
-gevent's and eventlet's are, too."""
+"""The base class of all TLS contexts, even if `ssl.SSLContext` has been replaced: also of those
+of truststore, gevent and eventlet."""
 
 _OPTIONS: Final[dict[str, tuple[type, ...]]] = {
     "params": (object,),
@@ -38,8 +38,8 @@ _OPTIONS: Final[dict[str, tuple[type, ...]]] = {
     "verify": (bool, str, TLS_CONTEXT),
     "cert": (str, tuple),
 }
-"""The keyword arguments of `requests.request` and the types each may have; `auth`,
-`method` and `url` are checked on their own, and `stream` is not the caller's."""
+"""The keyword arguments of `requests.request`, and the types that each may have. `auth`,
+`method` and `url` are checked separately, and the caller may not set `stream`."""
 
 OPTION_NAMES: Final = frozenset({*_OPTIONS, "auth"})
 
@@ -47,7 +47,7 @@ OPTION_NAMES: Final = frozenset({*_OPTIONS, "auth"})
 def check_url(url: object, *, has_own_session: bool = True) -> str:
     """Return `url` if it is an absolute URL that could be fetched.
 
-    A scheme that cannot be fetched passes: that is a failed connection.
+    A scheme that cannot be fetched is accepted here: it makes the connection fail.
     """
     if not isinstance(url, str):
         raise TypeError(f"url must be a str, not {type(url).__name__}")
@@ -87,7 +87,7 @@ def check_origins(name: str, origins: object) -> frozenset[str]:
     """Return origins in the form of `origin_of`.
 
     Raises:
-        TypeError: it is no collection of str; ValueError: one is no origin.
+        TypeError: it is not a collection of str; ValueError: an element is not an origin.
     """
     example = "such as 'https://host:8443'"
     if isinstance(origins, str | bytes) or not isinstance(origins, Collection):
@@ -98,13 +98,13 @@ def check_origins(name: str, origins: object) -> frozenset[str]:
         if not isinstance(origin, str):
             raise TypeError(f"{name}: an origin is a str {example}, not {type(origin).__name__}")
         if not re.fullmatch(r"(?i:https?)://[^/?#@\\*\s]+", origin) or not is_fetchable(origin):
-            raise ValueError(f"{name}: {redact_strictly(origin)!r} is no origin {example}")
+            raise ValueError(f"{name}: {redact_strictly(origin)!r} is not an origin {example}")
         found.append(origin_of(requests.Request("GET", origin).prepare().url or ""))
     return frozenset(found)
 
 
 def check_options(method: object, session: object, options: Mapping[str, Any]) -> None:
-    """Refuse arguments that no request can be made of, by name.
+    """Refuse arguments from which no request can be made, naming them.
 
     Raises:
         TypeError: an argument is unknown or of the wrong type.
@@ -141,7 +141,7 @@ def check_options(method: object, session: object, options: Mapping[str, Any]) -
             check_sendable(name, value)
     for name in ("data", "files"):
         if options.get("json") is not None and options.get(name):
-            raise ValueError(f"json: there is {name}, too, and a request has one body")
+            raise ValueError(f"json: there is also {name}, but a request has only one body")
 
 
 def check_headers(headers: Mapping[Any, Any]) -> None:
@@ -149,7 +149,7 @@ def check_headers(headers: Mapping[Any, Any]) -> None:
 
     Raises:
         TypeError: a name or value is neither text nor bytes.
-        ValueError: a name or value holds what must not be in it.
+        ValueError: a name or value contains a character that is not allowed.
     """
     for name, value in headers.items():
         if not isinstance(name, str | bytes):
@@ -208,12 +208,12 @@ BAD_SOCKS: Final = "must begin with socks4://, socks4a://, socks5:// or socks5h:
 
 
 def has_unknown_socks_scheme(proxy: str) -> bool:
-    """Whether a proxy is of a SOCKS that urllib3 does not know, whose refusal quotes the URL."""
+    """Whether a proxy's SOCKS version is unknown to urllib3, whose refusal quotes the URL."""
     return re.match(r"socks(?!(4a?|5h?)://)", proxy, re.IGNORECASE) is not None
 
 
 def check_sendable(name: str, value: object) -> None:
-    """Refuse what requests can make no request of, naming the argument but not what is in it.
+    """Refuse a value from which requests cannot make a request, naming only the argument.
 
     Raises:
         TypeError: it is of the wrong type; ValueError: a value cannot be sent.
@@ -253,7 +253,7 @@ def _check_timeout(timeout: Any) -> None:
 
 
 def at_most(timeout: Any, seconds: float) -> tuple[float, float]:
-    """Return `timeout`, in any of its forms, with neither of its parts longer than that."""
+    """Return `timeout`, in any of its forms, with each part limited to that."""
     if isinstance(timeout, urllib3.Timeout):
         timeout = timeout.clone()
         timeout.start_connect()  # else it refuses to tell the next but one
@@ -268,10 +268,10 @@ def at_most(timeout: Any, seconds: float) -> tuple[float, float]:
 
 
 class ReplayableBody:
-    """The request's body, brought back to its beginning for each attempt.
+    """The request's body, which can be sent again for each attempt, if possible.
 
-    Text, bytes and what is encoded anew need nothing; a file is rewound to where it
-    stood; an iterator or an uploaded file can be sent once only.
+    Text, bytes and bodies that are encoded each time need nothing. A file is rewound to its
+    first position. An iterator or an uploaded file can be sent only once.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -289,10 +289,11 @@ class ReplayableBody:
             self._once = True
 
     def rewind(self) -> None:
-        """Prepare the body for being sent.
+        """Prepare the body for sending.
 
         Raises:
-            requests.exceptions.UnrewindableBodyError: it has been sent and is gone.
+            requests.exceptions.UnrewindableBodyError: it has been sent and cannot be sent
+                again.
         """
         if self._sent and self._once:
             raise requests.exceptions.UnrewindableBodyError(

@@ -1,10 +1,10 @@
-"""The request of a stream: made anew for each attempt, with its credentials and redirects.
+"""The request of a stream: made for each attempt, with its credentials and redirects.
 
-The rule for redirects: to another origin goes nothing that the caller gave, but for what is no
-secret: the last event ID, `Accept` and `User-Agent`. Origins that the caller trusts by name get
-all that the home origin gets, until another origin has been asked on the way: then nothing goes
-along any more, also not back home. What an origin is called is read off the URL that is then
-connected to.
+The rule for redirects: another origin is sent nothing of the caller's, except what is not a
+secret: the last event ID, `Accept` and `User-Agent`. Origins that the caller trusts by name
+are sent everything that the first origin is sent, unless another origin was on the way: then
+nothing is sent along any more, not even to the first origin. The origin is taken from the
+URL to which the connection is then made.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class RequestTemplate:
         else:
             return params
         # Of requests' kind, so that the log says it; with no `__context__`, see Exchange.
-        raise requests.RequestException(f"{text} (what the function has returned)")
+        raise requests.RequestException(f"{text} (returned by the function)")
 
     def _settings(self, session: requests.Session, url: str) -> dict[str, Any]:
         """Return what the options, the session and the environment say of the way to a URL."""
@@ -398,7 +398,7 @@ def _check_proxy(session: requests.Session, url: str, proxies: Any) -> None:
     if has_unknown_socks_scheme(proxy):
         raise requests.exceptions.InvalidProxyURL(f"the proxy's URL {BAD_SOCKS}")
     if isinstance(session.get_adapter(url), HTTPAdapter) and not importlib.util.find_spec("socks"):
-        raise NoSocksSupport("a SOCKS proxy needs PySocks: pip install 'requests[socks]'")
+        raise NoSocksSupport("a SOCKS proxy needs PySocks: python -m pip install PySocks")
 
 
 def _finish(request: requests.PreparedRequest, last_event_id: str) -> None:
@@ -433,7 +433,7 @@ def _check_redirect(response: requests.Response, **_: Any) -> None:
 def _bad_redirect(location: str) -> requests.ConnectionError:
     # Not InvalidURL: the URL is the server's, which may send another next time.
     return requests.ConnectionError(
-        f"redirected to what cannot be fetched: {redact_strictly(location)!r}"
+        f"redirected to a URL that cannot be fetched: {redact_strictly(location)!r}"
     )
 
 

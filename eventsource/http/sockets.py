@@ -1,13 +1,13 @@
-"""The sockets of one exchange, from the look-up of the name on; any thread may shut them down.
+"""The sockets of one exchange, from the look-up on; any thread may shut them down.
 
 A duplicate of each socket is kept from before it connects. `shutdown()` on the duplicate
 ends connecting, the TLS handshake, the wait for the head and the body alike, whichever
-object owns the socket at that moment. It is the duplicate, and not the socket itself,
-because its number cannot be given to another socket while it is here, and because TLS
-replaces the socket object half-way.
+object owns the socket at that moment. A duplicate is used instead of the socket itself for
+two reasons: as long as it exists, its number cannot be given to another socket; and TLS
+replaces the socket object during the handshake.
 
-The addresses of a host race (RFC 8305, "Happy Eyeballs"), in the thread that connects: it
-waits only while a socket is connecting, so whoever shuts that down ends the wait.
+The addresses of a host race (RFC 8305, "Happy Eyeballs"), in the thread that connects. This
+thread waits only while a socket is connecting, so shutting the socket down ends the wait.
 """
 
 from __future__ import annotations

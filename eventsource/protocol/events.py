@@ -1,9 +1,8 @@
-"""What a source has to say: small immutable values, and nothing else.
+"""The events that handlers and loops get: small immutable values.
 
-`MessageEvent` is a named tuple because there is one for each event of the
-stream, and no other immutable object is as cheap to make. `OpenEvent` and
-`ErrorEvent`, of which there is one per connection, have the same form so that
-all events look alike to a handler: each has a `type`.
+`MessageEvent` is a named tuple because there is one for each event of the stream, and
+no other immutable object is as cheap to make. `OpenEvent` and `ErrorEvent` have the
+same form, so all events look alike to a handler: each has a `type`.
 """
 
 from __future__ import annotations
@@ -20,17 +19,18 @@ class ReadyState(enum.IntEnum):
     """The state of a source, with the numbers of the HTML standard (9.2.2)."""
 
     CONNECTING = 0
-    """No connection: the first attempt, or waiting for or making the next one."""
+    """No connection is open: the first attempt, the wait for the next one, or the next
+    one."""
     OPEN = 1
     """The server has answered with an event stream, which is being read."""
     CLOSED = 2
-    """Closed for good, by `close()` or by a failure that is not retried."""
+    """Closed for good, by `close()` or by a final failure."""
 
     def __str__(self) -> str:
         return self.name
 
     def __format__(self, spec: str) -> str:
-        """The name, unless the format is one of numbers, such as `:d`."""
+        """The name, unless the format is for numbers, such as `:d`."""
         try:
             return format(self.name, spec)
         except ValueError:
@@ -44,19 +44,19 @@ class MessageEvent(NamedTuple):
     """
 
     type: str
-    """The event's name: its last `event` field, or `"message"`."""
+    """The event's type: its last `event` field, or `"message"`."""
     data: str = ""
     """The values of its `data` fields, joined with line feeds."""
     last_event_id: str = ""
     """The last event ID of the stream when this event was dispatched.
 
-    It may have been set by an earlier event: an event need not have an id.
+    An earlier event may have set it: an event need not have an id.
     """
     origin: str = ""
     """Scheme, host and port of the stream's URL after redirects."""
 
     def json(self) -> Any:
-        """Return what `data` says as JSON.
+        """Return `data` decoded as JSON.
 
         Raises:
             ValueError: `data` is not JSON (`json.JSONDecodeError`).
@@ -70,7 +70,7 @@ class MessageEvent(NamedTuple):
 
 
 class Comment(NamedTuple):
-    """A comment line of the stream: by convention a heartbeat."""
+    """A comment line of the stream, by convention a heartbeat."""
 
     text: str
     """The line without its colon and one leading space."""
@@ -94,7 +94,7 @@ class OpenEvent(NamedTuple):
     """The response's header fields, by name in any case; read-only."""
 
     def __repr__(self) -> str:
-        """All of it but secrets: the URL's query, and cookies."""
+        """Everything except secrets: the URL's query, and cookies."""
         headers = {
             name: "..." if name.lower() == "set-cookie" else value
             for name, value in self.headers.items()
@@ -106,16 +106,16 @@ class OpenEvent(NamedTuple):
 
 
 class ErrorEvent(NamedTuple):
-    """The connection was lost or could not be made."""
+    """The connection was lost, or could not be made."""
 
     type: str
     """Always `"error"`."""
     error: Exception
-    """What happened; nearly always a `requests.RequestException`."""
+    """The failure; nearly always a `requests.RequestException`."""
     ready_state: ReadyState
-    """`CONNECTING` if there will be another attempt, else `CLOSED`."""
+    """`CONNECTING` if another attempt follows, else `CLOSED`."""
     retry_in: float | None
-    """Seconds from now to the next attempt; None when closed for good."""
+    """Seconds until the next attempt; None if the source has closed for good."""
 
 
 def is_event_stream(headers: Mapping[str, str]) -> bool:

@@ -1,14 +1,14 @@
-"""The body of a response, taken out of its framing (RFC 9112, 6 and 7): bytes in, bytes out.
+"""Decodes the body of a response from its framing (RFC 9112, 6 and 7): bytes in, bytes out.
 
-Sans-I/O: no sockets, threads or clocks. The three classes are the three ways in which the
-end of a body is told: by a last chunk, by a length, by the end of the connection.
+Sans-I/O: no sockets, threads or clocks. The three classes are for the three ways to mark the
+end of a body: by a last chunk, by a length, and by the end of the connection.
 
-The invariants: what is returned never depends on how the bytes were cut into reads, and
-nothing that has arrived is held back. A failure loses nothing that came before it: `feed`
-returns the bytes before the failure, and `error` has the failure.
+The invariants: the result never depends on how the bytes were split into reads, and no byte
+that has arrived is delayed. A failure loses nothing that came before it: `feed` returns the
+bytes before the failure, and `error` is the failure.
 
 Trailer fields are not read. The body is complete with the last chunk, and the connection is
-not used again. A chunk's extension is ignored, and bounded like the line it is in.
+not used again. Chunk extensions are ignored; their size is bounded with that of their line.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class ChunkedBody(CloseDelimitedBody):
             self._frame += data[start:]
             self._limit_frame()
         elif (match := _SIZE.fullmatch(data, start + 2, end)) is None:
-            self._fail("the size of a chunk is no hexadecimal number")
+            self._fail("the size of a chunk is not a hexadecimal number")
         else:
             size = int(match[1], 16)
             self.is_over = not size
@@ -182,7 +182,7 @@ class ChunkedBody(CloseDelimitedBody):
 
     def _limit_frame(self) -> None:
         if len(self._frame) >= MAX_CHUNK_LINE:
-            self._fail(f"the line with a chunk's size has over {MAX_CHUNK_LINE} bytes")
+            self._fail(f"the line with a chunk's size has more than {MAX_CHUNK_LINE} bytes")
 
     def end(self) -> None:
         """The connection has ended: has there been a last chunk?"""

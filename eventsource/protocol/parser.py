@@ -1,19 +1,20 @@
 """The event stream format: bytes in, events out.
 
-Sans-I/O: no sockets, threads or clocks. The result is that of the algorithm in
-the HTML standard, 9.2.5 and 9.2.6, and never depends on how the bytes were cut
-into chunks. The standard decodes first and splits then; here the lines are split
-as bytes and only what is kept is decoded. That is the same, because CR, LF, colon
-and space are never part of a longer UTF-8 sequence and end a broken one.
+Sans-I/O: no sockets, threads or clocks. The result is that of the algorithm in the HTML
+standard, 9.2.5 and 9.2.6, and never depends on how the bytes were split into chunks.
+The standard first decodes and then splits into lines. Here the bytes are split, and
+only the lines that are kept are decoded. The result is the same, because CR, LF, colon
+and space are never part of a longer UTF-8 sequence, and they end a broken one.
 
-Each byte is looked at a bounded number of times, whatever the chunks: an
-unfinished line is kept in one growing buffer, and it is not searched again.
+Each byte is examined a bounded number of times, however the bytes are split: an
+unfinished line is kept in one growing buffer and is not searched again.
 
-`_process_line` is the definition, for any line in any state. All that is faster takes
-only bytes of which it can tell that the definition would do the same with them, and
-leaves the others: `_process_usual_lines` for lines as most servers spell them, `_take_run`
-for many blocks in a chunk (see `runs`), `_take_block` for one, `_continues_line` for large events.
-Their times are of CPython 3.13, in parts of the time without them.
+`_process_line` is the definition, for any line in any state. The fast paths take only
+bytes for which they are sure to give the same result, and leave the others:
+`_process_usual_lines` takes lines in the form that most servers use, `_take_run` many
+blocks in a chunk (see `runs`), `_take_block` one block, and `_continues_line` large
+events. The times in their comments are for CPython 3.13, as a fraction of the time
+without them.
 """
 
 from __future__ import annotations
@@ -36,14 +37,17 @@ MAX_EVENT_SIZE: Final = 64 * 2**20
 to occur (whole configurations, base64 images), small enough to hold in memory."""
 
 MAX_LINES: Final = 1000
-"""Data lines of an unfinished event that are kept apart: 50 KB beside their bytes."""
+"""How many data lines of an unfinished event are kept separately: 50 KB in addition to
+their bytes."""
 
 MAX_ID_SIZE: Final = 4096
-"""Bytes of a last event ID that can be sent: servers bound a header field at 4 to 8 KiB."""
+"""The longest last event ID that is sent, in bytes: servers limit a header field to 4
+to 8 KiB."""
 
 PIECE: Final = 8192
-"""Bytes of a large event that are decoded at once. Python gives each character of a
-text the width of its widest: an emoji makes its piece four times as large, no more."""
+"""Bytes of a large event that are decoded at once. Python stores each character of a
+text with the width of the widest one, so an emoji makes only its piece four times as
+large."""
 
 _LINE_FEED: Final = ord("\n")
 _CARRIAGE_RETURN: Final = ord("\r")
@@ -54,35 +58,36 @@ _BOM: Final = b"\xef\xbb\xbf"
 _new: Final = tuple.__new__  # an event's own constructor is a function in Python
 _USUAL_FIELDS: Final = (b"data: ", b"event: ", b"id: ")
 RUN_SIZE: Final = 2**18
-"""Bytes of a chunk that are taken at once: what is made of them on the way takes up to
-five times as much memory."""
+"""Bytes of a chunk that are processed at once: the intermediate objects take up to five
+times as much memory."""
 
 
 class EventStreamParser:
-    r"""Parses one event stream, that is, the body of one response.
+    r"""Parses one event stream: the body of one response.
 
-    Not thread-safe: one thread at a time may use it.
+    Not thread-safe: only one thread at a time may use it.
 
     Args:
-        last_event_id: the last event ID at the start: a reconnected stream goes
-            on from where the one before it was.
-        resume_id: what `resume_id` is while `last_event_id` cannot be sent.
-        origin: given to each event as its `origin`.
-        max_event_size: the largest event, in bytes: what is kept of it, which are
-            its `data`, `event` and `id` lines so far, and the line being read,
-            whatever that is.
+        last_event_id: the last event ID at the start. A stream after a reconnect starts
+            with that of the previous stream.
+        resume_id: the value of `resume_id` while `last_event_id` cannot be sent.
+        origin: the `origin` of each event.
+        max_event_size: the size limit of an event, in bytes. It counts what is kept:
+            its `data`, `event` and `id` lines so far, and the line that is being read,
+            whatever it is.
 
     Attributes:
-        event_class (type[MessageEvent]): what the events are made as.
-        last_event_id (str): the last event ID. It moves when a block ends, also when
-            that block is no event.
+        event_class (type[MessageEvent]): the class of the events.
+        last_event_id (str): the last event ID. It changes when a block ends, even if
+            the block is not an event.
         reconnection_time (float | None): the last valid `retry` field, in seconds, as
-            soon as its line has ended; None before. As the server said it: not bounded.
-        error (EventTooLarge | None): what ended the parsing, or None.
-        unfinished_bytes (int): bytes since the last blank line, as they came. The
-            block that they belong to is dropped if the stream ends here.
-        unknown_lines (int): lines that were neither a field nor a comment, such as those
-            of a body that is no event stream.
+            soon as its line has ended; None before. It is the server's value, not
+            bounded.
+        error (EventTooLarge | None): the error that ended the parsing, or None.
+        unfinished_bytes (int): how many bytes have come since the last blank line. If
+            the stream ends here, their block is discarded.
+        unknown_lines (int): how many lines were neither a field nor a comment, such as
+            those of a body that is not an event stream.
 
     Examples:
         >>> parser = EventStreamParser()
@@ -128,25 +133,25 @@ class EventStreamParser:
         self._expect(NO_SHAPE)
 
     def feed(self, chunk: bytes) -> list[MessageEvent]:
-        """Take the next bytes of the stream; return the events they complete.
+        """Take the next bytes of the stream; return the events that they complete.
 
-        An event is complete when the line end of its blank line is here, and a
-        CR is one at once. Comments are skipped.
+        An event is complete when the line end of its blank line has arrived; a CR is a
+        line end at once. Comments are skipped.
 
         Args:
-            chunk: any number of bytes; `bytearray` and `memoryview` will do.
+            chunk: any number of bytes; `bytearray` and `memoryview` are also accepted.
 
         Raises:
             TypeError: `chunk` is text.
-            EventTooLarge: an event exceeds `max_event_size`. What came before it
-                is not lost: events completed by the same chunk are returned, and
-                the error is in `error` and raised by the next call.
+            EventTooLarge: an event exceeds `max_event_size`. The events before it are
+                not lost: those that the same chunk completes are returned, and the
+                error is in `error` and is raised by the next call.
         """
         items = self._take_block(chunk, comments=False)
         return self._feed(chunk, comments=False) if items is None else items
 
     def feed_with_comments(self, chunk: bytes) -> list[MessageEvent | Comment]:
-        """Like `feed`, with a `Comment` for each comment line in its place."""
+        """Like `feed`, but also return a `Comment` for each comment line, in order."""
         items = self._take_block(chunk, comments=True)
         return self._feed(chunk, comments=True) if items is None else items
 
@@ -703,14 +708,14 @@ def parse(
     r"""Yield the events of a stream that any HTTP client reads.
 
     Args:
-        chunks: the response body, decompressed, cut anywhere.
+        chunks: the response body, decompressed, split anywhere.
         last_event_id: see `EventStreamParser`.
         origin: likewise.
         max_event_size: likewise.
 
     Raises:
-        EventTooLarge: an event exceeds `max_event_size` bytes; all before it have
-            been yielded.
+        EventTooLarge: an event exceeds `max_event_size` bytes; all events before it
+            have been yielded.
 
     Examples:
         >>> [event.data for event in parse([b"data: hel", b"lo\n\n"])]

@@ -1,6 +1,6 @@
-"""When to try again: the policy's settings and the arithmetic of the next delay.
+"""When to reconnect: the settings of the policy and the computation of the next delay.
 
-Sans-I/O: the time of day and randomness are passed in. All times are seconds.
+Sans-I/O: the time of day and random numbers are arguments. All times are in seconds.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from eventsource.errors import (
 )
 
 MIN_RECONNECTION_TIME: Final = 0.02
-"""The shortest wait, so that neither `retry: 0` nor `delay=0` makes a hot loop."""
+"""The shortest wait, so neither `retry: 0` nor `delay=0` causes a hot loop."""
 MAX_RECONNECTION_TIME: Final = 3600.0
-"""The longest wait a server can ask for: a typing error in a `retry` field or a
+"""The longest wait that a server can ask for: a mistake in a `retry` field or a
 `Retry-After` must not silence a client for days."""
 BRIEF: Final = 1.0
-"""Seconds. A connection that brought no event and ended sooner counts as a failed
-attempt: so a server that opens and closes is asked once a second at the most."""
+"""Seconds. A connection that brought no event and ended sooner counts as a failed attempt.
+So a server that opens and closes is asked at most once a second."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
     """When the client reconnects, and when it gives up.
 
-    The two decisions are methods: `is_final` and `next_delay`. A subclass may override
-    either, and need not be a dataclass. They are called by the thread that reads, once for
-    each `ErrorEvent`, with no lock held by anybody. What they raise ends the iteration, and
+    There is a method for each of the two decisions: `is_final` and `next_delay`. A subclass
+    may override either, and need not be a dataclass. The reader thread calls them, once for
+    each `ErrorEvent`; no lock is held then. An exception from them ends the iteration, and
     closes an `EventSource`.
 
     Args:
-        delay: the reconnection time in seconds, until the server sets another
-            with a `retry` field. The HTML standard suggests a few seconds.
-        min_delay: the shortest wait in seconds, whatever the server's `retry` says. It may
-            be longer than `delay`.
-        max_delay: the longest back-off in seconds. A longer `delay`, or one that
-            the server asks for, is kept.
+        delay: the reconnection time in seconds, until the server sets another with a
+            `retry` field. The HTML standard suggests a few seconds.
+        min_delay: the shortest wait in seconds, even if the server's `retry` is shorter. It
+            may be longer than `delay`.
+        max_delay: the longest back-off in seconds. A longer `delay`, or a longer wait that
+            the server asks for, is used as it is.
         factor: each further failure in a row multiplies the wait by this.
-        jitter: each wait is lengthened by a random part of itself, up to this
-            share, so that many clients do not come back at the same moment.
+        jitter: each wait is lengthened by a random part of it, up to this share, so that
+            many clients do not reconnect at the same moment.
         max_attempts: close for good after this many attempts in a row without
             success; None: never.
-        stable_after: a connection counts as a success, after which failures are counted
-            anew, if it was open for this many seconds, whatever came. None: if it brought
-            an event or was open for a second.
-        statuses: HTTP statuses that are tried again, such as 429 or 503. Every
-            other status than 200 closes for good. 200 itself stands for answers that
-            are no event stream, such as the page that a hotel's network puts in the
-            place of every other until one has logged in.
+        stable_after: a connection counts as a success, and resets the count of failures, if
+            it was open for this many seconds, whether or not an event came. None: if it
+            brought an event or was open for a second.
+        statuses: HTTP statuses after which the client tries again, such as 429 or 503.
+            Every other status except 200 closes the source for good. 200 stands for answers
+            that are not an event stream, such as the login page with which a hotel's
+            network answers every request until the user has logged in.
 
     Raises:
         TypeError, ValueError: a setting makes no sense; the message names it.
@@ -88,16 +88,16 @@ class ReconnectPolicy:
             raise TypeError(f"statuses must be a set of ints, not {self.statuses!r}") from None
         for status in statuses:
             if not isinstance(status, int) or not 100 <= status <= 599:
-                raise ValueError(f"statuses must hold HTTP statuses, not {status!r}")
+                raise ValueError(f"statuses must contain HTTP statuses, not {status!r}")
         object.__setattr__(self, "statuses", statuses)
 
     def is_final(self, error: Exception, failures: int) -> bool:
         """Decide whether the stream closes for good after `error`.
 
         Args:
-            error: what happened.
-            failures: attempts without success in a row, this one included; 0 if the
-                connection that was lost had been a success.
+            error: the failure.
+            failures: the number of attempts in a row without success, including this one; 0 if
+                the lost connection had been a success.
         """
         if isinstance(error, (*FUTILE, EventTooLarge, HeadTooLarge)):
             return True
@@ -128,15 +128,15 @@ class ReconnectPolicy:
         """Decide how long to wait before the next attempt.
 
         Args:
-            reconnection_time: what `reconnection_time()` says.
-            failures: attempts without success in a row: 0 after a connection
+            reconnection_time: the result of `reconnection_time()`.
+            failures: the number of attempts in a row without success; 0 after a connection
                 that was a success.
             random: a random number from 0 to 1, for the jitter.
-            retry_after: what the server's `Retry-After` asks for, in seconds. It
+            retry_after: the wait that the server's `Retry-After` asks for, in seconds. It
                 can only lengthen the wait.
 
         Returns:
-            Seconds, at least 0. An override has no other bounds than its own.
+            Seconds, at least 0. The result of an override is not bounded further.
         """
         first = wait = max(reconnection_time, self.min_delay, MIN_RECONNECTION_TIME)
         if failures:
@@ -151,12 +151,12 @@ class ReconnectPolicy:
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Return the seconds that a response asks to wait, None if it does not.
+    """Return the seconds that a response asks the client to wait; None if it does not.
 
     Args:
-        headers: its header fields. A date counts from the server's own clock, if they
-            tell the time: ours may be wrong.
-        now: the time on ours, as seconds since the epoch.
+        headers: its header fields. A date is compared with the server's own clock, if the
+            fields have the time, because the local clock may be wrong.
+        now: the local time, as seconds since the epoch.
     """
     value = headers.get("Retry-After")
     if value is None:
@@ -173,7 +173,7 @@ def parse_retry_after(value: str, *, now: float) -> float | None:
         now: the time to subtract from a date, as seconds since the epoch.
 
     Returns:
-        At least 0; None if the value is neither form.
+        At least 0; None if the value has neither form.
     """
     value = value.strip()
     if value.isascii() and value.isdigit():
@@ -209,5 +209,5 @@ def check_whole_number(name: str, value: object, least: int) -> None:
 
 
 DEFAULT_POLICY: Final = ReconnectPolicy()
-"""What applies when the caller passed no policy. Compared by identity: only a
-policy that the caller passed allows a POST to be replayed."""
+"""The policy if the caller passes none. It is compared by identity: only a policy that the
+caller passes allows a POST to be repeated."""

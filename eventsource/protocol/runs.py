@@ -1,9 +1,9 @@
 """Runs of blocks of one shape, split at once: the fast path of `parser`.
 
-Most servers send the same few fields in the same order. What is here learns the shape of a
-block, and splits a chunk by what such blocks have in common. It knows no state: it returns
-values, or None where the blocks are not of that shape and the parser goes by lines. Times are
-of CPython 3.13.
+Most servers send the same few fields in the same order. This module learns the shape of a
+block, and splits a chunk by what such blocks have in common. It has no state: it returns
+values, or None if the blocks do not have that shape and the parser must go line by line.
+Times are for CPython 3.13.
 """
 
 from __future__ import annotations

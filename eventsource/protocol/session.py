@@ -1,22 +1,23 @@
 """The life of a stream as a state machine: all that can happen, and what follows from it.
 
-Sans-I/O: no sockets, threads, clocks or randomness. Moments are seconds on a monotonic clock
-and are passed in, random numbers likewise. What happens to a stream is a method here; what
-follows is returned, or can be asked for: whether there is something to yield, how long to
-wait, from where to resume.
+Sans-I/O: no sockets, threads, clocks or randomness. Times are seconds on a monotonic clock
+and are arguments, and so are random numbers. There is a method for everything that happens
+to a stream. What follows is returned or can be asked for: whether there is something to
+yield, how long to wait, and from where to resume.
 
 The invariants:
 
-- Everything that changes the phase goes through `_enter()`, and `_NEXT` is all that it does.
+- Every change of the phase goes through `_enter()`, which does only what `_NEXT` allows.
   `CLOSED` is final.
-- One loss of a connection is one `ErrorEvent`, and none if `restart()` or `close()` caused it.
-- What has been parsed and what it moves the last event ID to are kept by one assignment. An
-  exception that a signal handler raises comes before that, and then nothing has happened; or
-  after it, and then the next call continues.
+- One loss of a connection is one `ErrorEvent`, and none if `restart()` or `close()` caused
+  it.
+- The parsed items and the last event ID that belongs to them are stored by one assignment.
+  If a signal handler raises an exception before it, nothing has happened; if it raises one
+  after it, the next call continues.
 
-Threads: `received` and the reading of what is kept are for the thread that iterates, and need
-no lock. All else is for whoever holds the lock of the one who owns the session. `close` may
-come in the middle of `received`, `restart` too.
+Threads: `received`, and reading the stored items, are for the thread that iterates, and need
+no lock. Everything else is for a thread that holds the lock of the session's owner. `close`
+and `restart` may come in the middle of `received`.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Kept(NamedTuple):
     """Over the items: those that have not been yielded."""
     last_event_id: str
     resume_id: str
-    """What the connection sends: the latest that can be sent."""
+    """The ID that the next connection sends: the latest that can be sent."""
 
 
 _new: Final = tuple.__new__
@@ -113,30 +114,29 @@ def _keep(items: list[Item], last_event_id: str, resume_id: str) -> Kept:
 
 
 class Session:
-    """The state of one stream, over as many connections as it takes.
+    """The state of one stream, over all of its connections.
 
     Args:
         last_event_id: where to resume.
         policy: when to reconnect; None: never.
-        event_timeout: seconds to wait for a message, counted from the beginning of each
-            attempt and from each message; only time that is spent waiting counts. None: no
-            limit.
+        event_timeout: seconds to wait for a message, counted from the start of each attempt and
+            from each message; only the time of waiting counts. None: no limit.
         max_event_size: see `EventStreamParser`.
         comments: whether comments are items.
-        parser: what parses the body of each response.
+        parser: the class that parses the body of each response.
 
     Attributes:
         phase (Phase): where the stream is in its life.
-        error (Exception | None): what closed it for good.
-        reconnection_time (float): the standard's term: seconds to wait before
-            the client reconnects. The policy's `delay`, until the server sets another.
-        kept (Kept): what has been parsed; `rest` has not been yielded.
+        error (Exception | None): what closed the stream for good.
+        reconnection_time (float): the standard's term: seconds to wait before the client
+            reconnects. It is the policy's `delay` until the server sets another.
+        kept (Kept): the parsed items; those in `rest` have not been yielded.
         comments (bool): the argument. May be set.
-        heard_at (float): the moment when the connection opened or bytes came last.
-        parse_error (Exception | None): what makes the rest of this response unreadable: an
-            event that is too large.
-        odd_lines (int): lines of this body that were no field nor a comment, as long as it has
-            brought no event.
+        heard_at (float): the time when the connection opened or the last bytes came.
+        parse_error (Exception | None): the error after which the rest of this response cannot
+            be read: an event that is too large.
+        odd_lines (int): how many lines of this body were neither a field nor a comment, as long
+            as it has brought no event.
     """
 
     def __init__(
@@ -182,12 +182,12 @@ class Session:
 
     @property
     def event_class(self) -> type[MessageEvent]:
-        """What the server's events are made as."""
+        """The class of the server's events."""
         return self._parser_class.event_class
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more happens."""
+        """Whether the stream is over."""
         return self.phase is Phase.FAILED or self.phase is Phase.CLOSED
 
     @property
@@ -196,15 +196,15 @@ class Session:
         return self.kept.resume_id
 
     def silent_for(self, now: float) -> float | None:
-        """The seconds since the last byte of the connection that is open, else None."""
+        """The seconds since the last byte on the open connection; None if none is open."""
         return max(now - self.heard_at, 0.0) if self.phase is Phase.OPEN else None
 
     @property
     def has_ended_in_order(self) -> bool:
-        """Whether the stream has failed in a way that is no failure: the server says it is over.
+        """Whether the server has ended the stream regularly, so that its end is not a failure.
 
-        By 204 (9.2.3 of the standard), or by the end of a complete body where no reconnect is
-        wanted.
+        It has answered 204 (9.2.3 of the standard), or the body is complete and the stream does
+        not reconnect.
         """
         error = self.error
         if isinstance(error, UnexpectedStatus):
@@ -213,7 +213,7 @@ class Session:
 
     @property
     def end_of_body(self) -> StreamEnded:
-        """What `lost` is told when the body is complete."""
+        """Return the error for `lost` when the body is complete."""
         text = "the server ended the stream"
         if self._parser.has_unfinished_event:
             count = self._parser.unfinished_bytes
@@ -232,11 +232,11 @@ class Session:
         return error
 
     def has_items(self) -> bool:
-        """Whether something is kept that has not been yielded."""
+        """Whether there are stored items that have not been yielded."""
         return self.kept.rest.__length_hint__() > 0  # type: ignore[attr-defined, no-any-return]
 
     def take(self) -> list[Item]:
-        """Return all that is kept and has not been yielded: it counts as yielded now."""
+        """Return all stored items that have not been yielded; they now count as yielded."""
         kept = self.kept
         # No call from here to the end, so that no signal handler comes in between.
         items = [*kept.rest]
@@ -248,10 +248,10 @@ class Session:
         return max(self._due - now, 0.0) if self.phase is Phase.WAITING else 0.0
 
     def time_left(self, now: float) -> float | None:
-        """The reader begins to wait for bytes, or for the head of a response.
+        """The reader starts to wait for bytes, or for the head of a response.
 
         Returns:
-            The seconds that it may wait, 0.0 or less if none; None: as long as it takes.
+            The seconds that it may wait, 0.0 or less if none are left; None: no limit.
         """
         self._waits_since = now
         return None if self.event_timeout is None else self.event_timeout - self._silence
@@ -259,7 +259,7 @@ class Session:
     # --- What happens ---
 
     def begin(self) -> bool:
-        """An attempt is made. Say whether it is to be: the stream may have been closed."""
+        """An attempt starts. Return whether it may: the stream may have been closed."""
         if not self._enter(_What.BEGIN):
             return False
         self._has_begun = True
@@ -271,12 +271,12 @@ class Session:
         return True
 
     def opened(self, event: OpenEvent, origin: str, now: float) -> bool:
-        """The server has answered with an event stream. Say whether it is to be read.
+        """The server has answered with an event stream. Return whether to read it.
 
         Args:
-            event: what is to be yielded.
-            origin: of the URL that answered.
-            now: the moment.
+            event: the event to yield.
+            origin: the origin of the URL that answered.
+            now: the time.
         """
         if self.phase is not Phase.CONNECTING:
             return False
@@ -287,13 +287,13 @@ class Session:
         return self._enter(_What.OPENED, event)
 
     def received(self, chunk: bytes, now: float) -> bool:
-        """Bytes of the body have come (at least one); `kept` has what is in them.
+        """Bytes of the body have come (at least one); `kept` then has their items.
 
         Returns:
-            Whether a message is.
+            Whether there is a message among them.
 
         Raises:
-            EventTooLarge: an event is too large, and no other was before it.
+            EventTooLarge: an event is too large, and there was no other before it.
         """
         parser = self._parser
         items: list[Item]
@@ -326,30 +326,31 @@ class Session:
         return has_event
 
     def waited(self, now: float) -> None:
-        """The reader has given up waiting, and may go on later: the connection stays."""
+        """The reader has stopped waiting and may continue later: the connection stays open."""
         self._silence += now - self._waits_since
         self._waits_since = now
 
     def parsed(self, seconds: float) -> None:
-        """It took so long to parse what brought no message. That time counts as silence, too.
+        """Parsing bytes without a message took so long. That time also counts as silence.
 
-        Else a flood of comments, with which the reader never waits, would keep a stream alive.
+        Otherwise a flood of comments, during which the reader never waits, would keep a stream
+        alive.
         """
         self._silence += seconds
 
     def lost(
         self, error: Exception, now: float, *, random: float, retry_after: float | None = None
     ) -> ErrorEvent | None:
-        """The connection is lost, or could not be made; `kept` says so, unless we ended it.
+        """The connection is lost or could not be made; `kept` has that, unless we ended it.
 
         Args:
-            error: what happened.
-            now: the moment.
+            error: the failure.
+            now: the time.
             random: a random number from 0 to 1, for the jitter.
             retry_after: the seconds that the server asked to wait, or None.
 
         Returns:
-            What `kept` has; None if `restart()` or `close()` was the cause.
+            The `ErrorEvent` in `kept`; None if `restart()` or `close()` was the cause.
         """
         if self.phase is Phase.DROPPED:
             self._failures = 0
@@ -368,33 +369,33 @@ class Session:
         wait = policy.next_delay(
             self.reconnection_time, self._failures, random=random, retry_after=retry_after
         )
-        check_number("what next_delay() returns", wait, 0)
+        check_number("the result of next_delay()", wait, 0)
         self._due = now + wait
         event = ErrorEvent("error", error, ReadyState.CONNECTING, wait)
         return event if self._enter(_What.LOST, event) else None
 
     def abandon(self, now: float) -> None:
-        """The reader has been interrupted, by Ctrl-C, say, and the connection is not used again.
+        """The reader was interrupted, for example by Ctrl-C; its connection is not used again.
 
-        The next attempt is due at once, or when it was.
+        The next attempt is due at once, or at the time when it was due before.
         """
         if self.phase in _UNDER_WAY and self._is_success(now):
             self._failures = 0
         self._enter(_What.ABANDON)
 
     def restart(self) -> bool:
-        """Have the next connection made now. Say whether there is one to be ended."""
+        """Make the next connection due now. Return whether there is one to end."""
         if self.phase is Phase.WAITING:
             self._due = 0.0
         return self._enter(_What.RESTART)
 
     def close(self) -> None:
-        """End the stream for good. Nothing that is kept is yielded any more."""
+        """End the stream for good. Stored items are not yielded any more."""
         self._enter(_What.CLOSE)
         self.kept.items.clear()  # which ends `rest`
 
     def forked(self) -> bool:
-        """In the child of a fork: close what has begun in the parent. Say whether that was done."""
+        """In the child of a fork: close a stream that had begun. Return whether that was so."""
         if self.is_over or not self._has_begun:
             return False
         self.error = ForkedError.here()
@@ -402,10 +403,10 @@ class Session:
         return True
 
     def resume_from(self, last_event_id: str) -> None:
-        """Have the next connection resume there, unless an event comes before it.
+        """Let the next connection resume from this ID, unless an event comes before.
 
         Raises:
-            TypeError, ValueError: it can be no last event ID.
+            TypeError, ValueError: the value cannot be a last event ID.
         """
         check_last_event_id("last_event_id", last_event_id)
         resume_id = last_event_id if can_be_sent(last_event_id) else self.kept.resume_id
@@ -416,7 +417,7 @@ class Session:
         """Wait so long before reconnecting, until the server sets another time.
 
         Raises:
-            TypeError, ValueError: it is no number of at least 0.
+            TypeError, ValueError: the value is not a number of at least 0.
         """
         check_number("reconnection_time", seconds, 0)
         self.reconnection_time = seconds
@@ -431,9 +432,10 @@ class Session:
         return self._has_event or seconds >= BRIEF
 
     def _enter(self, what: _What, item: Item | None = None, error: Exception | None = None) -> bool:
-        """Enter the phase that this leads to, and keep the item; say whether it leads to any.
+        """Enter the phase that this leads to, and store the item; return whether there is such
+        a phase.
 
-        Nothing else is kept then: all that came before it has been yielded.
+        Then only this item is stored: all items before it have been yielded.
         """
         while (after := _NEXT[what].get(before := self.phase)) is not None:
             kept = self.kept
@@ -459,9 +461,9 @@ class Session:
 
 
 def check_last_event_id(name: str, value: object) -> None:
-    """Refuse what no stream can set as a last event ID, naming the argument `name`."""
+    """Refuse a value that no stream can set as a last event ID, naming the argument `name`."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {value!r}")
     for index, character in enumerate(value):
         if character in "\0\r\n" or "\ud800" <= character <= "\udfff":
-            raise ValueError(f"{name} must not hold {character!r} (index {index}): {value!r}")
+            raise ValueError(f"{name} must not contain {character!r} (index {index}): {value!r}")

@@ -50,9 +50,7 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "nats":
         raise
-    raise ImportError(
-        "JetStream needs nats-py: python -m pip install 'eventsource-client[nats]'"
-    ) from None
+    raise ImportError("JetStream needs nats-py: python -m pip install nats-py") from None
 
 T = TypeVar("T")
 

@@ -31,9 +31,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "redis":
         raise
-    raise ImportError(
-        "RedisStream needs redis: python -m pip install 'eventsource-client[redis]'"
-    ) from None
+    raise ImportError("RedisStream needs redis: python -m pip install redis") from None
 
 logger = logging.getLogger(__name__)
 

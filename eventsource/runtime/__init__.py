@@ -1,1 +1,1 @@
-"""Waiting that anybody may end, forks, and the end of the program."""
+"""Waiting that any thread may end, forks, and the end of the program."""

@@ -1,4 +1,4 @@
-"""Work that goes on in a thread of its own when the one who waits for it gives up."""
+"""Work in a thread that continues when the waiting thread gives up."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 class Background(Generic[T]):
-    """Does one piece of work in a thread of its own, which begins at once.
+    """Does one piece of work in a new thread, which starts at once.
 
-    Threads: `is_done` and `result` are for any.
+    Threads: `is_done` and `result` are for any thread.
 
     Args:
-        work: what to do. It must end when what it works on is closed.
-        name: of the thread.
-        wakeup: what is set when it is done.
+        work: the function to call. It must end when the object that it works on is closed.
+        name: the name of the thread.
+        wakeup: set when the work is done.
 
     Attributes:
         is_done (bool): whether there is a result. Set once, never unset.
@@ -41,7 +41,7 @@ class Background(Generic[T]):
         self._wakeup.set()
 
     def result(self) -> T:
-        """Return what the work has returned, or raise what it has raised."""
+        """Return the result of the work, or raise its exception."""
         assert self.is_done
         if self._error is not None:
             error, self._error = self._error, None

@@ -12,15 +12,16 @@ from typing import Final
 from .wakeup import Wakeup
 
 LATENESS: Final = 0.01
-"""Seconds by which a deadline may be noticed late, which saves thread switches."""
+"""Seconds by which a deadline may be noticed late; this saves thread switches."""
 
 
 class Deadline:
-    """Calls a method once, in a thread of its own, when a moment has passed. At first, never.
+    """Calls a method once, in its own thread, when the deadline has passed. At first there is
+    none.
 
-    It does not keep the method's object alive.
+    The deadline does not keep the method's object alive.
 
-    Threads: `set` is for one thread at a time, `cancel` for any and for signal handlers.
+    Threads: `set` is for one thread at a time, `cancel` for any thread and for signal handlers.
 
     Args:
         passed: the method.
@@ -38,7 +39,7 @@ class Deadline:
         self._next_look = math.inf  # when it looks at the moment again
 
     def set(self, seconds: float) -> None:
-        """Move it to `seconds` from now; `math.inf`: never."""
+        """Move the deadline to `seconds` from now; `math.inf`: never."""
         self.moment = time.monotonic() + seconds
         if self._is_watched:
             # It mostly moves later; the watcher sees that when it wakes for the old moment.
@@ -58,7 +59,7 @@ class Deadline:
             self._wakeup.wait(wait)
 
     def _look(self) -> float | None:
-        """Return the seconds to wait for it; None: it is over."""
+        """Return the seconds until the deadline; None: it has passed or been cancelled."""
         passed = self._passed()
         if passed is None or self._is_cancelled:
             return None

@@ -1,7 +1,8 @@
-"""The end of the program: what is under way in a toolkit's code comes out first; nothing follows.
+"""The end of the program: calls inside a toolkit's code finish first, and no new ones begin.
 
-When the interpreter exits, toolkits are taken down, and the threads that are left are stopped
-wherever they are. One that is in the middle of Qt's or wx's code takes the process with it.
+When the interpreter exits, toolkits are taken down, and the remaining threads are stopped
+wherever they are. A thread that is stopped inside the code of Qt or wx would crash the
+process.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from .wakeup import Wakeup
 T = TypeVar("T")
 
 EXIT_SECONDS: Final = 1.0
-"""Seconds that an exit waits at the most. To post an event takes microseconds, but a `dispatch`
-may wait for ever, for room in a queue, say."""
+"""Seconds that an exit waits at most. To post an event takes microseconds, but a `dispatch` may
+wait for ever, for example for room in a queue."""
 
 # Each side sets its own flag before it reads the other's, so at least one of them sees both.
 _under_way: set[object] = set()
@@ -29,24 +30,24 @@ _out = Wakeup()  # set when one is out, if it is over
 
 
 def is_ending() -> bool:
-    """Say whether the program is ending: its pools of threads may be shut down already."""
+    """Return whether the program is ending: its thread pools may already be shut down."""
     return getattr(threading, "_SHUTTING_DOWN", False)  # set before them, and nothing public is
 
 
 @functools.cache
 def watch_for_exit() -> None:
-    """See to it that what follows is true of this program.
+    """Make sure that the program waits at its exit for the calls of `before_exit`.
 
-    The first call comes after the toolkit's import: the last that is registered for the exit
-    is the first to be called.
+    The first call comes after the toolkit's import, because the function that is registered
+    last for the exit is called first.
     """
     atexit.register(_end)
 
 
 def before_exit(call: Callable[[T], object], argument: T) -> bool:
-    """Call it, unless the program is ending, which else waits for its return.
+    """Call a function, unless the program is ending; the exit waits until it returns.
 
-    From any thread.
+    For any thread.
 
     Returns:
         Whether it was called.

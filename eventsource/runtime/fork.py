@@ -1,7 +1,7 @@
-"""What a fork leaves behind: in the child, whatever streamed is closed.
+"""After a fork: in the child, everything that streamed is closed.
 
-Only the thread that forked lives on in the child. The locks that others held stay locked
-there for ever, and the sockets are the parent's, whose bytes nobody else must take.
+Only the thread that forked exists in the child. Locks that other threads held stay locked
+there for ever. The sockets belong to the parent, and no other process may take their bytes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 TELL_SECONDS: Final = 0.2
-"""Seconds that a child waits at the most for what is logged: its log handlers may be held by
-threads that it does not have. To write a few lines takes a thousandth of that."""
+"""Seconds that a child waits at most for its log lines to be written: threads that do not exist
+in it may hold the locks of its log handlers. To write a few lines takes a thousandth of
+that."""
 
 _lock: Final = threading.RLock()  # re-entrant for a signal handler that forks, or closes
 _inherited: weakref.WeakKeyDictionary[Any, Callable[[Any], str | None]] = (
@@ -31,20 +32,19 @@ _inherited: weakref.WeakKeyDictionary[Any, Callable[[Any], str | None]] = (
 
 
 def close_in_child(inherited: T, close: Callable[[T], str | None]) -> None:
-    """Have `close(inherited)` called in the child of each fork while the object lives.
+    """Call `close(inherited)` in the child of each fork, as long as the object lives.
 
-    What it returns is logged as a warning there.
-
-    It must make new locks, drop the parent's things without touching them, and not count on
-    the locks of any other object, which may be made anew later.
+    The text that it returns is logged there as a warning. It must make new locks and drop the
+    parent's resources without using them. It must not rely on the locks of any other object,
+    which may be renewed later.
     """
     _inherited[inherited] = close
 
 
 def no_fork() -> AbstractContextManager[object]:
-    """Guard what must not be inherited half-way. One thread at a time, and briefly.
+    """Prevent a fork during the block, for one thread at a time and only for a short time.
 
-    The lock itself: Ctrl-C cannot come between taking it and being in the block.
+    Returns the lock itself, so Ctrl-C cannot come between taking it and entering the block.
     """
     if sys.is_finalizing():  # a thread that is no more may have the lock
         return contextlib.nullcontext()
@@ -66,7 +66,7 @@ def _close_all() -> None:
 
 
 def _warn(texts: list[str]) -> None:
-    """Log them in a thread of its own, which may wait for ever."""
+    """Log the texts in a separate thread, which may wait for ever."""
 
     def tell() -> None:
         for text in texts:

@@ -15,16 +15,16 @@ _waits_for: dict[threading.Thread, ReaderThread] = {}
 class ReaderThread(threading.Thread):
     """A thread whose end can be waited for.
 
-    `Thread.join` will not do. In Python 3.12 and earlier, a join that Ctrl-C interrupts makes
-    the thread count as ended. And two handlers that join each other's source, directly or
-    through others, would wait for ever.
+    `Thread.join` is not enough. In Python 3.12 and earlier, after Ctrl-C has interrupted a
+    join, the thread counts as ended. And two handlers that join each other's source, directly
+    or through others, would wait for ever.
     """
 
     _has_ended = False
     _waiting: tuple[Wakeup, ...] = ()
 
     def run(self) -> None:
-        """Run the target, then wake those who wait for the end."""
+        """Run the target, then wake the threads that wait for the end."""
         try:
             super().run()
         finally:
@@ -33,13 +33,14 @@ class ReaderThread(threading.Thread):
                 wakeup.set()
 
     def wait_for_end(self, timeout: float | None) -> bool:
-        """Wait until it has ended, unless it waits for the present thread in here.
+        """Wait until the thread has ended, unless it waits here for the calling thread.
 
         Args:
-            timeout: seconds to wait at the most; None: as long as it takes.
+            timeout: seconds to wait at most; None: no limit.
 
         Returns:
-            Whether it has ended. False at once if it waits for this thread, or is it.
+            Whether it has ended. False at once if it waits for the calling thread, or is that
+            thread.
         """
         if sys.is_finalizing() or not self.is_alive():  # in the child of a fork, for one
             return True

@@ -1,4 +1,4 @@
-"""Waiting that can be cut short from anywhere, also from a signal handler."""
+"""Waiting that any thread, and also a signal handler, can end."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import time
 
 
 class Wakeup:
-    """A one-thread waiting room whose door anybody may open.
+    """One thread waits, and any thread may end the wait.
 
-    `threading.Event` and `Condition` take a lock in `set()`: a signal handler that
-    interrupts the thread holding that lock waits for itself. To release a plain lock is
-    one step, so `set()` may be called from a signal handler, from `__del__` and from any
-    thread. (Nor does `SimpleQueue.get` serve to wait: before Python 3.13 a signal that
-    comes as its timeout ends makes it wait for ever.)
+    `threading.Event` and `Condition` take a lock in `set()`: a signal handler that interrupts
+    the thread that holds the lock would wait for itself. To release a plain lock is one step,
+    so `set()` may be called from a signal handler, from `__del__` and from any thread.
+    (`SimpleQueue.get` is not suitable either: before Python 3.13, a signal that arrives when
+    its timeout ends makes it wait for ever.)
 
-    A call of `set()` ends one `wait()`, also one that starts later; several before it end
-    the same one. The one who waits checks the condition again, so one too many does no harm.
+    A call of `set()` ends one `wait()`, also one that starts later; several calls before it end
+    the same one. The waiting thread checks its condition again, so an extra call does no harm.
     """
 
     def __init__(self) -> None:
@@ -25,33 +25,33 @@ class Wakeup:
         self._door.acquire()
 
     def set(self) -> None:
-        """End the present or the next `wait()`."""
+        """End the current or the next `wait()`."""
         try:
             self._door.release()
         except RuntimeError:  # it is open already
             return
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for `set()`, at most `timeout` seconds; say whether it was called."""
+        """Wait for `set()`, at most `timeout` seconds; return whether it was called."""
         if timeout is None:
             return self._door.acquire()
         return self._door.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
 
 
 class Gate:
-    """Shut until somebody opens it, for good. One thread waits; anybody may open it."""
+    """Closed until a thread opens it for good. One thread waits; any thread may open it."""
 
     def __init__(self) -> None:
         self.is_open = False
         self._wakeup = Wakeup()
 
     def open(self) -> None:
-        """Let through whoever waits or will wait. Safe in a signal handler."""
+        """End the current wait and all later ones. Safe in a signal handler."""
         self.is_open = True
         self._wakeup.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is open, at most `timeout` seconds; say whether it is."""
+        """Wait until it is open, at most `timeout` seconds; return whether it is."""
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while not self.is_open and (left := deadline - time.monotonic()) > 0:
             self._wakeup.wait(left)

@@ -15,7 +15,7 @@ def make_certificate() -> tuple[ssl.SSLContext, bytes]:
         import trustme  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "tls=True needs trustme: python -m pip install 'eventsource-client[testing]'"
+            "tls=True needs trustme: python -m pip install trustme"
         ) from error
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

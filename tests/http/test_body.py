@@ -236,7 +236,7 @@ def test_a_failure_comes_after_the_bytes_before_it():
     body, _ = chunked_body(chunk(b"abc") * 2 + b"zz\r\n")
     assert body.read() == b"abcabc"
     for _ in range(2):
-        with pytest.raises(BrokenBody, match="no hexadecimal number"):
+        with pytest.raises(BrokenBody, match="not a hexadecimal number"):
             body.read()
 
 

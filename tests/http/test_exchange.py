@@ -288,7 +288,7 @@ SIZED = HEAD[:-2] + b"Content-Length: 9\r\n\r\nabc"
             CHUNKED + b"3\r\nabc\r\n",
             "close",
             False,
-            f"{LOST}, or the size of a chunk is no hexadecimal number",
+            f"{LOST}, or the size of a chunk is not a hexadecimal number",
         ),
     ],
 )

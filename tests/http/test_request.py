@@ -1074,7 +1074,7 @@ def test_without_pysocks_a_socks_proxy_is_refused_with_what_to_install(
         monkeypatch.setenv("all_proxy", proxy)
     (event,) = errors(EventStream("http://some.host/", session=session, **options))
     assert event.retry_in is None
-    assert str(event.error).endswith("pip install 'requests[socks]'")
+    assert str(event.error).endswith("python -m pip install PySocks")
     assert event.error.__context__ is None
 
 

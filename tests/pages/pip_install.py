@@ -13,7 +13,16 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ELSEWHERE = {"wxpython", "pygobject", "trio", "uvloop", "httpx", "sseclient", "sseclient-py"}
+ELSEWHERE = {
+    "pysocks",
+    "wxpython",
+    "pygobject",
+    "trio",
+    "uvloop",
+    "httpx",
+    "sseclient",
+    "sseclient-py",
+}
 """Distributions that a page may name and `pyproject.toml` need not."""
 OPTIONS = {"-e", "--editable", "-U", "--upgrade", "-q", "--quiet"}
 

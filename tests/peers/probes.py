@@ -65,7 +65,7 @@ def prompt(client: Client) -> Verdict:
         return said(Reading(client, server.url).start().wait_for(1))
 
 
-@row("chunks are undone", each_way=True)
+@row("chunked bodies are decoded", each_way=True)
 def chunks(client: Client) -> Verdict:
     """One event in two HTTP chunks, `data: ab` and `cd`: is its text `abcd`?"""
     script = answer(client, b"data: ab", b"cd\n\n", then="hold", framing="chunked")
@@ -120,7 +120,7 @@ def mixed_line_ends(client: Client) -> Verdict:
     return said(makes(client, ["a", "b"], b"data: a\n\r\n", b"data: b\r\n\n"))
 
 
-@row("a CRLF may be cut in two")
+@row("a CRLF may be split over two reads")
 def split_crlf(client: Client) -> Verdict:
     r"""`data: a\r` and `\ndata: b\r\n\r` and `\n` are read one after another: one event of two
     lines, and no more.
@@ -135,7 +135,7 @@ def other_line_ends(client: Client) -> Verdict:
     return said(makes(client, [text], f"data: {text}\n\n".encode()))
 
 
-@row("a BOM is no data")
+@row("a byte order mark is not data")
 def bom(client: Client) -> Verdict:
     """The stream begins with a byte order mark and `data: a`: is the first event `a`?"""
     return said(makes(client, ["a"], b"\xef\xbb\xbfdata: a\n\n"))
@@ -147,7 +147,7 @@ def utf8(client: Client) -> Verdict:
     return _utf8(client, ["é日"], "data: é日\n\n".encode())
 
 
-@row("bad UTF-8 is no end")
+@row("invalid UTF-8 does not end the stream")
 def bad_utf8(client: Client) -> Verdict:
     r"""`data: a\xffb` is `a�b`, and the next event comes."""
     return _utf8(client, ["a\ufffdb", "c"], b"data: a\xffb\n\ndata: c\n\n")
@@ -175,7 +175,7 @@ def trailing_blank_lines(client: Client) -> Verdict:
     return said(makes(client, ["a\n\n"], b"data: a\ndata:\ndata:\n\n"))
 
 
-@row("what has no data is no event")
+@row("a block without data is not an event")
 def without_data(client: Client) -> Verdict:
     """After an event with an id come a heartbeat (a comment and a blank line) and a block with
     `event: ping` only: neither is an event.
@@ -187,7 +187,7 @@ def without_data(client: Client) -> Verdict:
     }
     wrong = [name for name, right in found.items() if not right]
     if len(wrong) == 1:
-        return partly(f"{wrong[0]} is one, with empty data")
+        return partly(f"{wrong[0]} is an event with empty data")
     return no() if wrong else yes()
 
 
@@ -204,7 +204,7 @@ def half_event(client: Client) -> Verdict:
         return said(found == (["a", "b"] if client.reconnects else ["a"]))
 
 
-@row("an id without data moves the place")
+@row("an id without data counts")
 def id_only(client: Client) -> Verdict:
     """`id: 1`, data, then a block that is only `id: 2`. The next request asks for what follows
     2, or, of a client that leaves reconnecting to you, the next event says that it does.
@@ -220,7 +220,7 @@ def id_only(client: Client) -> Verdict:
         return said(reading.heard and reading.heard[-1].id == "2")
 
 
-@row("an event without end fills no memory")
+@row("an endless event does not fill the memory")
 def largest_event(client: Client) -> Verdict:
     """With the option for it at 128 kB, if there is one, the server sends 512 kB of one line, or
     of one event in short lines: is it given up before all is read?
@@ -253,10 +253,10 @@ def largest_event(client: Client) -> Verdict:
                 bounded.append(name)
     if len(bounded) == 2:
         return yes()
-    return partly("a line is, an event of many lines is not") if bounded else no()
+    return partly("a line is limited, an event of many lines is not") if bounded else no()
 
 
-@row("an HTML page is no stream")
+@row("an HTML page is refused")
 def content_type(client: Client) -> Verdict:
     """The answer is 200, of the type `text/html`, and holds `data: a` and a blank line."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"
@@ -264,11 +264,11 @@ def content_type(client: Client) -> Verdict:
         reading = Reading(client, server.url).start()
         reading.wait(lambda: reading.heard or len(server.connections) > 1)
         if reading.heard and isinstance(client, SseclientPy):
-            return left("it is given bytes, and sees no type")
+            return left("it gets only bytes, not the content type")
         return said(not reading.heard)
 
 
-@row("comments can be seen")
+@row("comments are available")
 def comments(client: Client) -> Verdict:
     """The server sends `: beat`: can the program know?"""
     with ScriptedServer(answer(client, b": beat\ndata: a\n\n", then="hold")) as server:
@@ -301,7 +301,7 @@ def resumes(client: Client) -> Verdict:
     """
     if goes_on(client, answer(client, FIRST)):
         if client.name == "launchdarkly-eventsource":
-            return yes("told so by `error_strategy`; otherwise the iteration ends")
+            return yes("if its `error_strategy` says so; otherwise the iteration ends")
         return yes()
     return no() if client.reconnects else left()
 
@@ -343,7 +343,7 @@ def retry_field(client: Client) -> Verdict:
         return said(reading.waits and reading.waits[0] < 1)
 
 
-@row("`retry: 0` makes no hot loop")
+@row("`retry: 0` causes no hot loop")
 @if_it_reconnects
 def retry_zero(client: Client) -> Verdict:
     """The server says `retry: 0` and ends each stream: is there a wait before each of five
@@ -391,7 +391,7 @@ def backs_off(client: Client) -> Verdict:
     return no()
 
 
-@row("a back-off of your own")
+@row("a custom back-off")
 @if_it_reconnects
 def own_back_off(client: Client) -> Verdict:
     """A function or method of yours says how long to wait before each attempt."""
@@ -428,7 +428,7 @@ def retry_after(client: Client) -> Verdict:
         return said(reading.waits[1] >= 100)
 
 
-@row("204 ends it")
+@row("204 ends the stream")
 @if_it_reconnects
 def no_content(client: Client) -> Verdict:
     """A reconnect is answered with 204, by which a server says stop: does the client?"""
@@ -443,7 +443,7 @@ def no_content(client: Client) -> Verdict:
     if stops():
         return yes()
     if stops(final_statuses=True):
-        return partly("with an `error_strategy` of yours; `always_continue()` asks again")
+        return partly("with your own `error_strategy`; `always_continue()` reconnects")
     return no()
 
 
@@ -486,7 +486,7 @@ def keep_alive(client: Client) -> Verdict:
             return said(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
 
-@row("silence can be given a limit", each_way=True)
+@row("silence can be limited", each_way=True)
 def silence(client: Client) -> Verdict:
     """Told to give up a connection after half a second without a byte, does the client do so,
     and go on with another if it reconnects at all?
@@ -503,7 +503,7 @@ def silence(client: Client) -> Verdict:
         return partly(f"raises {error}, and does not reconnect") if client.reconnects else yes()
 
 
-@row("heartbeats hide no stalled stream", each_way=True)
+@row("heartbeats do not hide a stalled stream", each_way=True)
 def stalled(client: Client) -> Verdict:
     """The server sends a comment every 50 ms and no event. Told to give up after half a second
     without an event, or without a byte where that is all that can be said, is the connection
@@ -524,7 +524,7 @@ def stalled(client: Client) -> Verdict:
         return said(connection.over.wait(60 * 0.05 + 1))
 
 
-@row("a silence is no error at the defaults", each_way=True)
+@row("silence is not an error by default", each_way=True)
 def long_silence(client: Client) -> Verdict:
     """The stream is silent for 6 s, and its next event comes on the same connection."""
 
@@ -579,7 +579,7 @@ def post_once(client: Client) -> Verdict:
         return said(reading.over and len(server.requests) == 1)
 
 
-@row("response headers can be seen")
+@row("response headers are available")
 def headers(client: Client) -> Verdict:
     """The response has a field `X-Limit: 9`: can the program know, by a public name?"""
     script = answer(client, FIRST, then="hold", head=b"X-Limit: 9\r\n")
@@ -613,19 +613,19 @@ def taken_along(client: Client, name: str, value: str) -> tuple[bool, bool]:
     return sent == value, unasked is not None
 
 
-@row("`Authorization` stays at home", each_way=True)
+@row("`Authorization` stays with its origin", each_way=True)
 def authorization_stays(client: Client) -> Verdict:
     """A redirect to another origin is followed without the `Authorization` header."""
     along, _ = taken_along(client, "Authorization", "Bearer secretcredential")
     return said(not along)
 
 
-@row("`X-Api-Key` stays at home", each_way=True)
+@row("`X-Api-Key` stays with its origin", each_way=True)
 def api_key_stays(client: Client) -> Verdict:
     """The same for a header of your own that holds a key."""
     along, followed = taken_along(client, "X-Api-Key", "secretcredential")
     if along and not followed:
-        return partly("follows a redirect only if told to, and then takes it along")
+        return partly("follows a redirect only if told to, and then sends it along")
     return said(not along)
 
 
@@ -687,7 +687,7 @@ def close_back_off(client: Client) -> Verdict:
 group("In a program")
 
 
-@row("a thread of its own that calls handlers")
+@row("a background thread calls handlers")
 def own_thread(client: Client) -> Verdict:
     """Functions are given to the client, which calls them while your program does something
     else.
@@ -705,7 +705,7 @@ def own_thread(client: Client) -> Verdict:
         return yes()
 
 
-@row("a handler that raises stops nothing")
+@row("a handler that raises does not end the stream")
 def handler_raises(client: Client) -> Verdict:
     """A handler raises at the first event: is it called with the second?"""
     way = next((way for way in client.ways() if way.takes_handlers), None)
@@ -1006,12 +1006,12 @@ def _brought(name: str, seen: set[str]) -> set[str]:
     return seen
 
 
-@row("packages that it brings")
+@row("packages that it installs")
 def dependencies(client: Client) -> Verdict:
     """How many distributions are installed with it."""
     count = len(_brought(client.name, set()))
     if client.name == "httpx-sse":
-        return Verdict(str(count), f"and httpx, which is yours to install: {_httpx()} more")
+        return Verdict(str(count), f"and httpx, which you install yourself: {_httpx()} more")
     if client.name == "sseclient-py":
         return Verdict(str(count), "and an HTTP client of your choice")
     return Verdict(str(count))

@@ -362,8 +362,8 @@ def test_a_chunk_that_is_longer_than_its_size_is_an_error(end):
         (b"3\r\nabc", "the connection ended before the last chunk"),
         (b"3\r\nabc\r\n", "the connection ended before the last chunk"),
         (b"3\r\nabcd\r\n", "a chunk is longer than its size"),
-        (b"zz\r\n", "the size of a chunk is no hexadecimal number"),
-        (b"3;" + b"e" * MAX_CHUNK_LINE, "the line with a chunk's size has over 16384 bytes"),
+        (b"zz\r\n", "the size of a chunk is not a hexadecimal number"),
+        (b"3;" + b"e" * MAX_CHUNK_LINE, "the line with a chunk's size has more than 16384 bytes"),
     ],
 )
 def test_an_error_says_what_is_wrong(wire, reason):

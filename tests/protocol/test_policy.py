@@ -158,7 +158,7 @@ def test_statuses_that_are_no_collection_of_numbers_are_a_type_error_that_names_
     ids=repr,
 )
 def test_a_status_that_http_does_not_know_is_a_value_error_that_names_statuses(value):
-    with pytest.raises(ValueError, match=r"^statuses must hold HTTP statuses, not "):
+    with pytest.raises(ValueError, match=r"^statuses must contain HTTP statuses, not "):
         ReconnectPolicy(statuses=value)
 
 

@@ -730,7 +730,7 @@ def test_a_wait_of_a_subclass_that_makes_no_sense_is_refused_by_name(wait, kind)
 
     life = Life(policy=Odd())
     life.begin()
-    with pytest.raises(kind, match=r"what next_delay\(\) returns"):
+    with pytest.raises(kind, match=r"the result of next_delay\(\)"):
         life.session.lost(NEVER_FINAL, life.now, random=0.0)
 
 

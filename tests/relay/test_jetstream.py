@@ -983,4 +983,4 @@ def test_without_the_extra_the_error_says_what_to_install():
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT, check=False
     )
-    assert "pip install 'eventsource-client[nats]'" in done.stdout, done.stderr
+    assert "python -m pip install nats-py" in done.stdout, done.stderr

@@ -495,4 +495,4 @@ def test_without_the_extra_the_error_names_it():
         "    print(error)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert "eventsource-client[redis]" in run.stdout
+    assert "python -m pip install redis" in run.stdout
