@@ -400,8 +400,13 @@ def test_a_relay_that_was_stopped_and_wakes_stores_nothing(redis_server, client,
 
 def test_without_the_fence_it_would(redis_server, client, tmp_path):
     controls = "--without", "fence", "--without", "place"
-    found = stop_one_and_wake_it(redis_server, client, tmp_path, *controls)
-    assert len(found) > len(set(found)) == 400
+    for _ in range(10):  # one that is stopped as it asks for its lease has nothing left to store
+        client.flushall()
+        found = stop_one_and_wake_it(redis_server, client, tmp_path, *controls)
+        assert len(set(found)) == 400
+        if len(found) > 400:
+            return
+    pytest.fail("nothing came twice")
 
 
 # --- Settings and failures ---
