@@ -59,6 +59,10 @@ def _run(arguments: list[str]) -> int:
         from . import relaying  # noqa: PLC0415 - needs the extra
 
         return relaying.run(arguments[1:])
+    if arguments[:1] == ["check"]:
+        from .check import command  # noqa: PLC0415 - needs the extra
+
+        return command.run(arguments[1:])
     from .command import run  # noqa: PLC0415 - needs the extra
 
     return run(arguments)
