@@ -164,14 +164,15 @@ def content_type(head: Head) -> Finding:
 def caching(head: Head) -> Finding:
     """Whether caches are told to let the stream pass."""
     found = head.headers.get("Cache-Control", "")
+    evidence = f"Cache-Control: {shown(found)}" if found else "no Cache-Control"
     names = {part.partition("=")[0].strip().lower() for part in found.split(",")}
     if names & {"no-cache", "no-store"}:
-        return Finding("caching", OK, "Caches are told not to answer for the server.", shown(found))
+        return Finding("caching", OK, "Caches are told not to store it.", evidence)
     return Finding(
         "caching",
         NOTE,
         "Caches may store the stream.",
-        f"Cache-Control: {shown(found)}" if found else "no Cache-Control",
+        evidence,
         "Send 'Cache-Control: no-cache' (or no-store).",
     )
 

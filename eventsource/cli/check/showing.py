@@ -20,6 +20,8 @@ from .timing import silences
 
 SHORTEST_SECRET: Final = 4
 """Characters: less is no secret, and would be found everywhere."""
+LONG: Final = 8
+"""Characters from which on also what need not be secret is taken for one: names, queries."""
 STYLES: Final = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
 INDENT: Final = " " * 9
 
@@ -30,23 +32,27 @@ INDENT: Final = " " * 9
 def secrets_of(url: str, options: Mapping[str, Any]) -> list[str]:
     """Return what was given for the request and nobody else may see, the longest first."""
     found: set[str] = set()
+    perhaps: set[str] = set()
     for address in (url, *(options.get("proxies") or {}).values()):
         try:
             parts = urlsplit(address)
         except ValueError:
             continue
-        found |= {parts.username or "", parts.password or "", parts.netloc.rpartition("@")[0]}
-        found |= {value for _, value in parse_qsl(parts.query)}
+        found |= {parts.password or "", parts.netloc.rpartition("@")[0]}
+        perhaps |= {parts.username or "", *(value for _, value in parse_qsl(parts.query))}
     for name, value in (options.get("headers") or {}).items():
         if HIDDEN.search(name) and isinstance(value, bytes):
             text = value.decode("utf-8", "replace")
-            found |= {text, *text.replace(";", " ").replace("=", " ").split()}
+            found.add(text)
+            perhaps |= {*text.replace(";", " ").replace("=", " ").split()}
     if options.get("auth"):
         name, password = options["auth"]
+        perhaps.add(name.decode("utf-8", "replace"))
         found |= {
             password.decode("utf-8", "replace"),
             base64.b64encode(name + b":" + password).decode(),
         }
+    found |= {each for each in perhaps if len(each) >= LONG}
     found |= {unquote(secret) for secret in found}
     return sorted((each for each in found if len(each) >= SHORTEST_SECRET), key=len, reverse=True)
 

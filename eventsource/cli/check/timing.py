@@ -154,7 +154,7 @@ def buffering(observation: Observation) -> Finding:
             several(sum(read.size for read in observation.reads), "byte"),
             "Watch longer (--seconds).",
         )
-    return _batches(found)
+    return _batches(found, len(observation.reads))
 
 
 def _is_cut(burst: Burst) -> bool:
@@ -197,7 +197,7 @@ def _is_late(burst: Burst, observation: Observation) -> bool:
     return is_now and stamps == sorted(stamps) and PARALLEL * burst.before <= spread <= span
 
 
-def _batches(found: list[list[Burst]]) -> Finding:
+def _batches(found: list[list[Burst]], reads: int) -> Finding:
     events = sum(len(burst.events) for each in found for burst in each)
     # What comes first on a connection is the past, as a rule, and comes at once.
     later = [burst for each in found for burst in each[1:] if burst.events]
@@ -227,7 +227,7 @@ def _batches(found: list[list[Burst]]) -> Finding:
         "buffering",
         OK,
         "Nothing shows that events are held back.",
-        f"{several(events, 'event')} in {several(sum(map(len, found)), 'burst')}",
+        f"{several(events, 'event')} in {several(reads, 'read')}",
     )
 
 
@@ -245,17 +245,17 @@ def compression(observation: Observation) -> Finding:
         )
     if coding.lower() in ("", "identity"):
         return Finding("compression", OK, "The body is not compressed.")
+    # Not those of the first read: what comes first is the past, as a rule, and comes at once.
     sizes = [
-        len(burst.events) for each in observation.connections for burst in bursts(each)[1:]
-    ] or [0]
-    one = max(sizes) == 1
-    came = (
-        "its events still come one at a time"
-        if one
-        else "whether its events come one at a time cannot be told"
-        if max(sizes) == 0
-        else f"up to {max(sizes):,} of its events come at once"
-    )
+        read.events for each in observation.connections for read in each.reads[1:] if read.events
+    ]
+    one = bool(sizes) and 10 * sizes.count(1) >= 9 * len(sizes)  # two may happen to be one read
+    if not sizes:
+        came = "whether its events come one at a time cannot be told"
+    elif one:
+        came = "its events still come one at a time"
+    else:
+        came = f"up to {max(sizes):,} of its events come at once"
     if observation.asked_for_coding:
         return Finding(
             "compression",
@@ -358,7 +358,7 @@ def ended(observation: Observation) -> Finding | None:
     return Finding(
         "ended",
         NOTE,
-        f"The stream ended by itself {several(len(lost), 'time')}.",
+        f"The stream ended by itself{'' if len(lost) == 1 else ' ' + several(len(lost), 'time')}.",
         evidence,
         "" if len(lost) == 1 and loss.is_in_order else "A longer watch tells whether it is a rule.",
     )
@@ -410,9 +410,10 @@ def rate(observation: Observation) -> Finding:
     open_for = sum(connection.lasted for connection in observation.connections)
     size = sum(read.size for read in observation.reads)
     blocks = [seen.block for seen in observation.events]
-    per = max(open_for, 0.001)
     types = Counter(block.type for block in blocks)
-    evidence = f"{len(blocks) / per:.1f} events/s, {size / per:,.0f} bytes/s"
+    evidence = several(size, "byte")
+    if open_for >= 1:
+        evidence = f"{len(blocks) / open_for:.1f} events/s, {size / open_for:,.0f} bytes/s"
     if blocks:
         listed = ", ".join(f"{shown(name)} {n:,}" for name, n in types.most_common(TYPES))
         more = len(types) - TYPES

@@ -99,7 +99,9 @@ class Watch:
             items = self._stream.take(observation.seconds)
         except TimeoutError:
             raise self._stop(
-                Exit.TIMEOUT, f"no answer within {counted(observation.seconds, 'second')}"
+                Exit.TIMEOUT,
+                f"no answer within {counted(observation.seconds, 'second')}; a slow stream behind"
+                " a buffer looks like that, too: watch longer (--seconds)",
             ) from None
         for item in items:
             match item:
