@@ -26,8 +26,9 @@ HELP = """Print the events of the event stream at URL as they come.
   eventsource -d '{"prompt": "Hello"}' -H "Authorization: Bearer $TOKEN" --format data URL
   eventsource --resume place --format jsonl -o events.jsonl URL
 
-`eventsource demo` shows a stream that breaks off and is resumed; `eventsource relay --help` is
-about relaying a stream into Redis or NATS.
+`eventsource demo` shows a stream that breaks off and is resumed; `eventsource check --help` is
+about what may be wrong with a stream, `eventsource relay --help` about relaying one into Redis or
+NATS.
 """
 
 EXIT_STATUSES = """\b
