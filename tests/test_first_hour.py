@@ -277,7 +277,7 @@ class Run:
 
     def __init__(self, program, seen, folder, desk, nursery, display):
         self._out, self._err = folder / "out", folder / "err"
-        self._logs_to_stdout = any(
+        self._tells_stdout = program.command.startswith("eventsource check ") or any(
             "StreamHandler(sys.stdout)" in code for code, _ in program.blocks
         )
         self._out.touch()
@@ -327,8 +327,9 @@ class Run:
 
     @property
     def told(self):
-        """Its standard error; that of a service whose log goes elsewhere, which is standard output."""
-        return self.output if self._logs_to_stdout else self._err.read_text("utf-8", "replace")
+        """Its standard error; of a service whose log goes there, and of `eventsource check`, which
+        says what is wrong with a stream, standard output, too."""
+        return self.output if self._tells_stdout else self._err.read_text("utf-8", "replace")
 
     @property
     def output(self):
