@@ -70,7 +70,7 @@ class SocketBody:
         look = getattr(self._sock, "getpeercert", None)
         try:
             return None if look is None else look()
-        except (OSError, ValueError):  # it has been closed
+        except (AttributeError, OSError, ValueError):  # it has been shut down, or closed
             return None
 
     def read(self, timeout: float | None = None) -> bytes:
