@@ -187,6 +187,7 @@ def test_a_body_that_cannot_be_decompressed(check):
     done = check(respond(broken))
     assert done.status == 1
     assert done.levels["compression"] == "problem"
+    assert not {"buffering", "ended", "resume"} & {*done.levels}  # of which it says nothing
     assert len(done.requests) == 1
 
 

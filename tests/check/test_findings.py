@@ -176,6 +176,14 @@ def test_a_body_without_a_known_field_is_a_problem(body):
     assert body[:5].decode() in found[0].evidence
 
 
+@pytest.mark.parametrize(
+    "body", [b"data: " + b"x" * 9999, b"d", b"\xef\xbb\xbfid:", b": a comment", b"x: y\n:", b""]
+)
+def test_a_body_that_has_just_begun_is_no_problem(body):
+    found = formats(connection((0, body), until=30))
+    assert "problem" not in [each.level for each in found]
+
+
 def test_comments_alone_are_an_event_stream():
     assert [each.level for each in formats(connection((0, b": hi\n\n"), until=30))] == ["ok"]
 

@@ -155,6 +155,8 @@ def test_nothing_within_the_watch_says_so():
     found = buffering(observation(connection((1.0, b": hi\n"), until=30.0)))
     assert found.level == "note"
     assert "No event" in found.what
+    found = buffering(observation(connection(ends=1.0)))
+    assert (found.level, found.remedy) == ("note", "")  # a longer watch would not help
 
 
 def test_all_events_at_once_after_a_wait_is_worth_a_note():
@@ -260,6 +262,11 @@ def test_the_same_events_each_time_are_a_finite_stream():
     assert "204" in found.remedy
 
 
+def test_the_same_events_before_each_cut_are_no_finite_stream():
+    same = [connection((n, events(range(5))), asked=n, cut=n + 9) for n in (0, 10, 20)]
+    assert ended(observation(*same)).level == "problem"
+
+
 def test_a_stream_that_has_been_had_is_finite():
     first = connection((0, events(range(5))), ends=5)
     rest = [connection(asked=n, ends=n + 0.1) for n in range(6, 9)]
@@ -267,7 +274,8 @@ def test_a_stream_that_has_been_had_is_finite():
 
 
 def test_a_stream_that_ends_at_once_without_an_event_is_a_problem():
-    assert ended(observation(*[connection(asked=n, ends=n) for n in range(9)])).level == "problem"
+    found = ended(observation(*[connection(asked=n, ends=n) for n in range(9)]))
+    assert (found.level, "at once" in found.what) == ("problem", True)
 
 
 def test_the_end_of_an_answer_that_was_sent_once_is_well_unless_it_is_cut():

@@ -187,7 +187,7 @@ def _check(
         (
             timing.latency(observation),
             timing.compression(observation),
-            buffering,
+            None if observation.unreadable else buffering,
             timing.rate(observation),
             timing.heartbeat(observation),
             findings.ids(observation),
@@ -199,6 +199,8 @@ def _check(
     if observation.is_once or not may_resume:
         return
     plan = resuming.plan(observation)
+    if isinstance(plan, str) and observation.unreadable:
+        return
     if isinstance(plan, str):
         report.add((resuming.untold(plan),))
     elif buffering.level == PROBLEM:

@@ -264,7 +264,7 @@ def format_(observation: Observation) -> Iterator[Finding]:
     """What is odd about the lines; one finding for each kind, or one that all is well."""
     connections = observation.connections
     size = sum(read.size for read in observation.reads)
-    known = sum(connection.reader.known for connection in connections)
+    is_known = any(connection.reader.is_known for connection in connections)
     odd = _merged(connection.reader.odd for connection in connections)
     if observation.unreadable and observation.unreadable[0] == "format":
         yield Finding(
@@ -274,7 +274,7 @@ def format_(observation: Observation) -> Iterator[Finding]:
             observation.unreadable[1],
             "Send large data another way, and its address in the event.",
         )
-    if size and not known:
+    if size and not is_known:
         rest = next((c.reader.rest for c in connections if c.reader.rest), "")
         first = next((found.first for found in odd.values()), rest)
         yield Finding(
@@ -305,7 +305,7 @@ def format_(observation: Observation) -> Iterator[Finding]:
             several(len(unended), "connection"),
             "End each event with a blank line, the last one too.",
         )
-    elif not odd and known and not observation.unreadable:
+    elif not odd and size and not observation.unreadable:
         yield Finding("format", OK, "All lines are as the format has them.", several(size, "byte"))
 
 

@@ -62,6 +62,7 @@ class LineReader:
     Attributes:
         odd (dict[Oddity, Odd]): what was odd so far.
         known (int): fields and comments so far, which is what a body is known by.
+        is_known (bool): there was one, or one has begun.
         comments (int): comment lines so far.
         retry (int | None): the last valid `retry`, in milliseconds.
         line_size (int): bytes of the line that has begun; 0: none has.
@@ -94,6 +95,14 @@ class LineReader:
     def has_unfinished_event(self) -> bool:
         """See above."""
         return bool(self._data) or self._line.startswith(b"data")
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything so far is of the format, be it the beginning of a line."""
+        name, colon, _ = bytes(self._line[:LOOKED_AT]).removeprefix(BOM).partition(b":")
+        if self.known > 0 or not self._line:
+            return self.known > 0
+        return name in (b"", *KNOWN) if colon else any(each.startswith(name) for each in KNOWN)
 
     @property
     def rest(self) -> str:

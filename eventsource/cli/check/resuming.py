@@ -66,8 +66,11 @@ def plan(observation: Observation) -> Plan | str:
             expected = dict(known[at + 1 :])
             before = {seen.block.id for seen in observation.events if seen.block.id}
             return Plan(known[at][0], frozenset(before - expected.keys()), expected)
-    if not any(seen.block.id for seen in observation.events):
+    ids = [seen.block.id for seen in observation.events if seen.block.id]
+    if not ids:
         return "no event has an id"
+    if len(ids) > 1 and len(set(ids)) < len(ids):
+        return "ids come more than once"
     return "too few events with an id of their own"
 
 

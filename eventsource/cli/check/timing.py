@@ -41,6 +41,8 @@ LONG_SILENCE: Final = 55.0
 """Seconds: many proxies cut after 60 without a byte."""
 ALIKE: Final = (0.5, 0.05)
 """Seconds, and the part of it, by which times may differ that are the same."""
+AT_ONCE_SECONDS: Final = 1.0
+"""What ends sooner meets no limit of time."""
 TYPES: Final = 10
 """Event types that are listed."""
 
@@ -112,13 +114,16 @@ UNBUFFER: Final = (
 
 def buffering(observation: Observation) -> Finding:
     """Whether something on the way holds events back."""
+    is_over = all(connection.loss is not None for connection in observation.connections)
     if not observation.reads:
         return Finding(
             "buffering",
             NOTE,
             f"Nothing came within {seconds(observation.watched)}.",
             "0 bytes",
-            "Watch longer (--seconds): a slow stream behind a buffer looks like that, too.",
+            ""
+            if is_over
+            else "Watch longer (--seconds): a slow stream behind a buffer looks like that, too.",
         )
     found = [bursts(connection) for connection in observation.connections]
     flat = [burst for each in found for burst in each]
@@ -152,7 +157,7 @@ def buffering(observation: Observation) -> Finding:
             NOTE,
             f"No event came within {seconds(observation.watched)}.",
             several(sum(read.size for read in observation.reads), "byte"),
-            "Watch longer (--seconds).",
+            "" if is_over else "Watch longer (--seconds).",
         )
     return _batches(found, len(observation.reads))
 
@@ -382,7 +387,8 @@ def _regular_end(same: list[Connection], observation: Observation, evidence: str
         tuple((seen.block.type, seen.block.id, seen.block.digest) for seen in each.events)
         for each in same
     }
-    if len(contents) == 1 and observation.events:
+    in_order = all(each.loss is not None and each.loss.is_in_order for each in same)
+    if len(contents) == 1 and observation.events and in_order:
         what = (
             "The stream is finite: it brings the same events each time."
             if any(contents)
@@ -394,6 +400,14 @@ def _regular_end(same: list[Connection], observation: Observation, evidence: str
             what,
             evidence,
             "Answer 204 to a client that has had all of it: else it comes back for ever.",
+        )
+    if all(each.lasted < AT_ONCE_SECONDS for each in same):
+        return Finding(
+            "ended",
+            PROBLEM,
+            "The stream ends each time almost at once.",
+            evidence,
+            "Keep the connection open: a handler that returns ends it. Look also for a crash.",
         )
     return Finding(
         "ended",
