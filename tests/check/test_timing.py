@@ -57,6 +57,27 @@ def test_two_cuts_after_like_sizes_are_a_buffer():
     assert judged(connection(*pieces(SMALL, 1500)[:2], until=30)) == "problem"
 
 
+@pytest.mark.parametrize("size", [1024, 3072, 5120])
+def test_each_multiple_of_1024_counts_once(size):
+    assert judged(connection((0.0, SMALL[:size]), until=30)) == "problem"
+
+
+@pytest.mark.parametrize(("pause", "level"), [(0.2, "ok"), (0.24, "ok"), (0.26, "problem")])
+def test_silence_is_a_quarter_of_a_second(pause, level):
+    assert judged(connection((0.0, SMALL[:4096]), until=pause)) == level
+    reads = pieces(SMALL, 4096, pause)[:2]
+    assert judged(connection(*reads, (reads[-1][0] + 0.01, b"\n\n"), until=30)) == level
+
+
+@pytest.mark.parametrize("sizes", [(1500, 1600), (1500, 1500, 2100, 2700), (1500, 2100)])
+def test_cuts_after_unlike_sizes_are_not(sizes):
+    reads, at = [], 0
+    for number, size in enumerate(sizes):
+        reads.append((number, SMALL[at : at + size]))
+        at += size
+    assert judged(connection(*reads, until=30)) != "problem"
+
+
 def test_one_cut_after_another_size_is_not():
     reads = [(0.0, SMALL[:1500])]
     assert judged(connection(*reads, until=30)) == "ok"
@@ -126,6 +147,15 @@ def test_batches_of_4096_bytes_accuse_nobody():
     batch += event(10, size=4096 - len(batch))
     assert len(batch) == 4096
     assert judged(connection(*[(2.0 * n, batch) for n in range(10)], until=30)) == "note"
+
+
+@pytest.mark.parametrize(
+    "times",
+    [[n / 10 for n in range(10)], [0, 9, 2, 3, 4, 5, 6, 7, 1, 8], [n * 1.5 for n in range(10)]],
+)
+def test_times_that_do_not_fit_the_silence_accuse_nobody(times):
+    batch = b"".join(event(n, data=f'{{"at": {NOW + time}}}') for n, time in enumerate(times))
+    assert judged(connection((0.0, event(0)), (10.0, batch), until=30)) == "ok"
 
 
 def test_old_times_in_a_batch_accuse_nobody():
@@ -214,7 +244,7 @@ def test_silence_for_nearly_the_whole_of_a_long_watch_is_worth_a_note(watched, l
 
 
 def test_a_silence_of_nearly_a_minute_is_worth_a_note():
-    reads = [(0.0, event(1)), (56.0, event(2))]
+    reads = [(0.0, event(1)), (55.0, event(2)), (100.0, event(3))]
     assert heartbeat(observation(connection(*reads, until=150), watched=150.0)).level == "note"
     reads = [(float(n), event(n)) for n in range(0, 150, 20)]
     assert heartbeat(observation(connection(*reads, until=150), watched=150.0)).level == "ok"
