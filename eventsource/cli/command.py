@@ -13,7 +13,7 @@ from eventsource import __version__
 from .failures import Exit, Stop, say
 from .following import Settings, follow
 from .formats import FORMATS
-from .requesting import asking, connect_timeout, request_options, seconds, with_scheme
+from .requesting import as_curl, asking, connect_timeout, request_options, seconds, with_scheme
 
 COUNT = click.IntRange(min=1)
 STATUS = click.IntRange(min=100, max=599)
@@ -123,20 +123,7 @@ Exit status:
     is_flag=True,
     help="No line of status on the terminal, and none of a lost connection elsewhere.",
 )
-@click.option(
-    "-N",
-    "--no-buffer",
-    "-L",
-    "--location",
-    "-f",
-    "--fail",
-    "-S",
-    "--show-error",
-    "--compressed",
-    "_curl",
-    is_flag=True,
-    hidden=True,
-)  # what it does anyway
+@as_curl
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def command(
     url: str,

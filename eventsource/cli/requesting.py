@@ -103,6 +103,23 @@ connect_timeout: Final = click.option(
 """One more of them, which stands where a command has its other times."""
 
 
+as_curl: Final = click.option(
+    "-N",
+    "--no-buffer",
+    "-L",
+    "--location",
+    "-f",
+    "--fail",
+    "-S",
+    "--show-error",
+    "--compressed",
+    "_curl",
+    is_flag=True,
+    hidden=True,
+)
+"""What is done anyway, and what is copied from a browser as cURL may have."""
+
+
 def request_options(
     *,
     headers: Sequence[str],

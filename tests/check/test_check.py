@@ -420,6 +420,22 @@ def test_a_post_that_fails_is_not_sent_again(check):
     assert (done.status, len(done.requests)) == (1, 1)
 
 
+def test_it_takes_the_options_of_a_request(check):
+    done = check(
+        good(event(1)),
+        arguments=[
+            *("-X", "PUT", "-A", "me", "-e", "http://from/", "-b", "a=b", "-H", "X-Key: 1"),
+            *("--json", '{"a": 1}', "--compressed", "-N", "-L", "--connect-timeout", "5"),
+        ],
+    )
+    request = done.requests[0]
+    assert (request.method, request.body) == ("PUT", b'{"a": 1}')
+    names = ("User-Agent", "Referer", "Cookie", "X-Key", "Content-Type")
+    assert [request.header(name) for name in names] == [
+        *("me", "http://from/", "a=b", "1", "application/json")
+    ]
+
+
 # --- No answer ---
 
 

@@ -120,6 +120,8 @@ def test_ids():
     assert level(event(1), event(2, id=False)) == "note"
     assert level(event(1), event(1)) == "note"
     assert level(b": nothing\n\n") == "ok"
+    once = observation(connection((0, events(range(3), id=False))), is_once=True)
+    assert findings.ids(once).level == "ok"
     assert level(b"id: \x1b\ndata: x\n\n") == "problem"
     assert level(b"id: " + b"1" * 5000 + b"\ndata: x\n\n") == "problem"
 

@@ -17,6 +17,7 @@ from eventsource.cli.ending import Ending
 from eventsource.cli.failures import Exit, Stop
 from eventsource.cli.output import STANDARD_OUTPUT, Output, descriptor
 from eventsource.cli.requesting import (
+    as_curl,
     asking,
     connect_timeout,
     request_options,
@@ -75,7 +76,10 @@ no event stream. If there was no answer: those of `eventsource --help` (6, 7, 28
     default="text",
     help="text: a line or two for each finding. json: one object.",
 )
-def command(url: str, duration: float, no_resume: bool, format_: str, **request: Any) -> None:
+@as_curl
+def command(
+    url: str, duration: float, no_resume: bool, format_: str, _curl: bool, **request: Any
+) -> None:
     """Make an observation of the options, and say what it means."""
     options = request_options(**request)
     url = with_scheme(url)

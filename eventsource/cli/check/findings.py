@@ -187,6 +187,8 @@ def ids(observation: Observation) -> Finding:
     evidence = f"{len(own):,} of {several(len(blocks), 'event')}"
     if not blocks:
         return Finding("ids", OK, "No event came, so nothing is known of ids.")
+    if not own and observation.is_once:
+        return Finding("ids", OK, "No event has an id; what is sent once is not resumed.", evidence)
     if not own:
         return Finding(
             "ids",
