@@ -5,6 +5,7 @@ The watch ends with a 204 wherever a test needs no time to pass.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import signal
@@ -367,7 +368,10 @@ OTHERS = numbered(lambda asked: asked, data=lambda request: str(len(request.last
     ],
     ids=["replays", "begins-anew", "loses", "other-data"],
 )
-def test_resuming(check, script, level, what):
+def test_resuming(check, monkeypatch, script, level, what):
+    monkeypatch.setattr(
+        "eventsource.cli.check.watching.SECONDS", 10 * LIMIT
+    )  # it is settled before
     done = check(script, NO_MORE, script)
     assert done.levels["resume"] == level
     assert what in done.findings["resume"]["what"]
@@ -485,30 +489,46 @@ def test_wrong_use(run, arguments, what):
 # --- Secrets ---
 
 
-def test_no_secret_is_shown_though_the_server_sends_all_of_it_back(run):
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize(
+    ("arguments", "userinfo", "query"),
+    [
+        (["-H", f"Authorization: Bearer {SECRET}"], "", ""),
+        (["-H", f"X-Api-Key: {SECRET}"], "", ""),
+        (["-b", f"a={SECRET}; b=c"], "", ""),
+        (["-u", f"me:{SECRET}"], "", ""),
+        (["-u", f"{SECRET}:"], "", ""),
+        ([], f"me:{SECRET}@", ""),
+        ([], f"{SECRET}:@", ""),
+        ([], "", f"?key={QUERY_SECRET}&a=b"),
+    ],
+    ids=["bearer", "key", "cookie", "password", "user", "url", "user-of-url", "query"],
+)
+def test_no_secret_is_shown_though_the_server_sends_all_of_it_back(
+    run, form, arguments, userinfo, query
+):
     def echo(connection):
         request = connection.read_request()
+        values = [value for _, value in request.headers if value]
+        basic = (request.header("Authorization") or "").removeprefix("Basic ")
+        if basic and "Bearer" not in basic:
+            values += base64.b64decode(basic).decode().split(":")
         fields = "; ".join(f"{name}: {value}" for name, value in request.headers)
-        connection.send(
-            HEAD.replace(b"\r\n\r\n", f"\r\nServer: {fields} {request.target}\r\n\r\n".encode())
-        )
+        texts = [fields, request.target, *filter(None, values)]
+        sent.update(texts)
+        server = f"\r\nServer: {request.target} {fields}\r\n\r\n".encode()
+        connection.send(HEAD.replace(b"\r\n\r\n", server))
         for line in ("", "id: ", "event: ", "retry: "):
-            for text in (fields, request.target):
-                connection.send(f"{line}{SECRET} {text}\ndata: x\n\n".encode())
+            for text in texts:
+                connection.send(f"{line}{text}\ndata: x\n\n".encode())
 
-    for form in ("text", "json"):
-        with ScriptedServer(echo, NO_MORE, echo) as server:
-            url = server.url.replace("//", f"//me:{SECRET}@")
-            done = run(
-                *("--format", form, "-H", f"X-Api-Key: {SECRET}", "-b", f"a={SECRET}"),
-                f"{url}?q={QUERY_SECRET}",
-            )
-        assert len(server.requests) >= 2
-        assert done.out
-        assert secrets_in(done.out + done.err) == set()
-        with ScriptedServer(echo, NO_MORE, echo) as server:
-            done = run("--format", form, "-u", f"me:{SECRET}", server.url)
-        assert secrets_in(done.out + done.err) == set()
+    sent = set()
+    with ScriptedServer(echo, NO_MORE, echo) as server:
+        url = server.url.replace("//", f"//{userinfo}") + query
+        done = run("--format", form, *arguments, url)
+    assert secrets_in(" ".join(sent))
+    assert "format" in done.out
+    assert secrets_in(done.out + done.err) == set()
 
 
 def test_what_a_server_sends_is_shortened_and_gives_no_orders(check, run):

@@ -109,8 +109,7 @@ def command(
         screen = None
         if console is not None:
             screen = stack.enter_context(Screen(console, output, ending, progress))
-        secrets = showing.secrets_of(url, options)
-        report = _Report(functools.partial(_tell, output, screen, format_), secrets)
+        report = _Report(functools.partial(_tell, output, screen, format_), watch)
         _check(watch, ending, report, progress, may_resume=not no_resume)
         if screen is not None and observation.connections:
             screen.print(Text.assemble(" " * 9, strip.draw(duration), "  ", strip.legend()))
@@ -150,15 +149,15 @@ class _Progress(Status):
 class _Report:
     """The findings so far; each is told as soon as it is made."""
 
-    def __init__(self, tell: Callable[[Finding], object], secrets: Sequence[str]) -> None:
+    def __init__(self, tell: Callable[[Finding], object], watch: Watch) -> None:
         self.findings: list[Finding] = []
         self._tell = tell
-        self._secrets = secrets
+        self._watch = watch
 
     def add(self, found: Iterable[Finding | None]) -> None:
         for finding in found:
             if finding is not None:
-                finding = showing.without(self._secrets, finding)  # noqa: PLW2901
+                finding = showing.without(self._watch.secrets, finding)  # noqa: PLW2901
                 self.findings.append(finding)
                 self._tell(finding)
 

@@ -29,38 +29,50 @@ INDENT: Final = " " * 9
 # --- Secrets ---
 
 
-def secrets_of(url: str, options: Mapping[str, Any]) -> list[str]:
-    """Return what was given for the request and nobody else may see, the longest first."""
+def secrets_of(url: str, proxies: Mapping[str, str] | None, sent: Mapping[str, Any]) -> set[str]:
+    """Return what nobody else may see of a request.
+
+    Args:
+        url: what was asked for.
+        proxies: the way there.
+        sent: the header fields that were sent, with the credentials of whatever source.
+    """
     found: set[str] = set()
     perhaps: set[str] = set()
-    for address in (url, *(options.get("proxies") or {}).values()):
+    for address in (url, *(proxies or {}).values()):
         try:
             parts = urlsplit(address)
         except ValueError:
             continue
         found |= {parts.password or "", parts.netloc.rpartition("@")[0]}
         perhaps |= {parts.username or "", *(value for _, value in parse_qsl(parts.query))}
-    for name, value in (options.get("headers") or {}).items():
-        if HIDDEN.search(name) and isinstance(value, bytes):
-            text = value.decode("utf-8", "replace")
-            found.add(text)
-            perhaps |= {*text.replace(";", " ").replace("=", " ").split()}
-    if options.get("auth"):
-        name, password = options["auth"]
-        perhaps.add(name.decode("utf-8", "replace"))
-        found |= {
-            password.decode("utf-8", "replace"),
-            base64.b64encode(name + b":" + password).decode(),
-        }
+    for name, value in sent.items():
+        if value is None or not HIDDEN.search(name):
+            continue
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        found.add(text)
+        perhaps |= {*text.replace(";", " ").replace("=", " ").split(), *text.split()}
+        scheme, _, credentials = text.partition(" ")
+        if scheme.lower() == "basic":
+            user, _, password = _decoded(credentials).partition(":")
+            found.add(password)
+            perhaps.add(user)
     found |= {each for each in perhaps if len(each) >= LONG}
     found |= {unquote(secret) for secret in found}
-    return sorted((each for each in found if len(each) >= SHORTEST_SECRET), key=len, reverse=True)
+    return {each for each in found if len(each) >= SHORTEST_SECRET}
+
+
+def _decoded(credentials: str) -> str:
+    try:
+        return base64.b64decode(credentials).decode("utf-8", "replace")
+    except ValueError:
+        return ""
 
 
 def without(secrets: Iterable[str], finding: Finding) -> Finding:
     """Return a finding without these, for a server may send back what it was sent."""
     what, evidence, remedy = finding[2:]
-    for secret in secrets:
+    for secret in sorted(secrets, key=len, reverse=True):  # one may be part of another
         what, evidence = what.replace(secret, "..."), evidence.replace(secret, "...")
     return finding._replace(what=one_line(what), evidence=one_line(evidence), remedy=remedy)
 

@@ -22,6 +22,7 @@ from eventsource.urls import redact
 
 from .observing import ENOUGH, Connection, Head, Observation
 from .resuming import SECONDS, Answer, Plan, is_settled
+from .showing import secrets_of
 from .strip import Mark
 
 AGAIN_AFTER: Final = 0.3
@@ -66,11 +67,14 @@ class Watch:
         self._on_change = on_change
         self._connection: Connection | None = None
         self._version = ""
+        self._proxies = options.get("proxies")
+        self.secrets = secrets_of(url, self._proxies, options.get("headers") or {})
+        """What nobody else may see of the requests so far."""
         self._stream = EventStream(
             url,
             reconnect=None if observation.is_once else _SoonAgain(),
             on_bytes=self._received,
-            hooks={"response": self._note_version},
+            hooks={"response": self._note_response},
             **options,
         )
         self._began = time.monotonic()
@@ -184,7 +188,10 @@ class Watch:
         ends = observation.unreadable or observation.refused is not None
         return not ends and self._attempts <= LOSSES
 
-    def _note_version(self, response: requests.Response, **_: object) -> None:
+    def _note_response(self, response: requests.Response, **_: object) -> None:
+        self.secrets |= secrets_of(
+            response.request.url or "", self._proxies, response.request.headers
+        )
         version = getattr(response.raw, "version", None)
         if isinstance(version, int) and version:
             self._version = f"HTTP/{version // 10}.{version % 10}"
