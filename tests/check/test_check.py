@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
+import re
 import signal
 import ssl
 import subprocess
@@ -99,6 +100,15 @@ def test_the_watch_ends_after_its_seconds(check):
     done = check(good(event(1), then="hold"), arguments=["--seconds", "3"])
     assert 2.9 < done.result["figures"]["seconds"] <= 3
     assert "ended" not in done.findings
+
+
+def test_the_how_to_has_every_code():
+    page = (Path(__file__).parents[2] / "docs/how-to/is-it-the-server.md").read_text("utf-8")
+    symptoms, codes = page.split("## What each code says")
+    first_cells = re.findall(r"^\| (`[^|]*`) \|", codes, re.MULTILINE)
+    every = {*CODES, "redirect", "tls"}
+    assert set(re.findall(r"`([\w-]+)`", " ".join(first_cells))) == every
+    assert {code for code in every if f"`{code}`" not in symptoms} == {"latency"}
 
 
 # --- status, content-type, redirect, tls ---

@@ -23,17 +23,19 @@ def ways(tmp_path_factory):
     backend, nginx = Server("sse_starlette_app.py", folder / "backend.log"), Nginx(folder, "1s")
     try:
         backend.start()
-        through, buffered, asked_not_to = (nginx.listen() for _ in range(3))
+        through, buffered, asked_not_to, impatient = (nginx.listen() for _ in range(4))
         nginx.configure(
             site(through, OLD_HTTP, "proxy_buffering off;", to=backend.port)
             + site(buffered, OLD_HTTP, BUFFERING, to=backend.port)
             + site(asked_not_to, OLD_HTTP, "proxy_buffering on;", to=backend.port)
+            + site(impatient, "proxy_http_version 1.1; proxy_read_timeout 1s;", to=backend.port)
         )
         nginx.start()
         yield {
             "direct": f"http://127.0.0.1:{backend.port}",
             "through": f"http://127.0.0.1:{through}",
             "buffered": f"http://127.0.0.1:{buffered}",
+            "impatient": f"http://127.0.0.1:{impatient}",
             "X-Accel-Buffering: no": f"http://127.0.0.1:{asked_not_to}",
         }
     finally:
@@ -68,3 +70,13 @@ def test_a_slow_stream_behind_a_buffer_is_told_to_be_watched_longer(run, ways):
     assert (done.status, done.out) == (28, "")
     assert "buffer" in done.err
     assert "--seconds" in done.err
+
+
+def test_a_proxy_that_cuts_silent_streams_is_found(run, ways):
+    done = checked(run, ways, "impatient", 6, count=2)
+    assert [found["code"] for found in done.problems] == ["ended"]
+    assert "after about 1." in done.problems[0]["what"]
+    assert "cut off" in done.problems[0]["evidence"]
+    assert "read timeout" in done.problems[0]["remedy"]
+    done = checked(run, ways, "impatient", 4, count=2, heartbeat=0.2)
+    assert "ended" not in done.findings

@@ -13,7 +13,7 @@ class Finding(NamedTuple):
     """What a check has found out about one side of a stream."""
 
     code: str
-    """What it is about; the how-to has a section for each."""
+    """What it is about: docs/how-to/is-it-the-server.md has all of them."""
     level: str
     """`ok`, `note` or `problem`."""
     what: str
