@@ -173,6 +173,18 @@ def test_a_loss_inside_an_event_accuses_nobody():
     assert judged(connection((0.0, SMALL[:4096]), cut=1.0)) == "ok"
 
 
+@pytest.mark.parametrize("size", [16384, 16384 - 8, 2 * 16384])
+def test_records_of_tls_that_come_slowly_accuse_nobody(size):
+    reads = pieces(2 * SMALL + SMALL, size, 0.3)
+    assert judged(connection(*reads, until=30), url="https://h/") != "problem"
+    assert judged(connection(*reads, until=30), url="http://h/") == "problem"
+
+
+@pytest.mark.parametrize("size", [4096, 8192, 1500])
+def test_a_buffer_is_found_over_tls_too(size):
+    assert judged(connection(*pieces(SMALL, size)[:2], until=30), url="https://h/") == "problem"
+
+
 def test_a_cut_without_silence_accuses_nobody():
     reads = [(0.2 * n, data) for n, (_, data) in enumerate(pieces(SMALL, 4096))]
     assert judged(connection(*reads, until=reads[-1][0])) == "ok"

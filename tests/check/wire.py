@@ -25,9 +25,9 @@ def connection(*reads, until=None, ends=None, cut=None, asked=0.0, opened=None):
     return found
 
 
-def observation(*connections, headers=(), watched=30.0, **attributes):
+def observation(*connections, headers=(), watched=30.0, url="http://h/", **attributes):
     """What was seen, with a head of an event stream."""
-    head = Head(200, {**HEADERS, "Transfer-Encoding": "chunked", **dict(headers)}, "http://h/")
+    head = Head(200, {**HEADERS, "Transfer-Encoding": "chunked", **dict(headers)}, url)
     return Observation(
         "http://h/",
         began=NOW,

@@ -21,6 +21,11 @@ SILENCE: Final = 0.25
 """Seconds without a byte that end a burst."""
 BLOCK: Final = 1024
 """Bytes: the sizes of buffers are multiples of it."""
+RECORD: Final = 16384
+"""Bytes of a record of TLS. It is there when all of it is: on a slow network, with silence before
+each. So over TLS a read of that size, or a little less for the framing in it, says nothing."""
+FRAMING: Final = 164
+"""Bytes of a record that may be framing."""
 LIKE: Final = 0.02
 """Sizes that differ by no more than this part are like sizes."""
 WHOLE_EVENTS: Final = 2
@@ -139,7 +144,8 @@ def buffering(observation: Observation) -> Finding:
             f" silence; their times span {seconds(stamps[-1] - stamps[0])}",
             UNBUFFER,
         )
-    cuts = [burst for burst in flat if _is_cut(burst)]
+    is_tls = observation.head is not None and observation.head.url.startswith("https:")
+    cuts = [burst for burst in flat if _is_cut(burst) and not (is_tls and _is_record(burst))]
     buffered = [burst for burst in cuts if _is_block(burst)] or _like(cuts)
     if buffered:
         sizes = ", ".join(f"{burst.size:,}" for burst in buffered[:3])
@@ -170,6 +176,11 @@ def _is_cut(burst: Burst) -> bool:
         and burst.after >= SILENCE
         and len(burst.events) >= WHOLE_EVENTS
     )
+
+
+def _is_record(burst: Burst) -> bool:
+    """Whether its last read is as large as whole records of TLS are."""
+    return -burst.last_size % RECORD <= FRAMING
 
 
 def _is_block(burst: Burst) -> bool:
