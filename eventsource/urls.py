@@ -1,4 +1,4 @@
-"""URLs: their origin, and what of them may be shown."""
+"""URLs: their origin, and what of them and of header fields may be shown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 MAX_TEXT: Final = 500
 """Characters that are shown of what a server says at the most."""
+SECRET_FIELD: Final = re.compile(
+    r"authorization$|cookie|token|secret|password|credential|signature|(^|[-_])(api)?key$",
+    re.IGNORECASE,
+)
+"""Header fields, by name, whose values are not shown: what shows them goes into bug reports."""
 
 
 def brief(text: str) -> str:

@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from rich.text import Text
 
-from eventsource.cli.following import HIDDEN
 from eventsource.cli.formats import one_line
+from eventsource.urls import SECRET_FIELD
 
 from .finding import NOTE, OK, PROBLEM, Finding, several
 from .observing import Observation
@@ -47,7 +47,7 @@ def secrets_of(url: str, proxies: Mapping[str, str] | None, sent: Mapping[str, A
         found |= {parts.password or "", parts.netloc.rpartition("@")[0]}
         perhaps |= {parts.username or "", *(value for _, value in parse_qsl(parts.query))}
     for name, value in sent.items():
-        if value is None or not HIDDEN.search(name):
+        if value is None or not SECRET_FIELD.search(name):
             continue
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
         found.add(text)
