@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import requests
@@ -256,6 +256,16 @@ class EventStream:
         `session`, only `fileno()` is left of `raw`.
         """
         return self._engine.response
+
+    @property
+    def certificate(self) -> Mapping[str, Any] | None:
+        """The server's certificate on the connection that is open, with `notAfter` and the like.
+
+        As `ssl.SSLSocket.getpeercert()` has it: empty if it was not verified. None without
+        TLS or a connection, and where it is not known: on a `session` of the caller's and
+        through SOCKS.
+        """
+        return self._engine.certificate()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {redact(self.url)} {self.ready_state.name}>"

@@ -204,17 +204,17 @@ EXAMPLE_PROGRAMS = [*examples()]
 def test_no_block_is_overlooked():
     """Who adds a block counts it here, and sees that it is a program if it reads a stream."""
     assert Counter(map(why_not, BLOCKS)) == {
-        None: 76,
+        None: 79,
         "a file, which a command starts": 11,
         "a server of its own": 27,
         "an example": 7,
         "closed at once": 2,
         "no stream is made": 12,
         "no stream is read": 17,
-        "not run": 27,
+        "not run": 28,
         "nothing is started": 3,
     }
-    assert len(PROGRAMS) == 78
+    assert len(PROGRAMS) == 81
     there = {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py")}
     assert there - set(EXAMPLES) == {"examples/server.py"}  # which is one
 
@@ -276,7 +276,7 @@ class Run:
 
     def __init__(self, program, seen, folder, desk, nursery, display):
         self._out, self._err = folder / "out", folder / "err"
-        self._logs_to_stdout = any(
+        self._tells_stdout = program.command.startswith("eventsource check ") or any(
             "StreamHandler(sys.stdout)" in code for code, _ in program.blocks
         )
         self._out.touch()
@@ -326,8 +326,9 @@ class Run:
 
     @property
     def told(self):
-        """Its standard error; that of a service whose log goes elsewhere, which is standard output."""
-        return self.output if self._logs_to_stdout else self._err.read_text("utf-8", "replace")
+        """Its standard error; of a service whose log goes there, and of `eventsource check`, which
+        says what is wrong with a stream, standard output, too."""
+        return self.output if self._tells_stdout else self._err.read_text("utf-8", "replace")
 
     @property
     def output(self):

@@ -12,6 +12,7 @@ import itertools
 import json
 import random
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import trustme
 
 from eventsource import (
     Comment,
@@ -1121,3 +1123,43 @@ def test_an_event_that_has_been_iterated_over_is_not_kept(way):
             assert not reading.done()
             events.close()
             reading.result(LIMIT)
+
+
+# --- The certificate ---
+
+
+def test_the_servers_certificate_is_there_while_the_connection_is_open(tmp_path):
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", common_name="the server").configure_cert(context)
+    pem = tmp_path / "ca.pem"
+    pem.write_bytes(authority.cert_pem.bytes())
+    with ScriptedServer(stream(b"data: x\n\n", then="hold"), ssl_context=context) as server:
+        with EventStream(server.url, verify=str(pem)) as events:
+            assert events.certificate is None
+            opens(events)
+            assert (("commonName", "the server"),) in events.certificate["subject"]
+            assert ssl.cert_time_to_seconds(events.certificate["notAfter"]) > time.time()
+            events.restart()
+            opens(events)
+            assert events.certificate
+        assert events.certificate is None
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+def test_a_certificate_that_was_not_verified_is_empty(tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with ScriptedServer(stream(b"data: x\n\n", then="hold"), ssl_context=context) as server:
+        with EventStream(server.url, verify=False) as events:
+            opens(events)
+            assert events.certificate == {}
+
+
+def test_without_tls_and_on_a_session_of_the_callers_there_is_no_certificate():
+    with ScriptedServer(stream(b"data: x\n\n", then="hold")) as server:
+        with EventStream(server.url) as events:
+            opens(events)
+            assert events.certificate is None
+        with requests.Session() as session, EventStream(server.url, session=session) as events:
+            opens(events)
+            assert events.certificate is None

@@ -51,14 +51,18 @@ def _run(arguments: list[str]) -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         say(
-            f"eventsource: the command needs {' and '.join(missing)}:"
-            f" python -m pip install {' '.join(missing)}"
+            f"eventsource: {' and '.join(missing)} not found; this installs the command line:"
+            " python -m pip install 'eventsource-client[cli]'"
         )
         return Exit.USAGE
     if arguments[:1] == ["relay"]:
         from . import relaying  # noqa: PLC0415 - needs the extra
 
         return relaying.run(arguments[1:])
+    if arguments[:1] == ["check"]:
+        from .check import command  # noqa: PLC0415 - needs the extra
+
+        return command.run(arguments[1:])
     if arguments[:1] == ["serve"]:
         from . import serving  # noqa: PLC0415 - needs the extra
 

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 import os
 import re
-import ssl
-import sys
-import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
-from urllib3.exceptions import LocationParseError
-from urllib3.util import SKIP_HEADER, parse_url
 
 from eventsource import __version__
 
 from .failures import Exit, Stop, say
 from .following import Settings, follow
 from .formats import FORMATS
-
-
-def seconds(_: object, __: object, value: float | None) -> float | None:
-    """Check an option that is a time."""
-    if value is not None and not 0 < value <= threading.TIMEOUT_MAX:  # nor not a number
-        raise click.BadParameter(f"{value} is not a number of seconds.")
-    return value
+from .requesting import as_curl, asking, connect_timeout, request_options, seconds, with_scheme
 
 
 def size(_: object, __: object, value: str | None) -> int | None:
@@ -44,8 +30,6 @@ def size(_: object, __: object, value: str | None) -> int | None:
 
 COUNT = click.IntRange(min=1)
 STATUS = click.IntRange(min=100, max=599)
-JSON = b"application/json"
-FILE = click.Path(exists=True, dir_okay=False, readable=True)
 
 HELP = """Print the events of the event stream at URL as they come.
 
@@ -55,9 +39,9 @@ HELP = """Print the events of the event stream at URL as they come.
   eventsource -d '{"prompt": "Hello"}' -H "Authorization: Bearer $TOKEN" --format data URL
   eventsource --resume place --format jsonl -o events.jsonl URL
 
-`eventsource demo` shows a stream that breaks off and is resumed; `eventsource relay --help` is
-about relaying a stream into Redis or NATS,
-`eventsource serve --help` about serving a recording, or standard input.
+`eventsource demo` shows a stream that breaks off and is resumed; `eventsource check --help` is
+about what may be wrong with a stream, `eventsource relay --help` about relaying one into Redis or
+NATS, `eventsource serve --help` about serving a recording, or standard input.
 """
 
 EXIT_STATUSES = """\b
@@ -85,43 +69,7 @@ Exit status:
     help=HELP, epilog=EXIT_STATUSES, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.argument("url", metavar="URL")
-@click.option(
-    "-H",
-    "--header",
-    "headers",
-    metavar="'NAME: VALUE'",
-    multiple=True,
-    help="A header field. 'NAME:' sends none of that name, 'NAME;' an empty one.",
-)
-@click.option("-X", "--request", "method", metavar="METHOD", help="GET unless there is data.")
-@click.option(
-    "-d",
-    "--data",
-    "--data-binary",
-    multiple=True,
-    metavar="DATA",
-    help="The body; @FILE takes it from a file, - from standard input. Makes it a POST, of"
-    " application/json if it is a JSON object or array, else of a form. Several are joined by &.",
-)
-@click.option(
-    "--data-raw", multiple=True, metavar="DATA", help="The same; @ and - mean themselves."
-)
-@click.option(
-    "--json", "json_", multiple=True, metavar="DATA", help="Like -d, of application/json anyway."
-)
-@click.option(
-    "-b", "--cookie", "cookies", multiple=True, metavar="NAME=VALUE", help="Cookies to send."
-)
-@click.option("-A", "--user-agent", metavar="NAME", help="The header field User-Agent.")
-@click.option("-e", "--referer", metavar="URL", help="The header field Referer.")
-@click.option("-u", "--user", metavar="USER:PASSWORD", help="Without a password, it is asked for.")
-@click.option(
-    "--cacert", type=click.Path(exists=True), metavar="FILE", help="CA certificates to trust (PEM)."
-)
-@click.option("--cert", type=FILE, metavar="FILE", help="A client certificate (PEM).")
-@click.option("--key", type=FILE, metavar="FILE", help="Its key, if that is in another file.")
-@click.option("-k", "--insecure", is_flag=True, help="Do not verify the server's certificate.")
-@click.option("-x", "--proxy", metavar="URL", help="Go through this proxy.")
+@asking
 @click.option("--last-event-id", default="", metavar="ID", help="Begin after this event.")
 @click.option(
     "--resume",
@@ -141,14 +89,7 @@ Exit status:
     metavar="SECONDS",
     help="End after this time.",
 )
-@click.option(
-    "--connect-timeout",
-    type=float,
-    callback=seconds,
-    default=10.0,
-    metavar="SECONDS",
-    help="10 by default.",
-)
+@connect_timeout
 @click.option(
     "--event-timeout",
     type=float,
@@ -209,43 +150,15 @@ Exit status:
     is_flag=True,
     help="No line of status on the terminal, and none of a lost connection elsewhere.",
 )
-@click.option(
-    "-N",
-    "--no-buffer",
-    "-L",
-    "--location",
-    "-f",
-    "--fail",
-    "-S",
-    "--show-error",
-    "--compressed",
-    "_curl",
-    is_flag=True,
-    hidden=True,
-)  # what it does anyway
+@as_curl
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def command(
     url: str,
-    headers: tuple[str, ...],
-    method: str | None,
-    data: tuple[str, ...],
-    data_raw: tuple[str, ...],
-    json_: tuple[str, ...],
-    cookies: tuple[str, ...],
-    user_agent: str | None,
-    referer: str | None,
-    user: str | None,
-    cacert: str | None,
-    cert: str | None,
-    key: str | None,
-    insecure: bool,
-    proxy: str | None,
     last_event_id: str,
     resume: str | None,
     types: tuple[str, ...],
     count: int | None,
     max_time: float | None,
-    connect_timeout: float,
     event_timeout: float | None,
     reconnect: bool | None,
     retry_connect: bool,
@@ -258,12 +171,9 @@ def command(
     verbose: bool,
     silent: bool,
     _curl: bool,
+    **request: Any,
 ) -> None:
     """Make settings of the options, and follow the stream."""
-    if key and not cert:
-        raise click.UsageError("--key needs --cert")
-    if insecure and cacert:
-        raise click.UsageError("--cacert and --insecure contradict each other")
     if format_ == "raw" and types:
         raise click.UsageError("--event cannot choose among the bytes of --format raw")
     if output == "-":
@@ -273,32 +183,8 @@ def command(
     if resume and output and f"{os.path.realpath(resume)}.new" == os.path.realpath(output):
         raise click.UsageError(f"--output: --resume writes to {output} first")
     _check_record(record, force, max_filesize, {"--output": output, "--resume": resume})
-    if proxy is not None:
-        proxy = _checked_proxy(proxy)
-    _check_certificates(cacert, cert, key)
-    if json_ and (data or data_raw):
-        raise click.UsageError("--json takes the place of --data")
-    fields = fields_of(
-        *headers,
-        *(f"Cookie: {_pair(cookie)}" for cookie in cookies),
-        *([] if user_agent is None else [f"User-Agent: {user_agent}"]),
-        *([] if referer is None else [f"Referer: {referer}"]),
-    )
-    body = _body(data, data_raw, json_)
-    if body is not None and "content-type" not in map(str.lower, fields):
-        fields["Content-Type"] = JSON if json_ else _content_type(body)
-    method = method or ("GET" if body is None else "POST")
-    options: dict[str, Any] = {
-        "method": method,
-        "headers": fields,
-        "data": body,
-        "auth": _credentials(user) if user is not None else None,
-        "verify": False if insecure else cacert or True,
-        "cert": (cert, key) if cert and key else cert,
-        "proxies": {"http": proxy, "https": proxy} if proxy else None,
-        "timeout": (connect_timeout, None),
-        "event_timeout": event_timeout,
-    }
+    options = {**request_options(**request), "event_timeout": event_timeout}
+    method = options["method"]
     follow(
         Settings(
             url=with_scheme(url),
@@ -365,137 +251,3 @@ def run_command(command: click.Command, arguments: Sequence[str], name: str) -> 
         say(f"{name}: {error.strerror or error}")
         return Exit.NO_OUTPUT
     return Exit.DONE  # --help
-
-
-def with_scheme(url: str) -> str:
-    """Complete an address as curl and HTTPie do."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url):
-        return url
-    return f"http://localhost{url}" if url.startswith(":") else f"http://{url}"
-
-
-def _checked_proxy(proxy: str) -> str:
-    url = with_scheme(proxy)
-    try:
-        host = parse_url(url).host
-    except LocationParseError:
-        host = None
-    if not host:
-        raise click.UsageError("-x: not the URL of a proxy")  # which may hold a password
-    return url
-
-
-def _check_certificates(cacert: str | None, cert: str | None, key: str | None) -> None:
-    """Refuse files that no connection could be made with."""
-
-    def refuse() -> str:
-        raise click.UsageError("--cert: the key is encrypted; openssl pkey can decrypt it")
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        if cacert is not None:
-            in_folder = Path(cacert).is_dir()
-            context.load_verify_locations(
-                cafile=None if in_folder else cacert, capath=cacert if in_folder else None
-            )
-    except OSError as error:
-        raise click.UsageError(f"--cacert: {cacert}: {_why(error)}") from None
-    try:
-        if cert is not None:
-            context.load_cert_chain(cert, key, password=refuse)
-    except OSError as error:
-        files = cert if key is None else f"{cert}, {key}"
-        raise click.UsageError(f"--cert: {files}: {_why(error)}") from None
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):  # of which OpenSSL says little
-        return (error.reason or "not PEM").replace("_", " ").lower()
-    return error.strerror or str(error)
-
-
-def _in_bytes(argument: str) -> bytes:
-    """What was given: text as UTF-8, and what is none as it is."""
-    return argument.encode("utf-8", "surrogateescape")
-
-
-def _pair(cookie: str) -> str:
-    if "=" not in cookie:  # with curl, the name of a file
-        raise click.UsageError("-b: not NAME=VALUE")
-    return cookie
-
-
-def fields_of(*headers: str) -> dict[str, bytes | str | None]:
-    """Make header fields of `-H`; one that comes again is added to the first (RFC 9110, 5.3)."""
-    fields: dict[str, bytes | str | None] = {}
-    names: dict[str, str] = {}  # as they were given first, by what they mean
-    for header in headers:
-        name, colon, text = header.partition(":")
-        if not colon and header.endswith(";"):
-            name = header[:-1]
-        elif not colon:
-            shown = re.match(r"[-\w]+(?=[\s=;])", header)  # what follows may be a secret
-            raise click.UsageError(
-                f"-H: no colon after the field's name{f' {shown.group()!r}' if shown else ''}"
-            )
-        name = names.setdefault(name.strip().lower(), name.strip())
-        value = _in_bytes(text.strip())
-        before = fields.get(name)
-        if colon and not value:
-            # http.client and urllib3 have some of their own, if they are not told.
-            own = name.lower() in ("accept-encoding", "host", "user-agent")
-            fields[name] = SKIP_HEADER if own else None
-        elif isinstance(before, bytes):
-            fields[name] = before + (b"; " if name.lower() == "cookie" else b", ") + value
-        else:
-            fields[name] = value
-    return fields
-
-
-def _body(data: Sequence[str], raw: Sequence[str], json_: Sequence[str]) -> bytes | None:
-    if json_:
-        return b"".join(_content("--json", part) for part in json_)
-    parts = [*(_content("-d", part) for part in data), *map(_in_bytes, raw)]
-    return b"&".join(parts) if parts else None
-
-
-def _content(option: str, data: str) -> bytes:
-    if data in ("-", "@-"):
-        if sys.stdin is None:
-            raise click.UsageError(f"{option}: standard input is closed")
-        return sys.stdin.buffer.read()
-    if not data.startswith("@"):
-        return _in_bytes(data)
-    try:
-        return Path(data[1:]).read_bytes()
-    except OSError as error:
-        raise click.UsageError(f"{option}: {data[1:]}: {error.strerror}") from None
-
-
-def _content_type(body: bytes) -> bytes:
-    try:
-        is_json = isinstance(json.loads(body), dict | list)
-    except (ValueError, RecursionError):
-        is_json = False
-    return JSON if is_json else b"application/x-www-form-urlencoded"
-
-
-def _credentials(user: str) -> tuple[bytes, bytes]:
-    name, colon, password = user.partition(":")
-    if not colon:
-        if not _has_terminal():
-            raise click.UsageError("-u: no password after the colon, and no terminal to ask at")
-        try:
-            password = getpass.getpass(f"Password of {name}: ", stream=sys.stderr)
-        except EOFError:
-            raise click.UsageError("-u: no password") from None
-    return _in_bytes(name), _in_bytes(password)
-
-
-def _has_terminal() -> bool:
-    """Whether `getpass` will find a terminal: the process's own, or standard input."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | getattr(os, "O_NOCTTY", 0)))  # not on Windows
-    except OSError:
-        return sys.stdin is not None and sys.stdin.isatty()
-    return True

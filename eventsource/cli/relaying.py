@@ -18,9 +18,10 @@ from eventsource.protocol.policy import ReconnectPolicy
 from eventsource.relay import Relay, Sink
 from eventsource.urls import redact
 
-from .command import COUNT, STATUS, fields_of, run_command, seconds, with_scheme
+from .command import COUNT, STATUS, run_command
 from .ending import Ending
 from .failures import Exit, Stop, exit_for, reason, say_if_ready
+from .requesting import fields_of, seconds, with_scheme
 
 HELP = """Relay the event stream at URL into the log NAME at LOG, each event once.
 

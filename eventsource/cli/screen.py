@@ -160,6 +160,10 @@ class Screen:
             self._unwritten.append(visible(text))
             self._is_within_line = not text.endswith("\n")
 
+    def print(self, text: Text) -> None:
+        """Show a line as it is, without control characters."""
+        self._render(text)
+
     def note(self, line: str) -> None:
         """Show a line about the connection, as a line of its own."""
         if self._is_within_line:

@@ -21,7 +21,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
@@ -123,6 +123,11 @@ class Engine:
             exchange.abort()
         self._wakeup.set()
         self._tell_watchers()
+
+    def certificate(self) -> Mapping[str, Any] | None:
+        """The server's certificate, on the connection that is open; None: unknown."""
+        exchange = self._exchange
+        return None if exchange is None else exchange.certificate()
 
     def restart(self) -> None:
         """Drop this connection, or end the wait, and connect again at once. Never waits."""

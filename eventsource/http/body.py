@@ -11,7 +11,7 @@ import errno
 import select
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from urllib3.util import wait_for_read
@@ -65,6 +65,14 @@ class SocketBody:
         self._has_arrived = _arrival_on(sock) if hasattr(sock, "pending") else None
         self._is_cut = False  # TLS has ended without its closing alert
         self._failure: OSError | None = None  # comes when what came before it has been read
+
+    def certificate(self) -> Mapping[str, Any] | None:
+        """The other side's, as `ssl.SSLSocket.getpeercert()` has it; None if there is none."""
+        look = getattr(self._sock, "getpeercert", None)
+        try:
+            return None if look is None else look()
+        except (AttributeError, OSError, ValueError):  # it has been shut down, or closed
+            return None
 
     def read(self, timeout: float | None = None) -> bytes:
         """See `BodyReader`."""

@@ -20,7 +20,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 import requests
@@ -117,6 +117,11 @@ class Exchange:
     def has_bounded_reads(self) -> bool:
         """Whether a read that times out leaves the connection as it is."""
         return isinstance(self._body, SocketBody)
+
+    def certificate(self) -> Mapping[str, Any] | None:
+        """The server's certificate, as `ssl.SSLSocket.getpeercert()` has it; None: unknown."""
+        body = self._body
+        return body.certificate() if isinstance(body, SocketBody) else None
 
     def read(self, timeout: float | None = None) -> bytes:
         """Return the bytes of the body that have arrived, decompressed; if there are none,

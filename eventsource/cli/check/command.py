@@ -1,0 +1,220 @@
+"""The options of `eventsource check`, and the order in which it does its work."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import click
+from rich.text import Text
+from urllib3.exceptions import InsecureRequestWarning
+
+from eventsource.cli.command import run_command
+from eventsource.cli.ending import Ending
+from eventsource.cli.failures import Exit, Stop
+from eventsource.cli.output import STANDARD_OUTPUT, Output, descriptor
+from eventsource.cli.requesting import (
+    as_curl,
+    asking,
+    connect_timeout,
+    request_options,
+    seconds,
+    with_scheme,
+)
+from eventsource.cli.screen import Screen, Status, terminal
+from eventsource.urls import redact
+
+from . import findings, resuming, showing, timing
+from .finding import PROBLEM, Finding
+from .observing import Observation, accepts_coding
+from .strip import Strip
+from .watching import Watch
+
+SAFE: Final = ("GET", "HEAD")
+"""Methods that may be sent again without being asked."""
+
+HELP = """Watch the event stream at URL for a while, and say what is wrong with it.
+
+\b
+  eventsource check https://example.com/stream
+  eventsource check --seconds 150 https://example.com/stream
+  eventsource check --format json URL | jq '.findings[] | select(.level == "problem")'
+
+Each finding has a level (ok, note, problem), figures, and what to do about it. A connection that
+is lost is made again within half a second, at most twenty times; then the stream is resumed after
+an event that came before, within ten seconds. What is no GET is sent once.
+"""
+
+EXIT_STATUSES = """Exit statuses: 0 without a problem, 1 with one, also if the answer is an error or
+no event stream. If there was no answer: those of `eventsource --help` (6, 7, 28, 35, 60, ...).
+"""
+
+
+@click.command(
+    help=HELP, epilog=EXIT_STATUSES, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.argument("url", metavar="URL")
+@asking
+@connect_timeout
+@click.option(
+    "--seconds",
+    "duration",
+    type=float,
+    callback=seconds,
+    default=30.0,
+    metavar="SECONDS",
+    help="How long to watch. 30 by default.",
+)
+@click.option("--no-resume", is_flag=True, help="Do not try to resume the stream.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="text: a line or two for each finding. json: one object.",
+)
+@as_curl
+def command(
+    url: str, duration: float, no_resume: bool, format_: str, _curl: bool, **request: Any
+) -> None:
+    """Make an observation of the options, and say what it means."""
+    options = request_options(**request)
+    url = with_scheme(url)
+    observation = Observation(
+        url=redact(url),
+        is_once=options["method"].upper() not in SAFE,
+        asked_for_coding=accepts_coding(options["headers"]),
+        is_verified=options["verify"] is not False,
+        seconds=duration,
+    )
+    strip = Strip(duration, is_unicode=_is_unicode())
+    try:
+        watch = Watch(url, options, observation, strip.mark)
+    except (TypeError, ValueError) as error:  # an argument, which the message names
+        raise Stop(Exit.USAGE, str(error)) from None
+    with contextlib.ExitStack() as stack:
+        if not observation.is_verified:  # which was asked for, by name
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore", InsecureRequestWarning)
+        stack.callback(watch.close)
+        ending = stack.enter_context(Ending(watch.close))
+        output = Output(stack.enter_context(descriptor(None)), STANDARD_OUTPUT, ending)
+        stack.enter_context(ending.at_signals())
+        stack.enter_context(output.watched())
+        console = terminal(1) if format_ == "text" else None
+        progress = _Progress(watch, strip)
+        screen = None
+        if console is not None:
+            screen = stack.enter_context(Screen(console, output, ending, progress))
+        report = _Report(functools.partial(_tell, output, screen, format_), watch)
+        _check(watch, ending, report, progress, may_resume=not no_resume)
+        if screen is not None and observation.connections:
+            screen.print(Text.assemble(" " * 9, strip.draw(duration), "  ", strip.legend()))
+        summary = f"{showing.summary(report.findings)}\n"
+        if screen is not None:
+            screen.print(Text(summary.rstrip()))
+            screen.flush()
+        elif format_ == "json":
+            output.write(showing.as_json(observation.url, report.findings, observation))
+        else:
+            output.write(summary.encode())
+    has_problem = any(finding.level == PROBLEM for finding in report.findings)
+    raise Stop(Exit.FAILED if has_problem else Exit.DONE)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command; return the exit status."""
+    return run_command(command, arguments, "eventsource check")
+
+
+class _Progress(Status):
+    """The line below the findings: what is being done, and the strip of time."""
+
+    def __init__(self, watch: Watch, strip: Strip) -> None:
+        super().__init__()
+        self._watch = watch
+        self._strip = strip
+        self.doing = "connecting"
+
+    def line(self) -> Text:
+        now = self._watch.now()
+        duration = self._watch.observation.seconds
+        head = f"{min(now, duration):.0f} s of {duration:g}"
+        return Text.assemble((self.doing, "bold"), f" {head} ", self._strip.draw(now))
+
+
+class _Report:
+    """The findings so far; each is told as soon as it is made."""
+
+    def __init__(self, tell: Callable[[Finding], object], watch: Watch) -> None:
+        self.findings: list[Finding] = []
+        self._tell = tell
+        self._watch = watch
+
+    def add(self, found: Iterable[Finding | None]) -> None:
+        for finding in found:
+            if finding is not None:
+                finding = showing.without(self._watch.secrets, finding)  # noqa: PLW2901
+                self.findings.append(finding)
+                self._tell(finding)
+
+
+def _tell(output: Output, screen: Screen | None, format_: str, finding: Finding) -> None:
+    if screen is not None:
+        screen.print(showing.on_terminal(finding))
+        screen.flush()
+    elif format_ == "text":
+        output.write(showing.as_text(finding).encode("utf-8", "backslashreplace"))
+
+
+def _check(
+    watch: Watch, ending: Ending, report: _Report, progress: _Progress, *, may_resume: bool
+) -> None:
+    observation = watch.observation
+    try:
+        watch.begin()
+    finally:
+        ending.check()  # what was asked for first counts
+    assert observation.head is not None
+    report.add(findings.of_head(observation.head, observation))
+    progress.doing = "watching"
+    watch.go_on()
+    ending.check()
+    if not observation.connections:
+        return
+    buffering = timing.buffering(observation)
+    report.add(
+        (
+            timing.latency(observation),
+            timing.compression(observation),
+            None if observation.unreadable else buffering,
+            timing.rate(observation),
+            timing.heartbeat(observation),
+            findings.ids(observation),
+            findings.retry(observation),
+            *findings.format_(observation),
+            timing.ended(observation),
+        )
+    )
+    if observation.is_once or not may_resume:
+        return
+    plan = resuming.plan(observation)
+    if isinstance(plan, str) and observation.unreadable:
+        return
+    if isinstance(plan, str):
+        report.add((resuming.untold(plan),))
+    elif buffering.level == PROBLEM:
+        report.add((resuming.untold("events are held back on the way", "See buffering first."),))
+    else:
+        progress.doing = "resuming"
+        answer = watch.resume(plan)
+        ending.check()
+        report.add((resuming.resume(plan, answer),))
+
+
+def _is_unicode() -> bool:
+    console = terminal(1)
+    return console is not None and console.encoding.lower().startswith("utf")

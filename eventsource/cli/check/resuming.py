@@ -1,0 +1,160 @@
+"""Whether a server sends what a client has missed: which id to ask with, and what comes then.
+
+Pure functions. Only events with an id of their own are compared, and only ids that came once:
+of others a server promises nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final, NamedTuple
+
+from eventsource.protocol.parser import can_be_sent
+
+from .finding import NOTE, OK, PROBLEM, Finding, seconds, several, shown
+from .observing import Connection, Observation, Seen
+
+BACK: Final = 10
+"""Events before the last one at which to resume."""
+SECONDS: Final = 10.0
+"""That this may take at the most."""
+BUSY: Final = (429, 500, 502, 503, 504)
+"""Statuses that say nothing of ids."""
+
+REMEDY: Final = (
+    "Keep the last events, and send what follows the Last-Event-ID of the request, in order."
+)
+
+
+class Plan(NamedTuple):
+    """What to ask for."""
+
+    id: str
+    """The id to resume after."""
+    before: frozenset[str]
+    """The ids of events up to that one."""
+    expected: dict[str, bytes]
+    """The ids of those that followed, in order, and the digests of their data."""
+
+
+class Answer(NamedTuple):
+    """What came of it."""
+
+    connection: Connection | None
+    """None: none has opened."""
+    status: int | None = None
+    """Of a response that opened nothing."""
+    failure: str = ""
+    """Why there was none."""
+
+
+def plan(observation: Observation) -> Plan | str:
+    """Return what to ask for; if it cannot be told whether the server resumes, why."""
+    if not observation.events:
+        return "no event came"
+    for connection in reversed(observation.connections):
+        counted = Counter(seen.block.id for seen in connection.events)
+        known = [
+            (seen.block.id, seen.block.digest)
+            for seen in connection.events
+            if seen.block.id and counted[seen.block.id] == 1 and can_be_sent(seen.block.id)
+        ]
+        if len(known) > 1:
+            # Not at the beginning, else a server that begins anew cannot be told from one that
+            # sends that event once more, or greets each client.
+            at = max(len(known) - 1 - BACK, min(2, len(known) - 2))
+            expected = dict(known[at + 1 :])
+            before = {seen.block.id for seen in observation.events if seen.block.id}
+            return Plan(known[at][0], frozenset(before - expected.keys()), expected)
+    ids = [seen.block.id for seen in observation.events if seen.block.id]
+    if not ids:
+        return "no event has an id"
+    if len(ids) > 1 and len(set(ids)) < len(ids):
+        return "ids come more than once"
+    return "too few events with an id of their own"
+
+
+def is_settled(plan: Plan, events: list[Seen]) -> bool:
+    """Whether no more needs to come: all has, or it is plain that it will not."""
+    ids = [seen.block.id for seen in events if seen.block.id]
+    return next(reversed(plan.expected)) in ids or _begins_anew(plan, ids)
+
+
+def _begins_anew(plan: Plan, ids: list[str]) -> bool:
+    # One alone may be what a server greets each client with.
+    older = [found for found in ids if found in plan.before and found != plan.id]
+    return len(older) > 1 or (bool(older) and plan.id in ids)
+
+
+def untold(why: str, remedy: str = "") -> Finding:
+    """Say that it cannot be told."""
+    return Finding("resume", NOTE, "Whether the server resumes cannot be told.", why, remedy)
+
+
+def resume(plan: Plan, answer: Answer) -> Finding:
+    """Say whether what followed an event has come again."""
+    asked = f"Last-Event-ID {shown(plan.id)}"
+    total = several(len(plan.expected), "event")
+    if answer.connection is None:
+        return _refused(answer, asked, total)
+    events = [seen for seen in answer.connection.events if seen.block.id]
+    ids = [seen.block.id or "" for seen in events]
+    came = [found for found in dict.fromkeys(ids) if found in plan.expected]
+    evidence = f"{asked}: {len(came)} of {total} that followed it came again"
+    evidence += _after(answer.connection)
+    if _begins_anew(plan, ids):
+        return _problem("The server begins anew: it sends what was before that id, too.", evidence)
+    for seen in events:
+        found = seen.block.id or ""
+        if plan.expected.get(found, seen.block.digest) != seen.block.digest:
+            return _problem(
+                "The server sends other data under the same id.", f"{evidence}; id {shown(found)}"
+            )
+    if not came:
+        return _problem("The server does not send what followed that id.", evidence)
+    order = list(plan.expected)
+    if sorted(came, key=order.index) != came:
+        return _problem("What followed that id comes again in another order.", evidence)
+    missing = order[: order.index(came[-1])]
+    missing = [found for found in missing if found not in came]
+    rest = len(order) - len(came) - len(missing)
+    went_on = any(
+        found not in plan.expected and found not in plan.before
+        for found in ids[len(ids) - 1 - ids[::-1].index(came[-1]) + 1 :]
+    )
+    if missing or (rest and went_on):
+        lost = missing or [found for found in order if found not in came]
+        return _problem(
+            "The server leaves some out of what followed that id.",
+            f"{evidence}; {several(len(lost), 'event')} missing, such as {shown(lost[0])}",
+        )
+    if plan.id in ids:
+        return Finding(
+            "resume",
+            NOTE,
+            "The server resumes, and sends the event with that id once more.",
+            evidence,
+            "Begin with the event after the Last-Event-ID: the client has had that one.",
+        )
+    return Finding("resume", OK, "The server resumes where a client was.", evidence)
+
+
+def _after(connection: Connection) -> str:
+    if not connection.events:
+        return f", and no event at all, within {seconds(connection.lasted)}"
+    return ""
+
+
+def _problem(what: str, evidence: str) -> Finding:
+    return Finding("resume", PROBLEM, what, evidence, REMEDY)
+
+
+def _refused(answer: Answer, asked: str, total: str) -> Finding:
+    if answer.status is None:
+        return untold(f"the connection with {asked} was not made: {answer.failure}")
+    if answer.status in BUSY:
+        return untold(f"with {asked} the server answered {answer.status}")
+    return _problem(
+        f"The server answers {answer.status} to a client that resumes.",
+        f"{asked}; {total} had followed it",
+    )
