@@ -51,8 +51,8 @@ def _run(arguments: list[str]) -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         say(
-            f"eventsource: {' and '.join(missing)} not found; this installs the command line:"
-            " python -m pip install 'eventsource-client[cli]'"
+            f"eventsource: the command needs {' and '.join(missing)}:"
+            f" python -m pip install {' '.join(missing)}"
         )
         return Exit.USAGE
     if arguments[:1] == ["relay"]:
