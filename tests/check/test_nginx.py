@@ -75,7 +75,7 @@ def test_a_slow_stream_behind_a_buffer_is_told_to_be_watched_longer(run, ways):
 def test_a_proxy_that_cuts_silent_streams_is_found(run, ways):
     done = checked(run, ways, "impatient", 6, count=2)
     assert [found["code"] for found in done.problems] == ["ended"]
-    assert "after about 1." in done.problems[0]["what"]
+    assert "after about " in done.problems[0]["what"]
     assert "cut off" in done.problems[0]["evidence"]
     assert "read timeout" in done.problems[0]["remedy"]
     done = checked(run, ways, "impatient", 4, count=2, heartbeat=0.2)
