@@ -330,7 +330,8 @@ class EventSource(BrowserNames):
         doing: connecting, waiting for the response or for bytes, waiting to reconnect,
         waiting for room.
         """
-        self._closed_by_caller |= not self._is_over
+        if not self._is_over:
+            self._closed_by_caller = True
         self._table.close()
         self._stream.close()
         self._has_listened.open()

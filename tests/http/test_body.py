@@ -499,8 +499,8 @@ def test_tls_an_error_after_records_is_raised_when_they_have_been_read(peer, cou
     bad[-1] ^= 1
     peer.send(*good, bad, peer.record(chunk(b"ghi")))
     assert body.read() == b"abc" * count
-    for _ in range(2):
-        with pytest.raises(ssl.SSLError, match="(?i)bad record mac"):
+    for _ in range(2):  # the second is in the words of OpenSSL 3.6
+        with pytest.raises(ssl.SSLError, match="(?i)bad record mac|record layer failure"):
             body.read()
 
 
@@ -614,10 +614,17 @@ def test_tls_pyopenssl_s_own_error_is_a_cut():
         SocketBody(sock, b"", CloseDelimitedBody(), None).read()
 
 
-@pytest.mark.parametrize("error", [ssl.SSLZeroReturnError(6, "closed"), ssl.SSLEOFError(8, "eof")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ssl.SSLZeroReturnError(6, "closed"),
+        ssl.SSLEOFError(8, "eof"),
+        BrokenPipeError(errno.EPIPE, "the peer cannot be told that this is no end"),
+    ],
+)
 def test_tls_an_alert_that_is_raised_is_an_end_and_a_raised_end_is_a_cut(error):
     body = SocketBody(OtherStack(b"abc", error), b"", CloseDelimitedBody(), None)
-    is_cut = isinstance(error, ssl.SSLEOFError)
+    is_cut = not isinstance(error, ssl.SSLZeroReturnError)
     data, failure = read_to_end(body)
     assert (data, failure and str(failure)) == (b"abc", CUT if is_cut else None)
 
