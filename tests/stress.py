@@ -302,11 +302,10 @@ def threads_that_take_turns_at_a_stream_lose_nothing(
         def read(me: int) -> None:
             while sum(map(len, had)) < count:
                 try:
-                    event = stream.take(timeout=0.01)
+                    items = stream.take(timeout=0.01)
                 except (RuntimeError, TimeoutError):  # another one reads; nothing is there
                     continue
-                if isinstance(event, MessageEvent):
-                    had[me].append(int(event.data))
+                had[me] += [int(each.data) for each in items if isinstance(each, MessageEvent)]
 
         in_each_thread(read)
         in_each_thread(lambda _: stream.close())
