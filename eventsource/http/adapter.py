@@ -4,7 +4,7 @@
 exchange under way, which can be shut down in every phase. http.client, through urllib3's
 pools, brings the head of a response (and the bodies that hooks, redirects and digest
 authentication read); `take_over()` then takes the body away from it. Each use of what is no
-documented interface has its reason beside it; `tests/http/test_upstream.py` fails by its
+documented interface has its reason beside it; `tests/loopback/http/test_upstream.py` fails by its
 name when upstream changes. `check_upstream()` refuses to begin where a change would be silent.
 """
 
