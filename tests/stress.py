@@ -466,7 +466,9 @@ def main() -> None:
     parser.add_argument("promises", nargs="*", metavar="PROMISE", help="none: all")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
-    print(f"seed {arguments.seed}, {arguments.operations} operations, Python {sys.version.split()[0]}")
+    print(
+        f"seed {arguments.seed}, {arguments.operations} operations, Python {sys.version.split()[0]}"
+    )
     with quick_switches():
         for name in arguments.promises or PROMISES:
             began = time.monotonic()

@@ -7,13 +7,10 @@ import contextlib
 import functools
 import gc
 import logging
-import os
 import random
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -31,7 +28,6 @@ from eventsource import (
 from eventsource.engine.engine import Engine
 from eventsource.http.body import READ_SIZE
 from eventsource.testing import ScriptedServer
-
 from tests.on_loop import asyncio_has_nothing_to_complain_of, run, until  # noqa: F401 - a fixture
 from tests.support import (
     LIMIT,
@@ -835,41 +831,6 @@ def test_a_stream_that_is_dropped_after_its_loop_has_been_closed(own_session):
             events.close()
         events = None
         wait_until(lambda: not readers(), "the thread to end")
-
-
-SILENT = """
-import asyncio, sys
-from eventsource import EventStream
-
-kept = []
-
-async def main():
-    stream = EventStream(sys.argv[1])
-    iterator = aiter(stream)
-    kept.append((stream, iterator))
-    await anext(iterator)
-    if sys.argv[2] == "waiting":
-        kept.append(asyncio.ensure_future(anext(iterator)))
-        await asyncio.sleep(0)
-
-asyncio.run(main(), debug=True)
-print("left")
-"""
-
-
-@pytest.mark.parametrize("how", ["waiting", "idle"])
-def test_a_program_that_has_not_closed_a_silent_stream_exits(how):
-    with ScriptedServer(stream(then="hold")) as server:
-        done = subprocess.run(
-            [sys.executable, "-X", "dev", "-W", "error", "-c", SILENT, server.url, how],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-            env={**os.environ, "NO_PROXY": "*"},
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
-        assert server.connections[0].gone.wait(LIMIT)
 
 
 def test_a_stream_that_one_loop_has_left_can_be_gone_on_with_in_another():

@@ -23,7 +23,6 @@ from eventsource import EventSource, EventStream, ReadyState, ReconnectPolicy
 from eventsource.http import sockets as sockets_module
 from eventsource.runtime.fork import no_fork
 from eventsource.testing import ScriptedServer
-
 from tests.authority import server_context
 from tests.support import (
     HEAD,

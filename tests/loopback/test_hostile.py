@@ -31,7 +31,6 @@ from eventsource.protocol.framing import ChunkedBody
 from eventsource.testing import ScriptedServer
 from eventsource.urls import redact, redact_strictly, redact_text
 from fuzz.targets import TARGETS
-
 from tests.support import CHUNKED, HEAD, QUICK, Recorder, respond, stream
 
 ONCE = ReconnectPolicy(delay=0.02, jitter=0.0, max_attempts=1)

@@ -26,7 +26,6 @@ from eventsource import (
 from eventsource.http.exchange import Exchange
 from eventsource.runtime.wakeup import Wakeup
 from eventsource.testing import ScriptedServer
-
 from tests.on_loop import asyncio_has_nothing_to_complain_of, run  # noqa: F401 - a fixture
 from tests.support import (
     CHUNKED,

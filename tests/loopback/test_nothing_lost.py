@@ -9,7 +9,6 @@ import pytest
 
 from eventsource import EventSource, EventStream, MessageEvent
 from eventsource.testing import ScriptedServer
-
 from tests.support import LIMIT, QUICK
 
 CUTS = 200

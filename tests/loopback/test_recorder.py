@@ -20,7 +20,6 @@ from eventsource import (
     dispatch,
 )
 from eventsource.testing import Recorder, SSEServer, aemit, emit, wait_until
-
 from tests.support import LIMIT
 
 SOON = 0.01

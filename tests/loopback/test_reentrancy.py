@@ -14,7 +14,6 @@ import pytest
 
 from eventsource import EventSource, ReadyState, ReconnectPolicy
 from eventsource.testing import ScriptedServer
-
 from tests.support import LIMIT, QUICK, Recorder, status, stream, wait_until
 
 

@@ -27,7 +27,6 @@ import eventsource
 from eventsource import ErrorEvent, EventSource, EventStream, ReconnectPolicy, SSEClient
 from eventsource.testing import ScriptedServer
 from eventsource.urls import redact_text
-
 from tests.conftest import pytest_runtest_makereport, secrets_in
 from tests.exchanges import basic
 from tests.support import (

@@ -6,7 +6,6 @@ import functools
 import gc
 import itertools
 import logging
-import subprocess
 import sys
 import threading
 
@@ -24,7 +23,6 @@ from eventsource import (
     StreamEnded,
 )
 from eventsource.testing import ScriptedServer
-
 from tests.support import (
     LIMIT,
     QUERY_SECRET,
@@ -590,20 +588,6 @@ def test_what_somebody_hears_is_no_warning(caplog):
     assert ours
     assert all(r.levelno < logging.WARNING for r in ours)
     assert "secret" not in " ".join(r.getMessage() for r in ours)
-
-
-def test_without_logging_set_up_warnings_appear_on_stderr():
-    program = (
-        "from eventsource import EventSource\n"
-        "source = EventSource('ftp://u:secret@host/', on_message=print)\n"
-        "source.join()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT, check=True
-    )
-    assert done.stdout == ""
-    assert "closed for good" in done.stderr
-    assert "secret" not in done.stderr
 
 
 def test_an_event_that_is_too_large_is_the_last_error():

@@ -28,7 +28,6 @@ from eventsource import (
     UnexpectedStatus,
 )
 from eventsource.testing import Recorder, SSEServer, format_event
-
 from tests.support import LIMIT, QUICK, wait_until
 
 SOON = 0.01

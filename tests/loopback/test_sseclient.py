@@ -19,9 +19,7 @@ from eventsource import Event, EventStream, EventTooLarge, SSEClient
 from eventsource.protocol.parser import BlockParser
 from eventsource.sseclient import policy_of
 from eventsource.testing import ScriptedServer
-
 from tests.interruption import Interruption, interruption_at
-from tests.unit.protocol.test_parser import usual_streams_cut
 from tests.support import (
     HEAD,
     LIMIT,
@@ -35,6 +33,7 @@ from tests.support import (
     stream,
     wait_until,
 )
+from tests.unit.protocol.test_parser import usual_streams_cut
 
 
 def number_of(event):

@@ -38,7 +38,6 @@ from eventsource import (
     UnexpectedStatus,
 )
 from eventsource.testing import ScriptedServer
-
 from tests.interruption import WAYS, Interruption, interruption_at, numbers_of
 from tests.support import (
     HEAD,

@@ -11,7 +11,6 @@ import pytest
 import requests
 
 from eventsource.testing import ScriptedServer, format_comment, format_event
-
 from tests.support import LIMIT, respond, status
 
 

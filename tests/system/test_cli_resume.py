@@ -25,7 +25,6 @@ import pytest
 from eventsource import EventStreamParser, cli
 from eventsource.cli.failures import Exit
 from eventsource.testing import ScriptedServer
-
 from tests.support import LIMIT, stream, wait_until, wait_until_blocked
 from tests.terminal import environment
 

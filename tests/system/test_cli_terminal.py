@@ -18,7 +18,6 @@ import pytest
 
 from eventsource.cli.failures import Exit
 from eventsource.testing import ScriptedServer
-
 from tests.conftest import secrets_in
 from tests.support import HEAD, LIMIT, SECRET, respond, status, stream, wait_until
 from tests.terminal import Terminal, command

@@ -36,7 +36,6 @@ from eventsource import (
     ReadyState,
 )
 from eventsource.testing import ScriptedServer
-
 from tests.support import (
     CHUNKED,
     HEAD,

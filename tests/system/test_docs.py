@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from eventsource.testing import ScriptedServer
-
 from tests import pages
 from tests.pages import Reader, Stage, Wrong
 from tests.support import HEAD, LIMIT

@@ -28,7 +28,6 @@ import pytest
 
 from eventsource import ReadyState
 from eventsource.testing import ScriptedServer
-
 from tests.support import HEAD, LIMIT, status, stream, unavailable, wait_until, wait_until_blocked
 
 ROOT = Path(__file__).parents[2]

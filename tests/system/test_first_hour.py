@@ -25,11 +25,18 @@ from typing import NamedTuple
 import pytest
 
 from eventsource.testing import ScriptedServer
-
 from tests import pages
 from tests.pages import Desk
 from tests.support import LIMIT, port_that_refuses, status, unavailable, wait_until
-from tests.system.test_docs import PAGES, ROOT, STAGES, authority, name_of, needs_bash, server_context
+from tests.system.test_docs import (
+    PAGES,
+    ROOT,
+    STAGES,
+    authority,
+    name_of,
+    needs_bash,
+    server_context,
+)
 
 __all__ = ["authority", "server_context"]  # fixtures
 

@@ -20,7 +20,6 @@ from pathlib import Path
 import pytest
 
 from eventsource.testing import ScriptedServer
-
 from tests import pages
 from tests.authority import AUTHORITY, server_context
 from tests.support import HEAD, LIMIT, wait_until

@@ -17,7 +17,6 @@ import trustme
 
 from eventsource import EventStream, MessageEvent, ReconnectPolicy
 from eventsource.testing import ScriptedServer
-
 from tests.laboratory import (
     PORTAL,
     Answer,

@@ -33,7 +33,6 @@ from eventsource import EventSource, EventStream, ReadyState, ReconnectPolicy
 from eventsource.errors import EventTimeout
 from eventsource.protocol.parser import EventStreamParser
 from eventsource.testing import ScriptedServer
-
 from tests.authority import AUTHORITY, server_context
 from tests.support import (
     HEAD,

@@ -19,7 +19,6 @@ import pytest
 
 from eventsource import ErrorEvent, EventSource, EventStream, OpenEvent, ReadyState, ReconnectPolicy
 from eventsource.testing import ScriptedServer
-
 from tests.support import HEAD, LIMIT, Recorder, wait_until, wait_until_blocked
 
 PAGE = (Path(__file__).parents[2] / "docs" / "life-of-a-connection.md").read_text()

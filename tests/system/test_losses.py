@@ -32,8 +32,16 @@ import trustme
 
 from eventsource import ErrorEvent, EventSource, EventStream, ReconnectPolicy
 from eventsource.testing import ScriptedServer
-
-from tests.support import CHUNKED, HEAD, LIMIT, port_that_refuses, respond, status, stream, wait_until
+from tests.support import (
+    CHUNKED,
+    HEAD,
+    LIMIT,
+    port_that_refuses,
+    respond,
+    status,
+    stream,
+    wait_until,
+)
 
 LOSSES = int(os.environ.get("EVENTSOURCE_LOSSES", "200"))
 """So many more connections has one source lost than the other."""

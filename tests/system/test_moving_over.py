@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from eventsource.testing import ScriptedServer
-
 from tests import pages
 from tests.support import HEAD, LIMIT
 

@@ -35,7 +35,6 @@ from eventsource import (
     UnexpectedStatus,
 )
 from eventsource.testing import ScriptedServer
-
 from tests.real_servers import numbered
 from tests.real_servers.connect_proxy import Relay
 from tests.real_servers.nginx import Nginx, find_nginx

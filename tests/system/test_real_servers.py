@@ -34,7 +34,6 @@ from eventsource import (
     StreamEnded,
     UnexpectedStatus,
 )
-
 from tests.real_servers import numbered
 from tests.real_servers.process import Server
 from tests.support import LIMIT, Recorder, wait_until

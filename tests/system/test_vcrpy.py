@@ -8,7 +8,6 @@ import vcr
 
 from eventsource import EventStream
 from eventsource.testing import ScriptedServer
-
 from tests.support import stream
 
 

@@ -14,7 +14,6 @@ import urllib3
 from eventsource import EventTooLarge, StreamEnded, UnexpectedContentType, UnexpectedStatus
 from eventsource.errors import BrokenBody
 from eventsource.http.failures import describe
-
 from tests.support import QUERY_SECRET, SECRET
 
 

@@ -21,9 +21,8 @@ from eventsource.http.adapter import MAX_CONTEXTS, new_session
 from eventsource.http.cookies import CookieJar
 from eventsource.testing import ScriptedServer
 from tests.authority import AUTHORITY, server_context
-from tests.support import CHUNKED, HEAD, LIMIT, port_that_never_answers, respond, stream
-
 from tests.exchanges import exchange_with
+from tests.support import CHUNKED, HEAD, LIMIT, port_that_never_answers, respond, stream
 
 
 def connect(server, **options):

@@ -26,6 +26,7 @@ from eventsource.http.body import READ_SIZE, RawBody, SocketBody, read_into
 from eventsource.http.decoding import decoder_for
 from eventsource.protocol.framing import ChunkedBody, CloseDelimitedBody, SizedBody
 from tests.authority import AUTHORITY, server_context
+from tests.support import LIMIT
 from tests.unit.protocol.test_framing import (
     ARRIVALS,
     BODIES,
@@ -37,7 +38,6 @@ from tests.unit.protocol.test_framing import (
     of_http_client,
     ours,
 )
-from tests.support import LIMIT
 
 # Else an example of many bytes that fails would fail with this.
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")

@@ -12,9 +12,8 @@ from eventsource.http.cookies import MAX_COOKIES, CookieJar
 from eventsource.http.exchange import Exchange
 from eventsource.http.request import RequestTemplate
 from eventsource.testing import ScriptedServer
-from tests.support import respond
-
 from tests.exchanges import open_and_abort
+from tests.support import respond
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 

@@ -28,6 +28,7 @@ from eventsource.http.request import RequestTemplate
 from eventsource.http.sockets import Sockets
 from eventsource.testing import ScriptedServer
 from tests.authority import server_context
+from tests.exchanges import Opened, basic, exchange_with, open_and_abort
 from tests.support import (
     CHUNKED,
     HEAD,
@@ -41,8 +42,6 @@ from tests.support import (
     wait_until,
     wait_until_connecting,
 )
-
-from tests.exchanges import Opened, basic, exchange_with, open_and_abort
 
 # --- The head of the response ---
 

@@ -28,8 +28,8 @@ from eventsource.http.sockets import Sockets, current_sockets
 from eventsource.testing import ScriptedServer
 from fuzz.targets import Plain
 from fuzz.wire import Wire
-from tests.unit.protocol.test_framing import ARRIVALS, cut, examples
 from tests.support import HEAD, LIMIT, respond
+from tests.unit.protocol.test_framing import ARRIVALS, cut, examples
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 

@@ -21,6 +21,7 @@ from eventsource import EventSource, EventStream, SSEClient
 from eventsource.http.exchange import Exchange
 from eventsource.http.request import RequestTemplate, withheld_from
 from eventsource.testing import ScriptedServer
+from tests.exchanges import basic, exchange_with, open_and_abort
 from tests.support import (
     HEAD,
     LIMIT,
@@ -34,8 +35,6 @@ from tests.support import (
     status,
     stream,
 )
-
-from tests.exchanges import basic, exchange_with, open_and_abort
 
 
 @pytest.fixture(params=["our session", "a session of the caller's"])

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from eventsource.relay import Relay
 from eventsource.testing import ScriptedServer
-from tests.support import QUICK, wait_until
-
 from tests.relay.memory import Engine, LeasedSink, running
 from tests.relay.numbered import numbered, texts
+from tests.support import QUICK, wait_until
 
 COUNT = 60
 

@@ -13,10 +13,9 @@ from eventsource import ReconnectPolicy, UnexpectedStatus
 from eventsource.errors import EventSourceError
 from eventsource.relay import Relay, Superseded
 from eventsource.testing import ScriptedServer, SSEServer
-from tests.support import HEAD, LIMIT, SECRET, status, stream, wait_until
-
 from tests.relay.memory import Engine, LeasedSink, MemorySink, running
 from tests.relay.numbered import event, numbered, texts
+from tests.support import HEAD, LIMIT, SECRET, status, stream, wait_until
 
 SHORT = 0.03
 """Seconds of a lease where nothing depends on its length: polls come often."""

@@ -12,9 +12,8 @@ import sys
 import pytest
 
 from eventsource.testing import ScriptedServer
-from tests.support import LIMIT, QUERY_SECRET, SECRET, status, stream, wait_until
-
 from tests.relay.numbered import numbered, texts
+from tests.support import LIMIT, QUERY_SECRET, SECRET, status, stream, wait_until
 
 pytest.importorskip("click")
 pytest.importorskip("rich")

@@ -23,7 +23,6 @@ from nats.js.errors import NotFoundError
 from eventsource.relay import jetstream
 from eventsource.relay.jetstream import JetStream
 from eventsource.relay.sink import Superseded
-
 from tests.relay.nats_server import NatsServer, Proxy
 
 

@@ -15,9 +15,8 @@ import pytest
 from eventsource import EventStream
 from eventsource.testing import ScriptedServer
 from tests.real_servers.process import free_port
-from tests.support import LIMIT, QUICK, messages, wait_until
-
 from tests.relay.numbered import numbered, texts
+from tests.support import LIMIT, QUICK, messages, wait_until
 
 PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "relay.md").read_text("utf-8")
 PROGRAMS = dict(re.findall(r'```python title="([\w.]+)"\n(.*?)```', PAGE, re.DOTALL))

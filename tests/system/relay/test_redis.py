@@ -17,16 +17,14 @@ from eventsource import MessageEvent
 from eventsource.errors import EventSourceError
 from eventsource.relay import Relay, Superseded
 from eventsource.testing import ScriptedServer
-from tests.support import HEAD, LIMIT, SECRET, wait_until
-
 from tests.relay.memory import running
 from tests.relay.numbered import event, numbered, texts
 from tests.relay.redis_server import RedisServer
+from tests.support import HEAD, LIMIT, SECRET, wait_until
 
 redis = pytest.importorskip("redis")
 
 from eventsource.relay import RedisStream  # noqa: E402 - needs redis
-
 from tests.relay.program import leave_out  # noqa: E402
 
 pytestmark = pytest.mark.timeout(6 * LIMIT)
