@@ -14,6 +14,7 @@ import traceback
 
 import pytest
 
+from . import support
 from .support import LIMIT, QUERY_SECRET, SECRET, unavailable, wait_until
 
 
@@ -88,6 +89,24 @@ class LogWatch:
         """What has been found since the last call."""
         found, self._found = self._found, []
         return found
+
+
+SYSTEM = "tests/system"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="all examples of the property tests and, unless files are named, the tests that need"
+        f" other processes, too, which are in {SYSTEM} (they need the extra `test-all`)",
+    )
+
+
+def pytest_configure(config):
+    support.runs_all = config.getoption("all")
+    if support.runs_all and config.args_source is config.ArgsSource.TESTPATHS:
+        config.args.append(str(config.rootpath / SYSTEM))
 
 
 @pytest.fixture(scope="session", autouse=True)

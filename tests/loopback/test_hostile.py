@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eventsource import (
@@ -31,6 +31,7 @@ from eventsource.protocol.framing import ChunkedBody
 from eventsource.testing import ScriptedServer
 from eventsource.urls import redact, redact_strictly, redact_text
 from fuzz.targets import TARGETS
+from tests.properties import examples
 from tests.support import CHUNKED, HEAD, QUICK, Recorder, respond, stream
 
 ONCE = ReconnectPolicy(delay=0.02, jitter=0.0, max_attempts=1)
@@ -191,7 +192,7 @@ class Delivering(EventSource):
             pass
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(60)
 @given(
     st.lists(
         st.sampled_from(NAMES[:-1])

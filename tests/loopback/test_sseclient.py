@@ -13,13 +13,14 @@ import threading
 
 import pytest
 import requests
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from eventsource import Event, EventStream, EventTooLarge, SSEClient
 from eventsource.protocol.parser import BlockParser
 from eventsource.sseclient import policy_of
 from eventsource.testing import ScriptedServer
 from tests.interruption import Interruption, interruption_at
+from tests.properties import examples
 from tests.support import (
     HEAD,
     LIMIT,
@@ -434,7 +435,7 @@ def test_bad_assignments_are_named(name, value):
             setattr(client, name, value)
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(500)
 @given(usual_streams_cut())
 def test_id_and_retry_are_those_of_the_messages_own_block_however_the_stream_is_cut(stream_cut):
     stream, chunks = stream_cut

@@ -26,6 +26,7 @@ from eventsource.http.body import READ_SIZE, RawBody, SocketBody, read_into
 from eventsource.http.decoding import decoder_for
 from eventsource.protocol.framing import ChunkedBody, CloseDelimitedBody, SizedBody
 from tests.authority import AUTHORITY, server_context
+from tests.properties import examples
 from tests.support import LIMIT
 from tests.unit.protocol.test_framing import (
     ARRIVALS,
@@ -34,7 +35,6 @@ from tests.unit.protocol.test_framing import (
     WELL_FORMED,
     chunk,
     cut,
-    examples,
     of_http_client,
     ours,
 )

@@ -28,8 +28,9 @@ from eventsource.http.sockets import Sockets, current_sockets
 from eventsource.testing import ScriptedServer
 from fuzz.targets import Plain
 from fuzz.wire import Wire
+from tests.properties import examples
 from tests.support import HEAD, LIMIT, respond
-from tests.unit.protocol.test_framing import ARRIVALS, cut, examples
+from tests.unit.protocol.test_framing import ARRIVALS, cut
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eventsource.relay import Relay
 from eventsource.testing import ScriptedServer
+from tests.properties import examples
 from tests.relay.memory import Engine, LeasedSink, running
 from tests.relay.numbered import numbered, texts
 from tests.support import QUICK, wait_until
@@ -16,7 +17,7 @@ COUNT = 60
 FAULTS = st.sampled_from([None, None, None, "request", "reply", "again", "back", "stolen", "lease"])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(25)
 @given(
     faults=st.lists(FAULTS, max_size=40),
     cut_after=st.integers(3, 30),

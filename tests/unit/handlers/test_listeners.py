@@ -12,11 +12,12 @@ import sys
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyee import EventEmitter
 
 from eventsource.handlers.listeners import NEW_LISTENER, Emitter, ListenerTable
+from tests.properties import examples
 from tests.support import LIMIT
 
 
@@ -585,7 +586,7 @@ class Program:
         self.seen.append((method, self.in_words(args), self.in_words(result)))
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.lists(CALLS, max_size=30))
 def test_any_sequence_of_calls_does_what_it_does_with_pyees_emitter(calls):
     ours, theirs = Program(Emitter()), Program(EventEmitter())

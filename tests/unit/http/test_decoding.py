@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from requests.exceptions import ContentDecodingError
 
 from eventsource.http.decoding import decoder_for
-from tests.unit.protocol.test_framing import ARRIVALS, cut, examples
+from tests.properties import examples
+from tests.unit.protocol.test_framing import ARRIVALS, cut
 
 # Else an example of many bytes that fails would fail with this.
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")

@@ -19,7 +19,7 @@ from unittest import mock
 
 import pytest
 import requests
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventsource import EventStreamParser, MessageEvent, aparse, parse
@@ -34,6 +34,7 @@ from eventsource.protocol.parser import (
 )
 from eventsource.protocol.runs import LONG_BLOCK
 from tests.plain_parser import PlainBlockParser, PlainParser, a_stream, cut_up, story
+from tests.properties import examples
 from tests.reference_parser import reference
 
 BOM = b"\xef\xbb\xbf"
@@ -1013,15 +1014,7 @@ def same_time(one, other):
     return one == other or math.isclose(one, other)
 
 
-def thorough(max_examples):
-    """Many examples, and no failure for being slow on a busy machine."""
-    many = settings(
-        max_examples=max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-    )
-    return lambda test: pytest.mark.timeout(300)(many(test))
-
-
-@thorough(2000)
+@examples(2000)
 @given(streams_cut(), st.sampled_from(["", "41"]))
 @example((b"data: 1\r\n\r\n", [b"data: 1\r", b"\n\r", b"\n"]), "")
 @example((BOM + BOM + b"data\n\n", [BOM, BOM, b"data\n\n"]), "41")
@@ -1057,7 +1050,7 @@ def lines_that_are_no_field(stream):
     return sum(bool(line) and line.partition(b":")[0] not in known for line in ended)
 
 
-@thorough(1000)
+@examples(1000)
 @given(streams_cut())
 @example((b"data: 1\r\n\r\n", [b"data: 1\r", b"\n\r", b"\n"]))
 @example((b"data: 1\r\rx", [b"data: 1\r", b"\r", b"x"]))
@@ -1103,7 +1096,7 @@ def usual_streams_cut(draw):
     return stream, [stream[a:b] for a, b in itertools.pairwise([0, *cuts, len(stream)])]
 
 
-@thorough(2000)
+@examples(2000)
 @given(usual_streams_cut(), st.sampled_from(["", "41"]))
 def test_the_shorter_ways_give_what_the_reference_gives(stream_cut, last_event_id):
     stream, chunks = stream_cut
@@ -1117,7 +1110,7 @@ def test_the_shorter_ways_give_what_the_reference_gives(stream_cut, last_event_i
         assert [plain(x) for part in parts for x in parser.feed_with_comments(part)] == items_
 
 
-@thorough(500)
+@examples(500)
 @given(usual_streams_cut(), st.integers(1, 60))
 def test_the_shorter_ways_find_the_same_events_too_large(stream_cut, limit):
     stream, chunks = stream_cut
@@ -1126,7 +1119,7 @@ def test_the_shorter_ways_find_the_same_events_too_large(stream_cut, limit):
     assert verdict(in_bytes(stream), limit) == whole
 
 
-@thorough(500)
+@examples(500)
 @given(
     st.lists(
         st.one_of(st.sampled_from(TOKENS), st.text(max_size=5).map(lambda text: text.encode())),
@@ -1144,7 +1137,7 @@ def test_text_that_is_decoded_in_pieces_is_the_same(value, place, pieces):
         assert text == value.decode("utf-8", "replace")
 
 
-@thorough(500)
+@examples(500)
 @given(streams_cut(), st.sampled_from(["", "41"]))
 def test_parse_and_aparse_give_what_the_reference_gives(stream_cut, last_event_id):
     stream, chunks = stream_cut
@@ -1155,7 +1148,7 @@ def test_parse_and_aparse_give_what_the_reference_gives(stream_cut, last_event_i
         assert error is None
 
 
-@thorough(1000)
+@examples(1000)
 @given(streams_cut(), st.integers(0, 40))
 def test_whether_an_event_is_too_large_does_not_depend_on_the_cuts(stream_cut, limit):
     stream, chunks = stream_cut
@@ -1164,7 +1157,7 @@ def test_whether_an_event_is_too_large_does_not_depend_on_the_cuts(stream_cut, l
     assert verdict(in_bytes(stream), limit) == whole
 
 
-@thorough(500)
+@examples(500)
 @given(streams_cut(), st.integers(0, 40), st.sampled_from([with_parse, with_aparse]))
 def test_parse_yields_all_before_the_event_too_large_however_it_is_cut(stream_cut, limit, run):
     stream, chunks = stream_cut
@@ -1179,7 +1172,7 @@ def test_parse_yields_all_before_the_event_too_large_however_it_is_cut(stream_cu
 KINDS = [(EventStreamParser, PlainParser), (BlockParser, PlainBlockParser)]
 
 
-@thorough(3000)
+@examples(3000)
 @given(
     st.integers(0, 2**48).map(random.Random),
     st.sampled_from(KINDS),
@@ -1249,7 +1242,7 @@ def test_a_run_with_odd_blocks_in_it_brings_what_it_brings_line_by_line(usual, e
                 assert got == expected
 
 
-@thorough(1000)
+@examples(1000)
 @given(
     st.integers(0, 2**48).map(random.Random),
     st.sampled_from(KINDS),

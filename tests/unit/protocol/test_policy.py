@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eventsource import ReconnectPolicy
 from eventsource.protocol.policy import parse_retry_after
+from tests.properties import examples
 
 
 def waits(policy, reconnection_time, failures, *, random=0.0):
@@ -292,24 +293,7 @@ def test_retry_after_of_more_than_an_hour_does_not_shorten_the_callers_longer_de
     assert policy.next_delay(7200, 1, random=0, retry_after=5000.0) == 7200
 
 
-def thorough(max_examples):
-    """Many examples, and no failure for being slow on a busy machine."""
-    many = settings(
-        max_examples=max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-    )
-    return lambda test: pytest.mark.timeout(300)(many(test))
-
-
-settings_of_policies = st.builds(
-    ReconnectPolicy,
-    delay=st.floats(0, 1e300),
-    max_delay=st.floats(0, 1e300),
-    factor=st.floats(1, 1e300) | st.sampled_from([1, 2]),
-    jitter=st.floats(0, 1),
-)
-
-
-@thorough(1000)
+@examples(1000)
 @given(
     policy=settings_of_policies,
     from_server=st.none() | st.floats(min_value=0, allow_nan=False),
@@ -329,7 +313,7 @@ def test_a_wait_is_finite_and_never_shorter_than_the_reconnection_time(
     assert wait <= longest * (1 + policy.jitter)
 
 
-@thorough(300)
+@examples(300)
 @given(policy=settings_of_policies, start=st.floats(0.02, 3600), failures=st.integers(0, 2000))
 def test_one_more_failure_never_shortens_the_wait(policy, start, failures):
     first, second = waits(policy, start, [failures, failures + 1])
@@ -437,7 +421,7 @@ DATE_LIKE = st.builds(
 )
 
 
-@thorough(1000)
+@examples(1000)
 @given(value=DATE_LIKE | st.text(), now=st.floats(0, 1e11))
 def test_whatever_a_server_sends_as_retry_after_is_seconds_or_ignored(value, now):
     seconds = parse_retry_after(value, now=now)

@@ -14,7 +14,7 @@ import re
 
 import pytest
 import requests
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eventsource import (
@@ -34,6 +34,7 @@ from eventsource import (
 from eventsource.errors import Aborted, BrokenBody, HeadTooLarge
 from eventsource.protocol.session import Phase, Session
 from tests.interruption import Interruption, interruption_at
+from tests.properties import examples
 from tests.reference_parser import reference
 
 WAITING, CONNECTING, OPEN, DROPPED, FAILED, CLOSED = Phase
@@ -1425,12 +1426,7 @@ HISTORIES = st.integers(0, 50).flatmap(
 )
 
 
-@pytest.mark.timeout(300)
-@settings(
-    max_examples=600,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@examples(600)
 @given(
     policy=POLICIES,
     event_timeout=st.none() | st.sampled_from([0.125, 2.5, 60.0]),
