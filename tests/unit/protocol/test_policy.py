@@ -293,6 +293,15 @@ def test_retry_after_of_more_than_an_hour_does_not_shorten_the_callers_longer_de
     assert policy.next_delay(7200, 1, random=0, retry_after=5000.0) == 7200
 
 
+settings_of_policies = st.builds(
+    ReconnectPolicy,
+    delay=st.floats(0, 1e300),
+    max_delay=st.floats(0, 1e300),
+    factor=st.floats(1, 1e300) | st.sampled_from([1, 2]),
+    jitter=st.floats(0, 1),
+)
+
+
 @examples(1000)
 @given(
     policy=settings_of_policies,
