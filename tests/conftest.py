@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import logging
 import os
 import select
@@ -98,15 +99,30 @@ def pytest_addoption(parser):
     parser.addoption(
         "--all",
         action="store_true",
-        help="all examples of the property tests and, unless files are named, the tests that need"
-        f" other processes, too, which are in {SYSTEM} (they need the extra `test-all`)",
+        help="all examples of the property tests, tests that take long and, unless files are named,"
+        f" those that need other processes, which are in {SYSTEM} (and the extra `test-all`)",
     )
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "long: takes a second or more, and runs with --all")
     support.runs_all = config.getoption("all")
     if support.runs_all and config.args_source is config.ArgsSource.TESTPATHS:
         config.args.append(str(config.rootpath / SYSTEM))
+
+
+def pytest_collection_modifyitems(config, items):
+    is_default = config.args_source is config.ArgsSource.TESTPATHS and not config.option.keyword
+    if is_default and not support.runs_all:
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes long: --all runs it"))
+
+
+def pytest_collection_finish():
+    """Have the collector, which many tests call, pass over the tests themselves."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -161,15 +177,17 @@ def nothing_left_behind():
     wait_until(lambda: not (_own_threads() - before), f"threads to end: {_own_threads() - before}")
 
 
-@pytest.fixture(autouse=True)
-def no_netrc_or_proxies(monkeypatch, tmp_path):
+@pytest.fixture(scope="session", autouse=True)
+def no_netrc_or_proxies(tmp_path_factory):
     """The machine's own settings have no say in the tests."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            patch.delenv(name, raising=False)
+            patch.delenv(name.upper(), raising=False)
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            patch.delenv(name, raising=False)
+        patch.setenv("NETRC", str(tmp_path_factory.getbasetemp() / "no-netrc"))
+        yield
 
 
 @pytest.fixture(scope="session")

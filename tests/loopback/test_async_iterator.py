@@ -264,6 +264,7 @@ async def consume(events, seen, *, in_block):
             seen.append(event)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("in_block", [True, False], ids=["async with", "no async with"])
 @pytest.mark.parametrize("name", PHASES)
 def test_cancelled_at_any_moment_it_leaves_nothing_behind(name, in_block):
@@ -335,6 +336,7 @@ def own_signal():
     signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("own_signal")
 @pytest.mark.parametrize(
     "close",

@@ -140,6 +140,7 @@ def assert_too_large(items, bound=BOUND):
     )
 
 
+@pytest.mark.long
 @whatever_it_is
 def test_an_event_without_end_is_given_up_for_good_at_the_bound(start, piece):
     bound = BOUND if len(piece) <= 4 else BOUND // 8  # many lines take their time
@@ -152,6 +153,7 @@ def test_an_event_without_end_is_given_up_for_good_at_the_bound(start, piece):
         assert len(server.requests) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("framing", "bound"),
     [
@@ -223,6 +225,7 @@ IDLE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("piece", IDLE.values(), ids=IDLE)
 def test_what_is_no_event_may_be_sent_for_ever_and_takes_no_memory(piece):
     bound = 1000
@@ -309,6 +312,7 @@ def assert_head_too_large(event):
     assert error.size <= error.limit + READ_SIZE
 
 
+@pytest.mark.long
 @whatever_the_head
 def test_a_head_without_end_is_given_up_for_good(start, piece):
     with ScriptedServer(without_end(start, in_pieces(piece))) as server:

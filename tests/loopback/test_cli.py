@@ -1324,6 +1324,7 @@ def test_a_console_that_knows_no_escape_sequences_gets_none(on_terminal, monkeyp
     assert "\x1b" not in got
 
 
+@pytest.mark.long
 def test_a_terminal_shows_the_wait_for_the_next_attempt(on_terminal):
     scripts = [stream(b"retry: 4000\n" + HI), stream(b"retry: 20\n" + HI), status("204 No")]
     with ScriptedServer(*scripts) as server:
@@ -1385,6 +1386,7 @@ TOLD = {
 that line is there always, with `-s` alone nothing is."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stdout", ["terminal", "pipe", "file"])
 @pytest.mark.parametrize("stderr", ["terminal", "pipe", "file", "closed"])
 @pytest.mark.parametrize("to_file", [False, True], ids=["", "-o"])

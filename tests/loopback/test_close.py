@@ -532,6 +532,7 @@ def open_descriptors():
     return len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_500_cycles_closed_at_random_moments_leave_nothing_behind():
     seed = random.randrange(2**32)

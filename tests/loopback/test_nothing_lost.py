@@ -60,6 +60,7 @@ class CuttingServer:
             yield b"%x\r\n%b\r\n" % (len(part), part)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("face", ["source", "stream"])
 def test_every_number_comes_once_and_in_order_over_200_cuts(face):

@@ -649,6 +649,7 @@ def test_what_on_bytes_raises_the_iteration_raises_and_then_goes_on():
         assert [request.header("Last-Event-ID") for request in server.requests] == [None, None]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a `__del__`
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ COUNT = 60
 FAULTS = st.sampled_from([None, None, None, "request", "reply", "again", "back", "stolen", "lease"])
 
 
+@pytest.mark.long
 @examples(25)
 @given(
     faults=st.lists(FAULTS, max_size=40),

@@ -363,6 +363,7 @@ def peak_memory(run):
         tracemalloc.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in PACKERS if "not compressed" not in name])
 def test_a_bomb_takes_no_memory(name):
     wire = packed(name, *[b"x" * MIB] * 64)

@@ -1221,6 +1221,7 @@ ODD = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kinds", KINDS, ids=lambda kinds: kinds[0].__name__)
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=repr)
 @pytest.mark.parametrize("usual", RUNS, ids=repr)
@@ -1437,6 +1438,7 @@ def test_a_large_event_takes_about_twice_its_size_in_memory(unit, completing):
     assert peak < completing * size
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [2, 20, 60_000])
 def test_a_large_event_of_many_lines_takes_about_twice_its_size_in_memory(width):
     line = b"data: " + b"x" * width + b"\n"
