@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).parents[2]
 FILE = CHECKOUT / "docs" / "architecture.md"
 PAGE = FILE.read_text()
 
-# --- The figure: drawn from the code, `python -m tests.test_architecture` puts it into the page ---
+# --- The figure: drawn from the code, `python -m tests.loopback.test_architecture` puts it into the page ---
 
 
 def drawn():
@@ -54,7 +54,7 @@ FIGURE = re.compile(r"(?<=^```mermaid\n)flowchart TB\n.*?(?=^```)", re.MULTILINE
 
 
 def test_the_figure_is_that_of_the_code():
-    assert FIGURE.findall(PAGE) == [drawn()], "python -m tests.test_architecture"
+    assert FIGURE.findall(PAGE) == [drawn()], "python -m tests.loopback.test_architecture"
 
 
 def test_the_page_says_what_each_module_is_for():

@@ -93,6 +93,7 @@ def test_many_events_arrive_in_order_at_a_plain_handler(count, debug):
         run(main, debug=debug)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("count", "debug"), [(10_000, False), (2_000, True)])
 def test_many_events_arrive_in_order_at_a_coroutine_handler(count, debug):
     with ScriptedServer(stream(numbers(count), then="hold")) as server:

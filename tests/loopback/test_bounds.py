@@ -237,6 +237,7 @@ def test_what_is_no_event_may_be_sent_for_ever_and_takes_no_memory(piece):
     assert event.data == "after all"
 
 
+@pytest.mark.long
 def test_comments_without_end_reach_on_comment_and_take_no_memory():
     count = 30_000
     heard = 0

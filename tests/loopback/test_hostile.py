@@ -151,6 +151,7 @@ def test_an_event_of_any_name_without_a_listener_reaches_no_attribute(comments, 
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_names_fill_no_table():
     count = 100_000
     received = Recorder()
@@ -533,6 +534,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chunks_for", STREAMS.values(), ids=STREAMS)
 def test_the_parsers_work_is_in_proportion_to_the_bytes(chunks_for):
     def steps(count):

@@ -370,6 +370,7 @@ class Interrupting(Wakeup):
         raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_close_ends_the_wait_for_an_attempt_that_it_cannot_end():
     with port_that_never_answers() as port, requests.Session() as session:
         events = EventStream(f"http://127.0.0.1:{port}/", session=session, timeout=(2, None))

@@ -178,6 +178,7 @@ def test_chunks_that_cannot_be_undone_are_a_failed_connection(coding):
     assert event.ready_state is ReadyState.CONNECTING
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dead", [1, 2])
 def test_an_address_that_answers_has_its_turn_after_others_that_do_not(monkeypatch, dead):
     """Though none of them fails within the time of an attempt."""
@@ -217,6 +218,7 @@ def test_any_other_status_closes_for_good(line):
     assert event.retry_in is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content_type", ["text/html", "text/event-streams", "application/json"])
 def test_any_other_content_type_closes_for_good(content_type):
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()

@@ -640,7 +640,7 @@ def test_a_window_shows_the_stream_and_closes_it(name, closing, environment, tmp
     with (
         ScriptedServer(begin, resume) as server,
         Program(
-            "-m", "tests.test_examples", name, server.url, closing, tmp_path, **environment
+            "-m", "tests.system.test_examples", name, server.url, closing, tmp_path, **environment
         ) as program,
     ):
         program.line_with("the window is open")
@@ -672,7 +672,13 @@ def test_a_window_says_why_there_is_nothing_to_see(name, environment, tmp_path):
     with (
         ScriptedServer(status("404 Not Found")) as server,
         Program(
-            "-m", "tests.test_examples", name, server.url, "when refused", tmp_path, **environment
+            "-m",
+            "tests.system.test_examples",
+            name,
+            server.url,
+            "when refused",
+            tmp_path,
+            **environment,
         ) as program,
     ):
         assert program.line() == "CLOSED: the server answered 404 Not Found, not 200"

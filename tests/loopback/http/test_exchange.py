@@ -813,6 +813,7 @@ def test_a_read_that_has_timed_out_can_be_made_again(tls, authority_file):
         exchange.abort()
 
 
+@pytest.mark.long
 def test_the_read_timeout_still_counts_after_a_limit_that_was_shorter_and_one_that_was_longer():
     with ScriptedServer(respond(HEAD + EVENT, then="hold")) as server:
         exchange = exchange_with(server.url, timeout=(LIMIT, 1.0))
@@ -878,6 +879,7 @@ def test_a_large_error_body_is_cut():
     assert response.content == b"x" * 65536
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("own", [True, False], ids=["our session", "the caller's"])
 def test_an_error_body_that_does_not_end_is_waited_for_a_second(own):
     head = b"HTTP/1.1 400 Bad\r\nContent-Length: 100\r\n\r\nabc"
@@ -892,6 +894,7 @@ def test_an_error_body_that_does_not_end_is_waited_for_a_second(own):
     assert 0.9 < took < LIMIT / 2
 
 
+@pytest.mark.long
 def test_an_error_body_has_no_more_time_than_the_exchange(monkeypatch):
     monkeypatch.setattr(exchange_module, "ERROR_BODY_TIME", LIMIT)
     head = b"HTTP/1.1 400 Bad\r\nContent-Length: 100\r\n\r\nabc"

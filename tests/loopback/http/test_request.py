@@ -217,6 +217,7 @@ def test_the_endless_body_of_a_digest_challenge_is_not_read(framing):
         exchange.abort()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("auth", [None, requests.auth.HTTPDigestAuth("u", SECRET), lambda r: r])
 def test_a_401_that_is_held_open_is_not_waited_for(auth):
     with ScriptedServer(respond(b"HTTP/1.1 401 No\r\n\r\n", then="hold")) as server:

@@ -469,6 +469,7 @@ def raise_ctrl_c(_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ctrl-C may come before any `try`
 @pytest.mark.parametrize("ends", [False, True], ids=["nobody wins", "somebody wins"])
 @pytest.mark.parametrize(

@@ -257,6 +257,7 @@ def test_a_place_that_is_none_ends_it(place, kind):
 # --- The engine fails ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "fault",
     [

@@ -1119,6 +1119,7 @@ def test_the_shorter_ways_find_the_same_events_too_large(stream_cut, limit):
     assert verdict(in_bytes(stream), limit) == whole
 
 
+@pytest.mark.long
 @examples(500)
 @given(
     st.lists(
@@ -1172,6 +1173,7 @@ def test_parse_yields_all_before_the_event_too_large_however_it_is_cut(stream_cu
 KINDS = [(EventStreamParser, PlainParser), (BlockParser, PlainBlockParser)]
 
 
+@pytest.mark.long
 @examples(3000)
 @given(
     st.integers(0, 2**48).map(random.Random),
@@ -1379,6 +1381,7 @@ def searched(stream):
     return total
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=repr)
 @pytest.mark.parametrize(
     "block",

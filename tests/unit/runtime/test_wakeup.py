@@ -138,6 +138,7 @@ def test_a_signal_whose_handler_does_not_set_does_not_end_the_wait(on_signal):
     helper.join(LIMIT)
 
 
+@pytest.mark.long
 @needs_posix
 def test_a_signal_that_comes_as_a_timeout_ends_does_not_prolong_it(on_signal):
     # Before Python 3.13 SimpleQueue.get() then waits for ever: here, within a second.
