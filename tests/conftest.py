@@ -119,12 +119,6 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="takes long: --all runs it"))
 
 
-def pytest_collection_finish():
-    """Have the collector, which many tests call, pass over the tests themselves."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def programs_can_be_interrupted():
     """Also if a shell has started the tests in the background, or nohup has.
@@ -168,6 +162,13 @@ def pytest_runtest_makereport():
 
 def _own_threads() -> set[threading.Thread]:
     return {t for t in threading.enumerate() if t.name.startswith(("eventsource", "sse-"))}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_collector_passes_over_what_is_pytests_own():
+    """Many tests call it, and it would look at each report of all tests before."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
