@@ -13,6 +13,7 @@ import subprocess
 import threading
 import traceback
 
+import hypothesis  # noqa: F401 - before `gc.freeze()`: it asks who refers to what
 import pytest
 
 from . import support
