@@ -379,7 +379,13 @@ class _AwaitedOrClosed(Coroutine[Any, Any, None]):
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:
-        return self._coroutine.throw(*error)
+        try:
+            return self._coroutine.throw(*error)
+        except BaseException:
+            # It is over, and may not have begun. Not by `__del__` alone: what belongs to a
+            # cycle is finalized in any order, and the other's complaint may come first.
+            self._awaited.close()
+            raise
 
     def close(self) -> None:
         self._coroutine.close()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import inspect
 import logging
 import threading
 import time
@@ -860,6 +861,35 @@ def test_close_frees_a_reader_that_waits_for_room():
             assert await asyncio.to_thread(source.join, LIMIT)
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
+
+        run(main)
+
+
+def test_a_coroutine_whose_task_is_cancelled_before_it_begins_is_closed_at_once():
+    """Whoever still refers to the task's coroutine."""
+    with ScriptedServer(stream(numbers(1), then="hold")) as server:
+
+        async def main():
+            made, kept = [], []
+
+            async def work():
+                raise AssertionError("it has begun")
+
+            def cancel():
+                for task in asyncio.all_tasks():
+                    if task.get_name() == "eventsource handler":
+                        kept.append(task.get_coro())
+                        task.cancel()
+
+            def handler(event):
+                asyncio.get_running_loop().call_soon(cancel)
+                made.append(work())
+                return made[0]
+
+            async with source_of(server.url, on_message=handler) as source:
+                await until(lambda: source.ready_state is ReadyState.CLOSED)
+            assert [type(each).__name__ for each in kept] == ["_AwaitedOrClosed"]
+            assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
 
         run(main)
 
