@@ -27,7 +27,7 @@ PAGES = [page for page in (README, *PAGES_OF_THE_SITE) if any(pages.read(page))]
 RUN_BY_THE_GATE = [
     [block for block in pages.read(README) if block.language == "sh"][int(number) - 1]
     for number in sorted(
-        re.findall(r"readme_command (\d+)\)", (ROOT / ".ci/run").read_text("utf-8"))
+        {*re.findall(r"readme_command (\d+)\)", (ROOT / ".ci/run").read_text("utf-8"))}
     )
 ]
 """Word for word, and elsewhere it would not be the same."""
