@@ -95,14 +95,17 @@ class ListenerTable:
             is_message: whether the server sent it: then the handlers of `"*"` hear it, too,
                 after the others. One that is registered for both is called once.
         """
+        merged = (
+            self._merged
+        )  # first: after a change there is another, which what follows is not for
         own = self._pairs_of(event_type) if event_type != NEW_LISTENER else ()
         others = self._pairs_of(ANY_TYPE) if is_message else ()
         if not own or not others:
             return own or others
-        both = self._merged.get(event_type)
+        both = merged.get(event_type)
         if both is None:
             both = own + tuple(pair for pair in others if pair[0] not in self.of(event_type))
-            self._merged[event_type] = both
+            merged[event_type] = both
         return both
 
     def _pairs_of(self, event_type: str) -> Pairs:

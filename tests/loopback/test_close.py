@@ -437,6 +437,35 @@ def test_an_event_that_nobody_listens_to_is_not_counted_after_close():
     assert source.last_event_id == "0"
 
 
+@pytest.mark.parametrize("others", [0, 3])
+def test_what_close_has_dropped_is_not_overtaken_while_it_is_still_under_way(others):
+    """Its first step is the table's; before the last one, the reader may read on."""
+    heard = []
+
+    def script(connection):
+        connection.start_stream()
+        for number in range(5):
+            connection.send_event(str(number), id=str(number))
+            wait_until(lambda number=number: source._engine.last_event_id == str(number))
+        connection.hold()
+
+    def handle(event):
+        heard.append(event.data)
+        source._table.close()
+
+    with ScriptedServer(script) as server:
+        source = EventSource(server.url, start=False)
+        source.on("message", handle)
+        for _ in range(others):
+            source.on("message", lambda _: None)
+        source.start()
+        wait_until(lambda: source._engine.last_event_id == "4")
+        source.close()
+        assert source.join(LIMIT)
+    assert heard == ["0"]
+    assert source.last_event_id == ("0" if not others else "")
+
+
 @pytest.mark.parametrize("handlers", [1, 20])
 def test_no_handler_is_chosen_after_close_has_returned(handlers):
     """100 times: none begins after `close()` has returned, but for one chosen before.

@@ -188,6 +188,24 @@ def test_listeners_may_be_removed_and_added_while_somebody_goes_through_them():
     assert [*table.of("x")] == ["after a", "after b", "after c"]
 
 
+def test_a_change_while_those_of_a_type_and_of_all_are_put_together_is_in_force_afterwards():
+    """Such as by a signal handler, or another thread, while a listener is compared."""
+
+    class Changing:
+        def __hash__(self):
+            if changes:
+                changes.pop()()
+            return 0
+
+    changes = []
+    any_type = Changing()
+    table = table_of("b")
+    table.add("*", any_type, "any")
+    changes.append(lambda: (table.remove("x", "b"), table.add("x", "c", "c")))
+    table.heard_by("x", is_message=True)
+    assert table.heard_by("x", is_message=True) == (("c", "c"), (any_type, "any"))
+
+
 def test_close_is_for_good():
     table = table_of("a")
     assert table.is_closed is False
