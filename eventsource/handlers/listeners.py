@@ -95,9 +95,7 @@ class ListenerTable:
             is_message: whether the server sent it: then the handlers of `"*"` hear it, too,
                 after the others. One that is registered for both is called once.
         """
-        merged = (
-            self._merged
-        )  # first: after a change there is another, which what follows is not for
+        merged = self._merged  # first: a change puts another in its place
         own = self._pairs_of(event_type) if event_type != NEW_LISTENER else ()
         others = self._pairs_of(ANY_TYPE) if is_message else ()
         if not own or not others:
