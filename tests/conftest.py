@@ -106,7 +106,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "long: takes a second or more, and runs with --all")
+    config.addinivalue_line("markers", "long: takes about a second or more, and runs with --all")
     support.runs_all = config.getoption("all")
     if support.runs_all and config.args_source is config.ArgsSource.TESTPATHS:
         config.args.append(str(config.rootpath / SYSTEM))

@@ -392,6 +392,7 @@ def test_nothing_is_yielded_after_close_not_even_what_has_arrived():
         run(main)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["connecting", "headers", "silence", "back-off"])
 def test_the_loop_is_not_blocked_meanwhile(name):
     with in_phase(name) as phase:
@@ -477,6 +478,7 @@ def test_a_thread_that_is_stuck_is_waited_for_only_so_long(monkeypatch, caplog):
 # --- Nothing is lost ---
 
 
+@pytest.mark.long
 def test_what_is_cancelled_loses_nothing():
     seed = random.randrange(10**9)
     print("seed", seed)

@@ -841,6 +841,7 @@ def test_a_long_url_of_the_server_s_is_not_logged_at_length(caplog):
     assert_brief(caplog)
 
 
+@pytest.mark.long
 def test_cookies_without_end_do_not_fill_the_jar():
     def script(connection):
         connection.read_request()
@@ -894,6 +895,7 @@ BYTE_BY_BYTE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("answer", BYTE_BY_BYTE.values(), ids=BYTE_BY_BYTE)
 def test_what_comes_byte_by_byte_costs_no_more_the_more_it_is(answer):
     def read(size):

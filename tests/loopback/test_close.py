@@ -307,6 +307,7 @@ def test_close_from_a_signal_handler_while_the_main_thread_joins(phase):
     phase.check()
 
 
+@pytest.mark.long
 def test_close_from_a_signal_handler_that_interrupts_close(phase):
     closed = 0
 

@@ -750,6 +750,7 @@ def test_the_timeout_counts_from_the_start_of_an_attempt():
             assert isinstance(errors(events, 2)[1].error, EventTimeout)
 
 
+@pytest.mark.long
 def test_time_that_the_caller_takes_does_not_count():
     timeout = 0.4
     is_taken, is_sent = threading.Event(), threading.Event()
@@ -773,6 +774,7 @@ def test_time_that_the_caller_takes_does_not_count():
         assert next(events).data == "b"
 
 
+@pytest.mark.long
 def test_time_that_on_bytes_takes_does_not_count():
     timeout = 0.8
     is_seen, is_over = threading.Event(), threading.Event()

@@ -735,6 +735,7 @@ def test_the_limit_ends_what_the_server_keeps_open_waiting_for(phase):
             assert connection.gone.wait(LIMIT)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [0, 2**16], ids=["not-read", "slowly-read"])
 def test_the_limit_ends_the_sending_of_a_body(size):
     def script(connection):

@@ -167,6 +167,7 @@ def test_addresses_are_tried_in_that_order(sockets, resolver, begun):
     assert [host for host, _ in begun] == ["::1", "127.0.0.2", "::1", "127.0.0.3", "127.0.0.4"]
 
 
+@pytest.mark.long
 def test_two_dead_addresses_keep_the_third_from_nothing(
     sockets, listener, resolver, begun, delay, either_wait
 ):
@@ -241,6 +242,7 @@ def test_the_deadline_of_the_exchange_bounds_all_of_connecting(sockets, resolver
     assert clock.now == 1002.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("timeout", "turns"),
     [(0.4, [0.1] * 4), (0.03, [0.01] * 3), (0.8, [0.2] * 4), (None, [0.25] * 4)],

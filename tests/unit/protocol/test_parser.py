@@ -1285,6 +1285,7 @@ def allocated(chunks):
     return total
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("count", "chunk", "before"),
     [
