@@ -329,7 +329,8 @@ class EventSource(BrowserNames):
         `dispatch` are dropped. It interrupts whatever the reader is doing: connecting, or
         waiting for the response, for bytes, for the next attempt or for room.
         """
-        self._closed_by_caller |= not self._is_over
+        if not self._is_over:
+            self._closed_by_caller = True
         self._table.close()
         self._stream.close()
         self._has_listened.open()
@@ -531,10 +532,10 @@ class EventSource(BrowserNames):
                     listeners = self._listeners_of(item)
                     is_only = len(listeners) == 1 and type(item) is MessageEvent
                     only = listeners[0][1] if is_only else None
+                    if table.is_closed:  # before the next, by which a later event would be heard
+                        return
                     version.heard_last = event_type, listeners, only
                     self._running = only or self._running
-                    if table.is_closed:
-                        return
                 # The usual case by itself takes a third less time than the loop below.
                 if only is not None:
                     try:

@@ -1,7 +1,7 @@
 """The targets: each takes any bytes, and raises if the package does wrong with them.
 
 Right is what something else says that was written apart: `tests/reference_parser.py`,
-`tests/protocol/plain_parser.py`, `http.client` with urllib3, or a few lines here; and the
+`tests/plain_parser.py`, `http.client` with urllib3, or a few lines here; and the
 same result however the bytes were cut into reads.
 """
 
@@ -38,7 +38,7 @@ from eventsource.protocol.policy import ReconnectPolicy, parse_retry_after
 from eventsource.protocol.session import Item, Phase, Session
 from eventsource.stream import EventStream
 from eventsource.urls import origin_of, redact, redact_strictly, redact_text
-from tests.protocol.plain_parser import PlainBlockParser, PlainParser, story
+from tests.plain_parser import PlainBlockParser, PlainParser, story
 from tests.reference_parser import reference
 
 from .wire import ALL_AT_ONCE, Input, Wire, connections, cut

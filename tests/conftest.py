@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import logging
 import os
 import select
@@ -12,8 +13,10 @@ import subprocess
 import threading
 import traceback
 
+import hypothesis  # noqa: F401 - before `gc.freeze()`: it asks who refers to what
 import pytest
 
+from . import support
 from .support import LIMIT, QUERY_SECRET, SECRET, unavailable, wait_until
 
 
@@ -90,16 +93,42 @@ class LogWatch:
         return found
 
 
+SYSTEM = "tests/system"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="all examples of the property tests, tests that take long and, unless files are named,"
+        f" those that need other processes, which are in {SYSTEM} (and the extra `test-all`)",
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: takes about a second or more, and runs with --all")
+    support.runs_all = config.getoption("all")
+    if support.runs_all and config.args_source is config.ArgsSource.TESTPATHS:
+        config.args.append(str(config.rootpath / SYSTEM))
+
+
+def pytest_collection_modifyitems(config, items):
+    is_default = config.args_source is config.ArgsSource.TESTPATHS and not config.option.keyword
+    if is_default and not support.runs_all:
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes long: --all runs it"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def programs_can_be_interrupted():
     """Also if a shell has started the tests in the background, or nohup has.
 
     Then they ignore a signal, and so would each program that they start.
     """
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
-    }
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -136,6 +165,13 @@ def _own_threads() -> set[threading.Thread]:
     return {t for t in threading.enumerate() if t.name.startswith(("eventsource", "sse-"))}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def the_collector_passes_over_what_is_pytests_own():
+    """Many tests call it, and it would look at each report of all tests before."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     before = _own_threads()
@@ -143,15 +179,17 @@ def nothing_left_behind():
     wait_until(lambda: not (_own_threads() - before), f"threads to end: {_own_threads() - before}")
 
 
-@pytest.fixture(autouse=True)
-def no_netrc_or_proxies(monkeypatch, tmp_path):
+@pytest.fixture(scope="session", autouse=True)
+def no_netrc_or_proxies(tmp_path_factory):
     """The machine's own settings have no say in the tests."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            patch.delenv(name, raising=False)
+            patch.delenv(name.upper(), raising=False)
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            patch.delenv(name, raising=False)
+        patch.setenv("NETRC", str(tmp_path_factory.getbasetemp() / "no-netrc"))
+        yield
 
 
 @pytest.fixture(scope="session")

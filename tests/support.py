@@ -32,6 +32,10 @@ CHUNKED = (
 )
 
 
+runs_all = False
+"""Whether `--all` has been given. (Set by `conftest.py`, before any test is imported.)"""
+
+
 def wait_until(condition, what="a condition", limit=LIMIT):
     """Wait for what no event tells of, looking again every few milliseconds."""
     pause = threading.Event()

@@ -95,14 +95,15 @@ class ListenerTable:
             is_message: whether the server sent it: then the handlers of `"*"` are called, too,
                 after the others. A handler that is registered for both is called once.
         """
+        merged = self._merged  # first: a change puts another in its place
         own = self._pairs_of(event_type) if event_type != NEW_LISTENER else ()
         others = self._pairs_of(ANY_TYPE) if is_message else ()
         if not own or not others:
             return own or others
-        both = self._merged.get(event_type)
+        both = merged.get(event_type)
         if both is None:
             both = own + tuple(pair for pair in others if pair[0] not in self.of(event_type))
-            self._merged[event_type] = both
+            merged[event_type] = both
         return both
 
     def _pairs_of(self, event_type: str) -> Pairs:
@@ -380,7 +381,13 @@ class _AwaitedOrClosed(Coroutine[Any, Any, None]):
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:
-        return self._coroutine.throw(*error)
+        try:
+            return self._coroutine.throw(*error)
+        except BaseException:
+            # It is over, and may not have begun. Not by `__del__` alone: what belongs to a
+            # cycle is finalized in any order, and the other's complaint may come first.
+            self._awaited.close()
+            raise
 
     def close(self) -> None:
         self._coroutine.close()

@@ -5,7 +5,7 @@ current exchange, which can be shut down in every phase. http.client, through ur
 pools, reads the head of a response (and the bodies that hooks, redirects and digest
 authentication read). Then `take_over()` takes the body away from it. Each use of an
 undocumented interface has its reason beside it. If upstream changes, the test in
-`tests/http/test_upstream.py` that bears the name of that use fails. `check_upstream()`
+`tests/loopback/http/test_upstream.py` that bears the name of that use fails. `check_upstream()`
 refuses to start if a change would otherwise go unnoticed.
 """
 
@@ -51,7 +51,8 @@ MAX_HEAD_SIZE: Final = 256 * 1024
 """Bytes of a response's status line and header fields, interim responses (1xx) included:
 as much as browsers take. A line may have a fourth of it, which is http.client's limit."""
 MAX_FIELDS: Final = 99
-"""Header fields of a response: http.client takes 100 lines, the blank one that ends them too."""
+"""Header fields of a response: http.client takes 100 lines, the blank one that ends them too.
+(From Python 3.15 on without that, so here is counted again.)"""
 BLOCK_SIZE: Final = 64 * 1024
 """Bytes of a request's body that are sent at once: each such step has a limit of time."""
 
@@ -159,6 +160,8 @@ class _Response(http.client.HTTPResponse):
                 super().begin()
             # Else urllib3 would log what it makes of malformed fields: a warning with the
             # URL, its query, and the fields that follow, cookies too.
+            if len(self.headers) > MAX_FIELDS:
+                raise HeadTooLarge(MAX_FIELDS + 1, MAX_FIELDS, "fields")
             self.headers.defects.clear()
             self.headers.set_payload("")
             drop_bad_cookies(self.headers)

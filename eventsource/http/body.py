@@ -177,7 +177,9 @@ def _has_timed_out(error: OSError) -> bool:
 
 def _is_cut(error: OSError) -> bool:
     """Whether a TLS connection has ended without its closing alert."""
-    return isinstance(error, ssl.SSLEOFError) or error.errno == -1  # which is pyOpenSSL's
+    # OpenSSL 3.6 complains of the end to the peer; a read fails so if that can hear no more.
+    is_complaint = isinstance(error, BrokenPipeError)
+    return is_complaint or isinstance(error, ssl.SSLEOFError) or error.errno == -1  # pyOpenSSL's
 
 
 class RawBody:

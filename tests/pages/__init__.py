@@ -545,7 +545,7 @@ class Reader:
             if block.language in DATA:
                 self._look_at(block)
             elif block.included and block.included.startswith("examples/"):
-                pass  # `tests/test_examples.py` runs them
+                pass  # `tests/system/test_examples.py` runs them
             elif block.language != "python":
                 self._do_steps()
                 script, printed = block.code, shown and shown.code

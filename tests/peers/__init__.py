@@ -2,5 +2,5 @@
 
 `clients.py` uses each client as its own documentation has it, `probes.py` asks all of them
 the same questions over a socket on loopback, `page.py` knows the page, and
-`python -m tests.peers` asks everything anew. `tests/test_peers.py` compares.
+`python -m tests.peers` asks everything anew. `tests/system/test_peers.py` compares.
 """

@@ -1,0 +1,1281 @@
+"""TLS and proxies for real: nginx in front, certificates of a test authority, HTTP proxies."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import datetime as dt
+import gc
+import itertools
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import types
+import warnings
+from pathlib import Path
+
+import pytest
+import requests
+import trustme
+import urllib3
+
+from eventsource import (
+    ErrorEvent,
+    EventSource,
+    EventStream,
+    OpenEvent,
+    ReadyState,
+    ReconnectPolicy,
+    StreamEnded,
+    UnexpectedStatus,
+)
+from eventsource.testing import ScriptedServer
+from tests.real_servers import numbered
+from tests.real_servers.connect_proxy import Relay
+from tests.real_servers.nginx import Nginx, find_nginx
+from tests.real_servers.process import Server
+from tests.support import (
+    HEAD,
+    LIMIT,
+    QUERY_SECRET,
+    SECRET,
+    Recorder,
+    errors,
+    open_sockets,
+    opens,
+    port_that_never_answers,
+    port_that_refuses,
+    respond,
+    status,
+    stream,
+    unavailable,
+    wait_until,
+    wait_until_connecting,
+)
+from tests.system.test_real_servers import listening, numbers_to, take
+
+SOON = ReconnectPolicy(delay=0.02, max_delay=0.1)
+FEW = ReconnectPolicy(delay=0.02, max_delay=0.1, max_attempts=20)
+"""For what heals between two attempts, and if not, should fail a test soon."""
+GATEWAY = ReconnectPolicy(delay=0.02, max_delay=0.1, statuses=frozenset({502, 503, 504}))
+AUTHORITY = trustme.CA()
+STRANGER = trustme.CA()
+names = (f"nginx-{number}" for number in itertools.count())
+
+
+@pytest.fixture(autouse=True)
+def no_authorities_of_the_machine(monkeypatch):
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def name():
+    """The name under which the backend books this test's requests."""
+    return next(names)
+
+
+# --- Certificates ---
+
+
+class Certificates:
+    """Files in PEM, each with the key and the chain of one certificate."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.authority = self.write("authority", AUTHORITY.cert_pem)
+        self.stranger = self.write("stranger", STRANGER.cert_pem)
+        now = dt.datetime.now(dt.UTC)
+        year = dt.timedelta(days=365)
+        past = {"not_before": now - 2 * year, "not_after": now - year}
+        future = {"not_before": now + year, "not_after": now + 2 * year}
+        self.good = self.issue("good")
+        self.of_localhost = self.issue("of_localhost", "localhost")
+        self.of_another_host = self.issue("of_another_host", "other.example")
+        self.expired = self.issue("expired", **past)
+        self.not_yet_valid = self.issue("not_yet_valid", **future)
+        self.of_a_stranger = self.issue("of_a_stranger", authority=STRANGER)
+        self.client = self.issue("client", "client@example.com")
+        self.strange_client = self.issue("strange_client", "c@example.com", authority=STRANGER)
+        itself = trustme.CA()
+        self.self_signed = self.write("self_signed", itself.private_key_pem, itself.cert_pem)
+
+    def issue(self, name, host="127.0.0.1", *, authority=AUTHORITY, **validity):
+        issued = authority.issue_cert(host, **validity)
+        return self.write(name, issued.private_key_and_cert_chain_pem)
+
+    def write(self, name, *blobs):
+        path = self.directory / f"{name}.pem"
+        path.write_bytes(b"".join(blob.bytes() for blob in blobs))
+        return str(path)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def server_context(*hosts):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("127.0.0.1", *hosts).configure_cert(context)
+    return context
+
+
+def text_of(path):
+    return Path(path).read_text()
+
+
+# --- nginx and what is behind it ---
+
+
+@pytest.fixture(scope="module")
+def backend_process(tmp_path_factory):
+    find_nginx()
+    server = Server("sse_starlette_app.py", tmp_path_factory.mktemp("backend") / "log")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def backend(backend_process):
+    backend_process.ensure_started()
+    return backend_process
+
+
+def site(port, *lines, certificate=None, to=None, http2=""):
+    """A `server` block of nginx's; with a certificate it speaks TLS, `to` a backend's port."""
+    tls = [f"ssl_certificate {certificate};", f"ssl_certificate_key {certificate};"]
+    passing = [f"location / {{ proxy_pass http://127.0.0.1:{to}; }}"]
+    body = [
+        f"listen 127.0.0.1:{port}{' ssl' if certificate else ''}{http2};",
+        *(tls if certificate else []),
+        *lines,
+        *(passing if to else []),
+    ]
+    return "server {\n" + "\n".join(body) + "\n}\n"
+
+
+ONE_EVENT = r"""location / { default_type text/event-stream; return 200 "data: x\n\n"; }"""
+PROMPT = """
+proxy_http_version 1.1;
+proxy_set_header Connection "";
+proxy_set_header Host $host;
+proxy_buffering off;
+"""
+
+
+@contextlib.contextmanager
+def running(directory, make, count=1, patience="30s"):
+    """An nginx with the configuration that `make` makes of that many ports."""
+    nginx = Nginx(directory, patience)
+    try:
+        nginx.ports = [nginx.listen() for _ in range(count)]
+        nginx.configure(make(*nginx.ports))
+        nginx.start()
+        yield nginx
+    finally:
+        nginx.stop()
+
+
+CERTIFICATES = (
+    "good",
+    "of_another_host",
+    "expired",
+    "not_yet_valid",
+    "of_a_stranger",
+    "self_signed",
+)
+
+
+@pytest.fixture(scope="module")
+def sites(certificates, tmp_path_factory):
+    """The ports of sites that send one event each, by what is special about them."""
+    found = types.SimpleNamespace()
+
+    def make(plain, obsolete, for_clients, http2, by_name, *ports):
+        found.__dict__.update(zip(CERTIFICATES, ports, strict=True))
+        found.plain, found.obsolete, found.for_clients = plain, obsolete, for_clients
+        found.http2, found.by_name = http2, by_name
+        good = certificates.good
+        obsolete_tls = "ssl_protocols TLSv1 TLSv1.1; ssl_ciphers DEFAULT:@SECLEVEL=0;"
+        ask = f"ssl_verify_client on; ssl_client_certificate {certificates.authority};"
+        protocol = "add_header X-Protocol $server_protocol; add_header X-Alpn $ssl_alpn_protocol;"
+        of_localhost, other = certificates.of_localhost, certificates.of_another_host
+        return "\n".join(
+            [
+                site(plain, ONE_EVENT),
+                site(obsolete, obsolete_tls, ONE_EVENT, certificate=good),
+                site(for_clients, ask, ONE_EVENT, certificate=good),
+                site(http2, protocol, ONE_EVENT, certificate=good, http2=" http2"),
+                site(by_name, "server_name other.example;", ONE_EVENT, certificate=other),
+                site(by_name, "server_name localhost;", ONE_EVENT, certificate=of_localhost),
+                *(
+                    site(port, ONE_EVENT, certificate=getattr(certificates, special))
+                    for special, port in zip(CERTIFICATES, ports, strict=True)
+                ),
+            ]
+        )
+
+    directory = tmp_path_factory.mktemp("sites")
+    with running(directory, make, 5 + len(CERTIFICATES)) as nginx:
+        found.nginx = nginx
+        yield found
+
+
+def https(port, host="127.0.0.1"):
+    return f"https://{host}:{port}/"
+
+
+def http(port, host="127.0.0.1"):
+    return f"http://{host}:{port}/"
+
+
+def first_event(url, **options):
+    """Connect once; return what opened, and check that an event came."""
+    options.setdefault("reconnect", None)
+    opened, *rest = EventStream(url, **options)
+    assert isinstance(opened, OpenEvent), opened
+    assert rest[0].data == "x"
+    return opened
+
+
+def failure(url, **options):
+    """Connect once, in vain; return the error."""
+    (failed,) = EventStream(url, reconnect=None, **options)
+    assert isinstance(failed, ErrorEvent)
+    return failed.error
+
+
+# --- Whose certificate it is ---
+
+
+def test_a_certificate_of_the_authority_is_accepted(sites, certificates):
+    opened = first_event(https(sites.good), verify=certificates.authority)
+    assert opened.url == https(sites.good)
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_authority_may_be_named_in_the_environment(sites, certificates, monkeypatch, variable):
+    assert isinstance(failure(https(sites.good)), requests.exceptions.SSLError)
+    monkeypatch.setenv(variable, certificates.authority)
+    first_event(https(sites.good))
+    first_event(https(sites.good), verify=True)
+
+
+def test_what_the_caller_says_goes_before_the_environment(sites, certificates, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificates.stranger)
+    first_event(https(sites.good), verify=certificates.authority)
+    with pytest.warns(urllib3.exceptions.InsecureRequestWarning):
+        first_event(https(sites.good), verify=False)
+
+
+def test_each_of_several_sites_at_one_port_is_asked_for_by_name(sites, certificates):
+    first_event(https(sites.by_name, "localhost"), verify=certificates.authority)
+    error = failure(https(sites.by_name), verify=certificates.authority)
+    assert "127.0.0.1" in str(error)
+
+
+REFUSED = {
+    "good": "unable to get local issuer certificate",  # to one who trusts the stranger
+    "of_a_stranger": "unable to get local issuer certificate",
+    "of_another_host": "not valid for '127.0.0.1'",
+    "expired": "certificate has expired",
+    "not_yet_valid": "certificate is not yet valid",
+    "self_signed": "self-signed certificate|self signed certificate",
+    "obsolete": "protocol|alert",
+    "plain": "wrong version number|record layer failure",
+}
+
+
+@pytest.mark.parametrize("special", REFUSED)
+def test_a_handshake_that_fails_is_one_clear_error_an_attempt(sites, certificates, special):
+    url = f"https://127.0.0.1:{getattr(sites, special)}/?key={QUERY_SECRET}"
+    verify = certificates.stranger if special == "good" else certificates.authority
+    with EventStream(url, verify=verify, reconnect=FEW) as events:
+        failed = [next(events) for _ in range(3)]
+    for event in failed:
+        assert type(event.error) is requests.exceptions.SSLError
+        assert event.ready_state is ReadyState.CONNECTING
+        assert event.retry_in > 0
+        assert QUERY_SECRET not in str(event.error)
+        assert_matches(REFUSED[special], str(event.error))
+    assert failed[0].retry_in < failed[2].retry_in or failed[2].retry_in >= SOON.max_delay
+    assert events.error is None
+
+
+def assert_matches(alternatives, text):
+    assert any(part.lower() in text.lower() for part in alternatives.split("|")), text
+
+
+def test_one_attempt_is_one_handshake(certificates, tmp_path):
+    make = lambda port: site(port, ONE_EVENT, certificate=certificates.expired)  # noqa: E731
+    with running(tmp_path, make) as nginx:
+        url = https(nginx.ports[0])
+        with EventStream(url, verify=certificates.authority, reconnect=FEW) as events:
+            errors(events, 3)
+        wait_until(lambda: nginx.log.count("while SSL handshaking") >= 3, "three handshakes")
+        assert nginx.log.count("while SSL handshaking") == 3
+
+
+@pytest.mark.parametrize("special", [name for name in CERTIFICATES if name != "good"])
+def test_whoever_does_not_verify_is_warned_and_served(sites, special):
+    with pytest.warns(urllib3.exceptions.InsecureRequestWarning, match=r"127\.0\.0\.1"):
+        first_event(https(getattr(sites, special)), verify=False)
+
+
+def test_whoever_verifies_is_not_warned(sites, certificates):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        first_event(https(sites.good), verify=certificates.authority)
+    assert caught == []
+
+
+def test_http_to_a_port_for_tls_closes_for_good(sites):
+    error = failure(http(sites.good))
+    assert isinstance(error, UnexpectedStatus)
+    assert error.status == 400
+    assert b"plain HTTP request was sent to HTTPS port" in error.response.content
+
+
+def test_an_http2_server_is_spoken_to_in_http_1_1(sites, certificates):
+    opened = first_event(https(sites.http2), verify=certificates.authority)
+    assert opened.headers["X-Protocol"] == "HTTP/1.1"
+    assert opened.headers["X-Alpn"] == "http/1.1"
+
+
+# --- Client certificates ---
+
+
+def test_a_client_certificate_may_be_one_file_or_two(sites, certificates, tmp_path):
+    whole = certificates.client
+    url, verify = https(sites.for_clients), certificates.authority
+    first_event(url, verify=verify, cert=whole)
+    first_event(url, verify=verify, cert=(whole, whole))
+
+
+def test_without_a_client_certificate_the_server_refuses_for_good(sites, certificates):
+    error = failure(https(sites.for_clients), verify=certificates.authority)
+    assert isinstance(error, UnexpectedStatus)
+    assert error.status == 400
+    assert b"No required SSL certificate was sent" in error.response.content
+
+
+def test_a_client_certificate_of_another_authority_is_refused_for_good(sites, certificates):
+    options = {"verify": certificates.authority, "cert": certificates.strange_client}
+    error = failure(https(sites.for_clients), **options)
+    assert isinstance(error, UnexpectedStatus)
+    assert error.status == 400
+    assert b"The SSL certificate error" in error.response.content
+
+
+def test_a_client_certificate_that_is_renewed_on_disk_is_used_at_the_next_attempt(
+    sites, certificates, tmp_path
+):
+    own = tmp_path / "own.pem"
+    own.write_text(text_of(certificates.strange_client))
+    policy = dataclasses.replace(FEW, statuses=frozenset({400}))
+    options = {"verify": certificates.authority, "cert": str(own), "reconnect": policy}
+    with EventStream(https(sites.for_clients), **options) as events:
+        assert next(events).error.status == 400
+        own.write_text(text_of(certificates.client))
+        opens(events)
+
+
+@pytest.mark.parametrize("option", ["verify", "cert"])
+def test_a_file_that_is_missing_for_a_moment_is_an_ssl_error_and_heals(
+    sites, certificates, tmp_path, option
+):
+    # As when a program that renews certificates removes the old file first.
+    path = tmp_path / "renewed.pem"
+    options = {"verify": certificates.authority, option: str(path)}
+    with EventStream(
+        https(sites.for_clients), **with_client_certificate(certificates) | options
+    ) as events:
+        failed = next(events)
+        assert isinstance(failed.error, requests.exceptions.SSLError)
+        assert str(path) in str(failed.error)
+        assert failed.ready_state is ReadyState.CONNECTING
+        good = certificates.authority if option == "verify" else certificates.client
+        path.write_text(text_of(good))
+        opens(events)
+
+
+def with_client_certificate(certificates):
+    return {"verify": certificates.authority, "cert": certificates.client, "reconnect": FEW}
+
+
+# --- Certificates that change ---
+
+
+@pytest.mark.parametrize("special", ["expired", "of_another_host", "self_signed"])
+def test_a_source_heals_when_nginx_has_been_given_a_good_certificate(
+    certificates, tmp_path, special
+):
+    bad = getattr(certificates, special)
+    with running(tmp_path, lambda port: site(port, ONE_EVENT, certificate=bad)) as nginx:
+        port = nginx.ports[0]
+        with EventStream(https(port), verify=certificates.authority, reconnect=FEW) as events:
+            errors(events, 2)
+            nginx.configure(site(port, ONE_EVENT, certificate=certificates.good))
+            nginx.reload()
+            opens(events)
+
+
+@pytest.mark.parametrize("then", ["restart", "cut"])
+def test_a_certificate_is_renewed_under_a_running_stream(
+    backend, certificates, tmp_path, name, then
+):
+    first, second = certificates.issue("first"), certificates.issue("second")
+
+    def make(port, certificate=first, generation=1):
+        header = f"add_header X-Generation {generation};"
+        return site(port, PROMPT, header, certificate=certificate, to=backend.port)
+
+    patience = "100ms" if then == "cut" else "30s"
+    with running(tmp_path, make, patience=patience) as nginx:
+        port = nginx.ports[0]
+        url = numbers_url(https(port), name, pace=0.002, count=1_000_000)
+        with listening(url, verify=certificates.authority, reconnect=SOON) as (source, seen):
+            seen.until_number(20)
+            nginx.configure(make(port, second, 2))
+            nginx.reload()
+            if then == "restart":
+                seen.until_number(seen.numbers[-1] + 20)  # the old worker serves on
+                assert not seen.errors
+                source.restart()
+            assert seen.next_of(OpenEvent).headers["X-Generation"] == "2"
+            seen.until_number(seen.numbers[-1] + 20)
+    assert len(seen.errors) == (1 if then == "cut" else 0)
+    assert seen.numbers == numbers_to(seen.numbers[-1])
+
+
+@pytest.mark.parametrize("how", ["replaced", "overwritten"])
+def test_an_authority_that_changes_on_disk_is_trusted_at_the_next_attempt(
+    certificates, tmp_path, how
+):
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_text(text_of(certificates.authority))
+    os.utime(trusted, (1, 1))  # some time ago
+    good, strange = certificates.good, certificates.of_a_stranger
+    with running(tmp_path, lambda port: site(port, ONE_EVENT, certificate=good)) as nginx:
+        port = nginx.ports[0]
+        with EventStream(https(port), verify=str(trusted), reconnect=FEW) as events:
+            opens(events)
+            nginx.configure(site(port, ONE_EVENT, certificate=strange))
+            nginx.reload()
+            assert isinstance(errors(events)[0].error, StreamEnded)
+            assert isinstance(next(events).error, requests.exceptions.SSLError)
+            if how == "replaced":
+                other = tmp_path / "other.pem"
+                other.write_text(text_of(certificates.stranger))
+                other.replace(trusted)
+            else:
+                trusted.write_text(text_of(certificates.stranger))
+            opens(events)
+            # And the old authority is not trusted any more.
+            nginx.configure(site(port, ONE_EVENT, certificate=good))
+            nginx.reload()
+            assert isinstance(errors(events)[0].error, StreamEnded)
+            assert isinstance(next(events).error, requests.exceptions.SSLError)
+
+
+def test_an_authority_that_is_taken_out_of_its_directory_is_not_trusted_any_more(
+    sites, certificates, tmp_path
+):
+    openssl = shutil.which("openssl") or unavailable("openssl is not installed")
+    command = [openssl, "x509", "-subject_hash", "-noout", "-in", certificates.authority]
+    found = subprocess.run(command, check=True, capture_output=True, text=True)
+    trusted = tmp_path / f"{found.stdout.strip()}.0"
+    trusted.write_text(text_of(certificates.authority))
+    os.utime(tmp_path, (1, 1))  # some time ago
+    with EventStream(https(sites.good), verify=str(tmp_path), reconnect=FEW) as events:
+        opens(events)
+        trusted.unlink()
+        assert isinstance(errors(events)[0].error, StreamEnded)
+        assert isinstance(next(events).error, requests.exceptions.SSLError)
+        trusted.write_text(text_of(certificates.authority))
+        opens(events)
+
+
+# --- Reverse proxying: nothing lost, nothing twice ---
+
+
+def numbers_url(base, name, path="numbers", **query):
+    words = "&".join(f"{key}={value}" for key, value in {"name": name, **query}.items())
+    return f"{base}{path}?{words}"
+
+
+KINDS_OF_PROXYING = {
+    "unbuffered": PROMPT,
+    "http-1.0-upstream": "proxy_buffering off;",
+    "buffered-but-the-backend-objects": PROMPT.replace("buffering off", "buffering on"),
+    "gzip": f"{PROMPT} gzip on; gzip_types text/event-stream; gzip_min_length 0; gzip_proxied any;",
+    "kept-alive-upstream": PROMPT,
+    "buffered": PROMPT.replace("buffering off", "buffering on")
+    + "proxy_ignore_headers X-Accel-Buffering;",
+}
+
+
+@pytest.fixture(scope="module")
+def proxying(backend_process, certificates, tmp_path_factory):
+    """The ports of sites that pass on to the backend, by how they do it, with and without TLS."""
+    found = {}
+
+    def make(*ports):
+        backend = backend_process.port
+        upstream = f"upstream kept {{ server 127.0.0.1:{backend}; keepalive 4; }}\n"
+        blocks = [upstream]
+        settings = itertools.product(KINDS_OF_PROXYING, ("http", "https"))
+        for port, (kind, scheme) in zip(ports, settings, strict=True):
+            found[kind, scheme] = f"{scheme}://127.0.0.1:{port}/"
+            certificate = certificates.good if scheme == "https" else None
+            lines = [KINDS_OF_PROXYING[kind]]
+            if kind == "kept-alive-upstream":
+                lines.append("location / { proxy_pass http://kept; }")
+                blocks.append(site(port, *lines, certificate=certificate))
+            else:
+                blocks.append(site(port, *lines, certificate=certificate, to=backend))
+        return "".join(blocks)
+
+    with running(tmp_path_factory.mktemp("proxying"), make, 2 * len(KINDS_OF_PROXYING)):
+        yield found
+
+
+@pytest.fixture(params=["http", "https"])
+def scheme(request):
+    return request.param
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS_OF_PROXYING if kind != "buffered"])
+def test_events_arrive_through_nginx_while_the_stream_is_open(
+    backend, proxying, certificates, *, name, kind, scheme
+):
+    url = numbers_url(proxying[kind, scheme], name)
+    with EventStream(url, verify=certificates.authority) as events:
+        assert "Content-Encoding" not in next(events).headers
+        assert take(events, 3) == [1, 2, 3]
+        assert backend.live(name) == 1
+    wait_until(lambda: backend.live(name) == 0, "the backend notices that the client has gone")
+
+
+def test_events_that_nginx_compresses_arrive_while_the_stream_is_open(
+    backend, proxying, certificates, name, scheme
+):
+    url = numbers_url(proxying["gzip", scheme], name)
+    options = {"verify": certificates.authority, "headers": {"Accept-Encoding": "gzip"}}
+    with EventStream(url, **options) as events:
+        assert next(events).headers["Content-Encoding"] == "gzip"
+        assert take(events, 3) == [1, 2, 3]
+        assert backend.live(name) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_PROXYING)
+def test_streams_that_end_behind_nginx_are_one_stream_to_the_handlers(
+    backend, proxying, certificates, *, name, kind, scheme
+):
+    url = numbers_url(proxying[kind, scheme], name, count=50, then="end")
+    with listening(url, verify=certificates.authority, reconnect=SOON) as (_, seen):
+        seen.until_number(200)
+    assert seen.numbers == numbers_to(seen.numbers[-1])
+    assert {type(lost.error) for lost in seen.errors} == {StreamEnded}
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("unbuffered", signal.SIGKILL),
+        ("http-1.0-upstream", signal.SIGTERM),
+        ("gzip", signal.SIGKILL),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_nothing_is_lost_when_the_backend_dies_in_full_flow_and_comes_back(
+    backend, proxying, certificates, *, name, kind, how
+):
+    url = numbers_url(proxying[kind, "https"], name, count=1_000_000, pace=0.002)
+    options = {"verify": certificates.authority, "headers": {"Accept-Encoding": "gzip"}}
+    with listening(url, reconnect=GATEWAY, **options) as (source, seen):
+        seen.until_number(20)
+        backend.stop(how)
+        while not any(getattr(lost.error, "status", 0) == 502 for lost in seen.errors):
+            seen.next()
+        before = seen.numbers[-1]
+        backend.start()
+        seen.until_number(before + 20)
+        assert source.error is None
+    assert seen.numbers == numbers_to(seen.numbers[-1])
+
+
+def test_a_stream_that_nginx_cuts_for_its_silence_goes_on(backend, certificates, tmp_path, name):
+    impatient = f"{PROMPT} proxy_read_timeout 300ms;"
+
+    def make(port):
+        return site(port, impatient, certificate=certificates.good, to=backend.port)
+
+    with running(tmp_path, make) as nginx:
+        url = numbers_url(https(nginx.ports[0]), name)  # three, and then silence
+        with listening(url, verify=certificates.authority, reconnect=GATEWAY) as (_, seen):
+            seen.until_number(15)
+        assert nginx.log.count("upstream timed out") >= 4
+    assert seen.numbers == numbers_to(seen.numbers[-1])
+    assert {lost.ready_state for lost in seen.errors} == {ReadyState.CONNECTING}
+
+
+@pytest.mark.timeout(120)
+def test_nothing_is_lost_whatever_is_done_to_nginx_and_its_backend(
+    backend, certificates, tmp_path, name
+):
+    generations = itertools.count(2)
+
+    def make(port, generation=1):
+        certificate = certificates.issue(f"generation-{generation}")
+        return site(port, PROMPT, certificate=certificate, to=backend.port)
+
+    def reload(nginx):
+        nginx.configure(make(nginx.ports[0], next(generations)))
+        nginx.reload()
+
+    def quit_and_come_back(nginx):
+        nginx.refuse_newcomers()
+        source.restart()
+        seen.next_of(ErrorEvent)
+        nginx.stop()
+        nginx.start()
+
+    def killed(nginx):
+        nginx.stop(signal.SIGKILL)
+        nginx.start()
+
+    def terminated(nginx):
+        nginx.stop(signal.SIGTERM)
+        nginx.start()
+
+    def without_a_backend(_):
+        backend.stop(signal.SIGKILL)
+        seen.next_of(ErrorEvent)
+        backend.start()
+
+    with running(tmp_path, make) as nginx:
+        url = numbers_url(https(nginx.ports[0]), name, pace=0.002, count=1_000_000)
+        options = {"verify": certificates.authority, "reconnect": GATEWAY}
+        with listening(url, **options) as (source, seen):
+            for mishap in (reload, killed, terminated, quit_and_come_back, without_a_backend) * 2:
+                seen.until_number((seen.numbers or [0])[-1] + 20)
+                mishap(nginx)
+            seen.until_number(seen.numbers[-1] + 20)
+            assert source.error is None
+    assert seen.numbers == numbers_to(seen.numbers[-1])
+
+
+def test_nginx_that_quits_lets_the_stream_end_and_the_source_goes_on_elsewhere_in_time(
+    certificates, tmp_path
+):
+    refused = threading.Event()
+
+    def script(connection):
+        request = connection.start_stream()
+        first = int(request.last_event_id.removeprefix("№") or 0) + 1
+        connection.send(b"".join(map(numbered.in_bytes, range(first, first + 5))))
+        assert refused.wait(LIMIT)
+        connection.send(b"".join(map(numbered.in_bytes, range(first + 5, first + 100))))
+
+    with (
+        ScriptedServer(script) as server,
+        running(
+            tmp_path,
+            lambda port: site(port, PROMPT, certificate=certificates.good, to=server.port),
+        ) as nginx,
+    ):
+        url = https(nginx.ports[0])
+        with listening(url, verify=certificates.authority, reconnect=SOON) as (_, seen):
+            seen.until_number(5)
+            nginx.refuse_newcomers()
+            refused.set()
+            seen.until_number(100)
+            ended = seen.next_of(ErrorEvent)
+            assert isinstance(ended.error, StreamEnded)
+            assert isinstance(seen.next_of(ErrorEvent).error, requests.ConnectionError)
+            nginx.stop()
+            nginx.start()
+            seen.until_number(120)
+    assert seen.numbers == numbers_to(seen.numbers[-1])
+
+
+# --- What nginx answers by itself ---
+
+
+def gateway(kind):
+    """A `server` block that answers 502, 503 or 504 at first, and the backend for it."""
+    healed = threading.Event()
+
+    def script(connection):
+        connection.read_request()
+        if kind == 504 and not healed.is_set():
+            connection.hold()
+        elif kind == 502 and not healed.is_set():
+            connection.reset()
+        else:
+            connection.send(HEAD + b"data: x\n\n")
+            connection.hold()
+
+    return healed, script
+
+
+@pytest.mark.parametrize("code", [502, 504])
+def test_a_gateway_error_is_final_or_not_as_the_policy_says(tmp_path, code):
+    healed, script = gateway(code)
+    with ScriptedServer(script) as server:
+        limits = "proxy_read_timeout 300ms;" if code == 504 else ""
+        make = lambda port: site(port, PROMPT, limits, to=server.port)  # noqa: E731
+        with running(tmp_path, make) as nginx:
+            url = http(nginx.ports[0])
+            (closed,) = EventStream(url, reconnect=FEW)
+            assert closed.error.status == code
+            assert (closed.ready_state, closed.retry_in) == (ReadyState.CLOSED, None)
+            with EventStream(url, reconnect=GATEWAY) as events:
+                for event in errors(events, 3):
+                    assert event.error.status == code
+                    assert event.ready_state is ReadyState.CONNECTING
+                healed.set()
+                opens(events)
+
+
+def test_a_place_is_waited_for_where_nginx_limits_connections(backend, tmp_path, name):
+    def make(port):
+        zone = "limit_conn_zone $server_port zone=places:1m;"
+        return zone + site(port, PROMPT, "limit_conn places 1;", to=backend.port)
+
+    with running(tmp_path, make) as nginx:
+        url = numbers_url(http(nginx.ports[0]), name)
+        with listening(url) as (first, seen_by_first):
+            seen_by_first.until_number(3)
+            with listening(url, reconnect=GATEWAY) as (_, seen):
+                for _ in range(2):
+                    refused = seen.next()
+                    assert (refused.error.status, refused.ready_state) == (
+                        503,
+                        ReadyState.CONNECTING,
+                    )
+                first.close()
+                seen.until_number(3)
+    assert seen.numbers == [1, 2, 3]
+
+
+def test_too_many_requests_are_tried_again_after_the_time_nginx_names(backend, tmp_path, name):
+    def make(port):
+        zone = "limit_req_zone $server_port zone=rate:1m rate=1r/s; limit_req_status 429;"
+        wait = "error_page 429 = @wait; location @wait { add_header Retry-After 1 always; return 429; }"
+        passing = (
+            f"location / {{ limit_req zone=rate; proxy_pass http://127.0.0.1:{backend.port}; }}"
+        )
+        return zone + site(port, PROMPT, wait, passing)
+
+    policy = ReconnectPolicy(delay=0.02, max_delay=0.1, statuses=frozenset({429}))
+    with running(tmp_path, make) as nginx:
+        url = numbers_url(http(nginx.ports[0]), name, then="end", count=3)
+        with listening(url, reconnect=policy) as (_, seen):
+            while not any(isinstance(lost.error, UnexpectedStatus) for lost in seen.errors):
+                seen.next()
+            seen.until_number(seen.numbers[-1] + 3)
+    assert seen.numbers == numbers_to(seen.numbers[-1])
+    refused = [lost for lost in seen.errors if isinstance(lost.error, UnexpectedStatus)]
+    assert {lost.error.status for lost in refused} == {429}
+    assert all(lost.retry_in >= 1 for lost in refused)
+
+
+def test_a_redirect_from_http_to_https_is_followed_without_the_callers_headers(
+    certificates, tmp_path
+):
+    with ScriptedServer(stream(b"data: x\n\n")) as server:
+
+        def make(plain, tls):
+            return site(plain, f"return 301 https://127.0.0.1:{tls}$request_uri;") + site(
+                tls, PROMPT, certificate=certificates.good, to=server.port
+            )
+
+        with running(tmp_path, make, 2) as nginx:
+            plain, tls = nginx.ports
+            options = {"headers": {"X-Key": SECRET}, "auth": ("u", SECRET), "last_event_id": "7"}
+            options["verify"] = certificates.authority
+            opened = first_event(f"{http(plain)}stream?a=b", **options)
+            assert opened.url == f"{https(tls)}stream?a=b"
+        (request,) = server.requests
+    assert request.target == "/stream?a=b"
+    assert request.header("Last-Event-ID") == "7"
+    assert request.header("Accept") == "text/event-stream"
+    assert SECRET not in repr(request)
+    assert request.header("Authorization") is None
+
+
+def test_a_redirect_to_a_certificate_that_is_not_trusted_is_not_followed(sites, tmp_path):
+    def make(plain):
+        return site(plain, f"return 301 https://127.0.0.1:{sites.good};")
+
+    with running(tmp_path, make) as nginx:
+        error = failure(http(nginx.ports[0]))
+    assert isinstance(error, requests.exceptions.SSLError)
+
+
+def test_a_response_with_large_header_fields_opens(tmp_path):
+    large = "".join(f"X-Large-{n}: {'x' * 6000}\r\n" for n in range(8)).encode()
+    head = HEAD.replace(b"\r\n\r\n", b"\r\n" + large + b"\r\n")
+    with ScriptedServer(respond(head + b"data: x\n\n", then="hold")) as server:
+        room = "proxy_buffer_size 64k; proxy_buffers 4 64k; proxy_busy_buffers_size 64k;"
+        make = lambda port: site(port, PROMPT, room, to=server.port)  # noqa: E731
+        with running(tmp_path, make) as nginx, EventStream(http(nginx.ports[0])) as events:
+            assert next(events).headers["X-Large-7"] == "x" * 6000
+            assert next(events).data == "x"
+
+
+# --- HTTP proxies ---
+
+
+@pytest.fixture
+def everywhere_is_here(monkeypatch):
+    """All names are this machine's."""
+    original = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *args: original("127.0.0.1", *args))
+
+
+def asked(proxy):
+    return [(request.method, request.target) for request in proxy.requests]
+
+
+@pytest.fixture
+def relay():
+    with ScriptedServer(Relay()) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def origin(scheme):
+    """A site that says `data: x`, in plain and with a certificate."""
+    context = server_context() if scheme == "https" else None
+    with ScriptedServer(stream(b"data: x\n\n"), ssl_context=context) as server:
+        yield server
+
+
+def question(server, scheme):
+    """What a proxy is asked for this server."""
+    return ("CONNECT", f"127.0.0.1:{server.port}") if scheme == "https" else ("GET", server.url)
+
+
+@pytest.mark.parametrize("key", ["the scheme", "all", "the host"])
+def test_a_proxy_that_the_caller_names_is_used(relay, origin, scheme, certificates, key):
+    keys = {"the scheme": scheme, "all": "all", "the host": f"{scheme}://127.0.0.1"}
+    first_event(origin.url, proxies={keys[key]: relay.url}, verify=certificates.authority)
+    assert asked(relay) == [question(origin, scheme)]
+
+
+@pytest.mark.parametrize("variable", ["its own", "ITS OWN", "all_proxy", "ALL_PROXY"])
+def test_a_proxy_of_the_environment_is_used(
+    relay, origin, scheme, *, certificates, monkeypatch, variable
+):
+    own = {"its own": f"{scheme}_proxy", "ITS OWN": f"{scheme}_proxy".upper()}
+    monkeypatch.setenv(own.get(variable, variable), relay.url)
+    first_event(origin.url, verify=certificates.authority)
+    assert asked(relay) == [question(origin, scheme)]
+
+
+def test_the_proxy_of_the_other_scheme_is_not_used(
+    relay, origin, scheme, certificates, monkeypatch
+):
+    monkeypatch.setenv("https_proxy" if scheme == "http" else "http_proxy", relay.url)
+    first_event(origin.url, verify=certificates.authority)
+    assert asked(relay) == []
+
+
+NO_PROXY = [
+    ("stream.example", True),
+    ("example", True),
+    (".example", True),
+    ("a.example, stream.example", True),
+    ("stream.example:{port}", True),
+    ("stream.example:1", False),
+    ("other.example", False),
+    ("stream", False),
+    ("*", True),
+    ("127.0.0.1", False),
+]
+
+
+@pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
+@pytest.mark.parametrize(("value", "direct"), NO_PROXY)
+@pytest.mark.usefixtures("everywhere_is_here")
+def test_no_proxy_names_hosts_ports_and_suffixes(relay, monkeypatch, variable, value, direct):
+    with ScriptedServer(stream(b"data: x\n\n")) as server:
+        monkeypatch.setenv("http_proxy", relay.url)
+        monkeypatch.setenv(variable, value.format(port=server.port))
+        first_event(http(server.port, "stream.example"))
+        assert bool(asked(relay)) is not direct
+
+
+@pytest.mark.parametrize("value", ["127.0.0.1", "127.0.0.0/8", "10.0.0.1,127.0.0.1"])
+def test_no_proxy_names_addresses_and_networks(
+    relay, origin, scheme, *, certificates, monkeypatch, value
+):
+    monkeypatch.setenv("all_proxy", relay.url)
+    monkeypatch.setenv("NO_PROXY", value)
+    first_event(origin.url, verify=certificates.authority)
+    assert asked(relay) == []
+
+
+def test_each_attempt_asks_the_environment_anew(relay, monkeypatch):
+    with ScriptedServer(stream(b"data: x\n\n")) as server:
+        with EventStream(server.url, reconnect=FEW) as events:
+            for proxied in (False, True, False, True):
+                if proxied:
+                    monkeypatch.setenv("http_proxy", relay.url)
+                else:
+                    monkeypatch.delenv("http_proxy", raising=False)
+                opens(events)
+        assert len(server.requests) == 4
+        assert asked(relay) == 2 * [("GET", server.url)]
+
+
+@pytest.fixture
+def closed_relay():
+    with ScriptedServer(Relay(f"user:p:{SECRET}")) as proxy:
+        yield proxy
+
+
+def with_credentials(proxy):
+    return proxy.url.replace("//", f"//user:p%3A{SECRET}@")
+
+
+@pytest.mark.parametrize("place", ["proxies", "environment"])
+def test_credentials_for_the_proxy_reach_the_proxy_and_nobody_else(
+    closed_relay, origin, scheme, *, certificates, monkeypatch, place
+):
+    url = with_credentials(closed_relay)
+    options = {"verify": certificates.authority}
+    if place == "proxies":
+        options["proxies"] = {scheme: url}
+    else:
+        monkeypatch.setenv("all_proxy", url)
+    first_event(origin.url, **options)
+    (request,) = origin.requests
+    assert request.header("Proxy-Authorization") is None
+    expected = base64.b64encode(f"user:p:{SECRET}".encode()).decode()
+    assert closed_relay.requests[0].header("Proxy-Authorization") == f"Basic {expected}"
+
+
+@pytest.mark.parametrize("scheme", ["https"])
+def test_the_callers_headers_do_not_reach_a_proxy_that_tunnels(relay, origin, scheme, certificates):
+    options = {"auth": ("u", SECRET), "headers": {"X-Key": SECRET}, "cookies": {"c": SECRET}}
+    proxies = {scheme: relay.url}
+    first_event(origin.url, proxies=proxies, verify=certificates.authority, **options)
+    (request,) = relay.requests
+    assert {field for field, _ in request.headers} <= {"Host", "User-Agent"}
+    assert origin.requests[0].header("X-Key") == SECRET
+
+
+def test_a_redirect_past_the_proxy_takes_no_credentials_for_it_along(closed_relay, monkeypatch):
+    with ScriptedServer(stream(b"data: x\n\n")) as target:
+        moved = status("302 Found", f"Location: http://localhost:{target.port}/")
+        with ScriptedServer(moved) as server:
+            monkeypatch.setenv("http_proxy", with_credentials(closed_relay))
+            monkeypatch.setenv("no_proxy", "localhost")
+            first_event(server.url)
+        assert asked(closed_relay) == [("GET", server.url)]
+        assert target.requests[0].header("Proxy-Authorization") is None
+
+
+def test_a_redirect_is_followed_by_way_of_the_proxy(closed_relay, monkeypatch):
+    with ScriptedServer(stream(b"data: x\n\n")) as target:
+        with ScriptedServer(status("302 Found", f"Location: {target.url}")) as server:
+            monkeypatch.setenv("http_proxy", with_credentials(closed_relay))
+            first_event(server.url)
+        assert asked(closed_relay) == [("GET", server.url), ("GET", target.url)]
+        assert target.requests[0].header("Proxy-Authorization") is None
+
+
+REFUSALS = ["403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gateway"]
+
+
+@pytest.mark.parametrize("line", REFUSALS)
+def test_a_proxy_that_refuses_to_tunnel_is_one_proxy_error_an_attempt(line):
+    with ScriptedServer(status(line, body=b"no")) as proxy:
+        proxies = {"https": with_credentials(proxy)}
+        with EventStream("https://stream.example/", proxies=proxies, reconnect=FEW) as events:
+            refused = [next(events) for _ in range(3)]
+        assert len(proxy.requests) == 3
+    for event in refused:
+        assert isinstance(event.error, requests.exceptions.ProxyError)
+        assert event.ready_state is ReadyState.CONNECTING
+        assert line in str(event.error)
+        assert SECRET not in str(event.error)
+
+
+@pytest.mark.parametrize("line", REFUSALS)
+def test_a_proxy_that_refuses_to_forward_has_given_the_answer(line):
+    with ScriptedServer(status(line, body=b"no")) as proxy:
+        error = failure("http://stream.example/", proxies={"http": proxy.url})
+    assert isinstance(error, UnexpectedStatus)
+    assert str(error.status) == line[:3]
+
+
+def test_a_proxy_that_is_not_there_is_a_proxy_error_without_its_password(scheme):
+    with port_that_refuses() as port:
+        proxies = {scheme: f"http://user:{SECRET}@127.0.0.1:{port}"}
+        url = f"{scheme}://stream.example/"
+        with EventStream(url, proxies=proxies, reconnect=FEW) as events:
+            for event in [next(events) for _ in range(2)]:
+                assert isinstance(event.error, requests.exceptions.ProxyError)
+                assert event.ready_state is ReadyState.CONNECTING
+                assert SECRET not in str(event.error)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 Connec",
+        b"HTTP/1.1 200 OK\r\nX-Half: ",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"\0" * 99,
+    ],
+    ids=["nothing", "half-a-line", "half-a-field", "another-protocol", "zeros"],
+)
+def test_a_proxy_that_talks_nonsense_is_one_error_an_attempt_and_heals(certificates, sites, answer):
+    def nonsense(connection):
+        connection.read_request()
+        connection.send(answer)
+
+    with ScriptedServer(nonsense, nonsense, Relay()) as proxy:
+        options = {"proxies": {"https": proxy.url}, "verify": certificates.authority}
+        with EventStream(https(sites.good), reconnect=FEW, **options) as events:
+            for event in [next(events) for _ in range(2)]:
+                assert isinstance(event.error, requests.ConnectionError), event
+            opens(events)
+
+
+def test_a_proxy_that_says_nothing_is_given_up_after_the_time_to_connect(certificates, sites):
+    with ScriptedServer(lambda connection: connection.hold(), Relay()) as proxy:
+        options = {"proxies": {"https": proxy.url}, "verify": certificates.authority}
+        timeout = (0.3, None)
+        with EventStream(https(sites.good), reconnect=FEW, timeout=timeout, **options) as events:
+            failed = next(events)
+            assert isinstance(failed.error, requests.Timeout)
+            assert failed.ready_state is ReadyState.CONNECTING
+            assert proxy.wait_for_connection().gone.wait(LIMIT)
+            opens(events)
+
+
+def test_nothing_is_lost_when_proxies_die_in_full_flow(
+    backend, proxying, certificates, name, scheme
+):
+    url = numbers_url(proxying["unbuffered", scheme], name, count=1_000_000, pace=0.002)
+    with ScriptedServer(Relay()) as proxy:
+        options = {"proxies": {scheme: proxy.url}, "verify": certificates.authority}
+        with listening(url, reconnect=SOON, **options) as (_, seen):
+            for _ in range(5):
+                seen.until_number((seen.numbers or [0])[-1] + 20)
+                for connection in proxy.connections:
+                    with contextlib.suppress(OSError):
+                        connection.sock.shutdown(socket.SHUT_RDWR)
+                seen.next_of(ErrorEvent)
+            seen.until_number(seen.numbers[-1] + 20)
+    assert len(proxy.connections) >= 6
+    assert seen.numbers == numbers_to(seen.numbers[-1])
+
+
+# --- Proxies that are spoken to in TLS ---
+
+
+@pytest.fixture
+def tls_relay():
+    with ScriptedServer(Relay(), ssl_context=server_context()) as proxy:
+        yield proxy
+
+
+def test_events_come_through_a_proxy_that_is_spoken_to_in_tls(
+    backend, proxying, certificates, *, tls_relay, name, scheme
+):
+    url = numbers_url(proxying["unbuffered", scheme], name, count=50, then="end")
+    options = {"proxies": {scheme: tls_relay.url}, "verify": certificates.authority}
+    with listening(url, reconnect=SOON, **options) as (_, seen):
+        seen.until_number(150)
+    assert seen.numbers == numbers_to(seen.numbers[-1])
+    assert len(tls_relay.requests) >= 3
+
+
+def test_the_certificate_of_a_proxy_is_verified(origin, scheme, certificates, tls_relay):
+    options = {"proxies": {scheme: with_credentials(tls_relay)}, "verify": certificates.stranger}
+    error = failure(origin.url, **options)
+    assert isinstance(error, requests.exceptions.SSLError | requests.exceptions.ProxyError)
+    assert "certificate verify failed" in str(error)
+    assert tls_relay.requests == []
+
+
+# --- Closing, in all phases, over all ways ---
+
+
+@pytest.fixture
+def nothing_left_open():
+    """No socket that was not there before, when all servers of the test have ended.
+
+    Without the help of the garbage collector.
+    """
+    before = open_sockets()
+    gc.disable()
+    try:
+        yield
+        wait_until(lambda: open_sockets() <= before, "sockets to be closed")
+    finally:
+        gc.enable()
+
+
+WAYS = ["nginx", "nginx-tls", "proxy", "proxy-tls", "tls-proxy", "tls-proxy-tls"]
+
+
+@contextlib.contextmanager
+def on_the_way(way, proxying, certificates):
+    """The base of the URL, the options, and the proxy if there is one."""
+    base = proxying["unbuffered", "https" if way.endswith("-tls") else "http"]
+    options = {"verify": certificates.authority, "timeout": None, "reconnect": SOON}
+    if way.startswith("nginx"):
+        yield base, options, None
+        return
+    context = server_context() if way.startswith("tls-") else None
+    with ScriptedServer(Relay(), ssl_context=context) as proxy:
+        yield base, {**options, "proxies": {"all": proxy.url}}, proxy
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("phase", ["silent-body", "busy-body", "restarted"])
+def test_close_ends_a_stream_on_every_way(
+    backend, proxying, certificates, *, name, way, phase, nothing_left_open
+):
+    with on_the_way(way, proxying, certificates) as (base, options, proxy):
+        query = {"count": 1_000_000, "pace": 0.0002} if phase == "busy-body" else {}
+        with listening(numbers_url(base, name, **query), **options) as (source, seen):
+            seen.until_number(3)
+            if phase == "restarted":
+                source.restart()
+                seen.until_number(6)
+            source.close()
+            assert source.join(LIMIT)
+            assert source.ready_state is ReadyState.CLOSED
+            assert source.error is None
+            assert not seen.errors
+            wait_until(lambda: backend.live(name) == 0, "the backend notices")
+            for connection in proxy.connections if proxy else ():
+                assert connection.over.wait(LIMIT)
+    assert seen.numbers == numbers_to(seen.numbers[-1])
+
+
+def hold_at_once(connection):
+    connection.sock.recv(1)
+    connection.hold()
+
+
+def hold_after_the_request(connection):
+    connection.read_request()
+    connection.hold()
+
+
+def hold_in_the_tunnel(connection):
+    connection.read_request()
+    connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
+    connection.sock.recv(1)  # of the client's greeting
+    connection.hold()
+
+
+@pytest.mark.parametrize(
+    ("phase", "script", "proxy_tls"),
+    [
+        ("https", hold_after_the_request, False),  # CONNECT is not answered
+        ("https", hold_after_the_request, True),
+        ("https", hold_in_the_tunnel, False),  # TLS is not answered
+        ("https", hold_in_the_tunnel, True),
+        ("http", hold_after_the_request, False),  # the headers do not come
+        ("http", hold_after_the_request, True),
+    ],
+    ids=["connect", "connect-tls", "tunnel", "tls-tunnel", "headers", "headers-tls"],
+)
+def test_close_ends_the_wait_for_a_proxy(certificates, phase, script, proxy_tls, nothing_left_open):
+    context = server_context() if proxy_tls else None
+    with ScriptedServer(script, ssl_context=context) as proxy:
+        options = {"proxies": {"all": proxy.url}, "verify": certificates.authority}
+        source = EventSource(
+            f"{phase}://stream.example/", on_open=Recorder(), timeout=None, **options
+        )
+        try:
+            proxy.wait_for_request()
+        finally:
+            source.close()
+            assert source.join(LIMIT)
+        assert proxy.connections[0].gone.wait(LIMIT)
+    assert source.error is None
+
+
+def test_close_ends_the_handshake_with_a_proxy(nothing_left_open):
+    with ScriptedServer(hold_at_once) as proxy:
+        url = proxy.url.replace("http:", "https:")
+        source = EventSource(
+            "http://stream.example/", on_open=Recorder(), timeout=None, proxies={"all": url}
+        )
+        proxy.wait_for_connection()
+        source.close()
+        assert source.join(LIMIT)
+        assert proxy.connections[0].gone.wait(LIMIT)
+
+
+def test_close_ends_connecting_to_a_proxy(scheme, nothing_left_open):
+    with port_that_never_answers() as port:
+        source = EventSource(
+            f"{scheme}://stream.example/",
+            on_open=Recorder(),
+            timeout=None,
+            proxies={"all": http(port)},
+        )
+        wait_until_connecting(port)
+        source.close()
+        assert source.join(LIMIT)
+
+
+def test_close_ends_the_wait_for_the_headers_through_nginx(
+    certificates, tmp_path, scheme, nothing_left_open
+):
+    certificate = certificates.good if scheme == "https" else None
+    with ScriptedServer(hold_after_the_request) as server:
+        make = lambda port: site(port, PROMPT, certificate=certificate, to=server.port)  # noqa: E731
+        with running(tmp_path, make) as nginx:
+            source = EventSource(
+                f"{scheme}://127.0.0.1:{nginx.ports[0]}/",
+                on_open=Recorder(),
+                timeout=None,
+                verify=certificates.authority,
+            )
+            server.wait_for_request()
+            source.close()
+            assert source.join(LIMIT)
+            assert server.connections[0].gone.wait(LIMIT)
+
+
+@pytest.mark.parametrize("why", ["certificate", "status", "proxy"])
+def test_close_ends_the_wait_after_a_failure(sites, certificates, why, nothing_left_open):
+    lost = Recorder()
+    options = {
+        "certificate": (https(sites.expired), {"verify": certificates.authority}),
+        "status": (http(sites.good), {}),
+        "proxy": (https(sites.good), {"proxies": {"all": http(sites.plain)}}),
+    }
+    url, settings = options[why]
+    policy = ReconnectPolicy(delay=3600, max_delay=3600, statuses=frozenset({400}))
+    source = EventSource(url, on_error=lost, reconnect=policy, **settings)
+    try:
+        assert lost.next().retry_in >= 3600
+    finally:
+        source.close()
+        assert source.join(LIMIT)
+    assert len(lost.events) == 1
