@@ -1582,8 +1582,6 @@ def _interrupt(_):
     raise KeyboardInterrupt
 
 
-
-
 @pytest.mark.parametrize("missing", [["click"], ["rich"], ["click", "rich"]])
 def test_without_the_extra_it_names_what_to_install(run, monkeypatch, missing):
     for name in missing:

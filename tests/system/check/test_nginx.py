@@ -8,7 +8,7 @@ import pytest
 
 from tests.real_servers.nginx import Nginx, find_nginx
 from tests.real_servers.process import Server
-from tests.test_nginx import site
+from tests.system.test_nginx import site
 
 OLD_HTTP = "proxy_http_version 1.0;"
 """nginx's default until 1.29.7. With 1.1 it passes each chunk on, though it is to buffer."""

@@ -7,8 +7,7 @@ from requests.structures import CaseInsensitiveDict
 
 from eventsource.cli.check import findings
 from eventsource.cli.check.observing import Head
-
-from .wire import NOW, connection, event, events, observation
+from tests.wire import NOW, connection, event, events, observation
 
 
 def head(status=200, *, url="http://h/", hops=(), withheld_from=None, certificate=None, **fields):

@@ -9,8 +9,6 @@ import math
 import os
 import random
 
-import httpx
-import httpx_sse
 import pytest
 import requests
 
@@ -39,9 +37,8 @@ from eventsource.recording import (
 )
 from eventsource.testing import Recorder, SSEServer
 from eventsource.testing.replay import Replay
-
-from .conftest import secrets_in
-from .support import LIMIT, QUERY_SECRET, QUICK, SECRET
+from tests.conftest import secrets_in
+from tests.support import LIMIT, QUERY_SECRET, QUICK, SECRET
 
 FIRST = {
     "recording": "eventsource",
@@ -640,6 +637,8 @@ def with_sseclient(url):
 
 
 def with_httpx_sse(url):
+    httpx = pytest.importorskip("httpx")
+    httpx_sse = pytest.importorskip("httpx_sse")
     heard = []
     last = ""
     while True:

@@ -13,8 +13,7 @@ from eventsource.cli.check.timing import (
     latency,
     rate,
 )
-
-from .wire import NOW, connection, event, events, observation
+from tests.wire import NOW, connection, event, events, observation
 
 SMALL = events(range(1000), data="0123456789")  # 27 to 29 bytes each
 BIG = event(1, size=100_000)

@@ -6,8 +6,7 @@ import pytest
 
 from eventsource.cli.check import resuming
 from eventsource.cli.check.resuming import Answer, Plan, is_settled, plan, resume
-
-from .wire import connection, event, events, observation
+from tests.wire import connection, event, events, observation
 
 BEFORE = observation(connection((0, events(range(1, 31))), until=30))
 """Events 1 to 30 came: what is asked for is what followed 20."""

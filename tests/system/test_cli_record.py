@@ -17,11 +17,11 @@ from eventsource import EventStream, MessageEvent, cli, parse
 from eventsource.cli.failures import Exit
 from eventsource.recording import End, Loss, Opening, Received, read_recording
 from eventsource.testing import ScriptedServer, SSEServer
-
-from .conftest import secrets_in
-from .real_servers.numbered import event_data
-from .real_servers.process import Server
-from .support import (
+from tests.conftest import secrets_in
+from tests.loopback.test_recording import CLIENTS
+from tests.real_servers.numbered import event_data
+from tests.real_servers.process import Server
+from tests.support import (
     LIMIT,
     QUERY_SECRET,
     SECRET,
@@ -32,8 +32,7 @@ from .support import (
     wait_until,
     wait_until_blocked,
 )
-from .terminal import environment
-from .test_recording import CLIENTS
+from tests.terminal import environment
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nSet-Cookie: a=secretcredential\r\n"

@@ -6,8 +6,7 @@ import json
 
 from eventsource.cli.check import showing
 from eventsource.cli.check.finding import NOTE, OK, PROBLEM, Finding
-
-from .wire import connection, event, observation
+from tests.wire import connection, event, observation
 
 FOUND = Finding("status", PROBLEM, "It said abcd.", "abcdefgh, abcd", "Do this.")
 

@@ -22,10 +22,9 @@ from eventsource.cli.feed import Feed
 from eventsource.testing import Recorder, ScriptedServer
 from eventsource.testing.request import parse_head
 from eventsource.testing.subscriber import Ending
-
-from .support import HEAD, LIMIT, QUICK, wait_until, wait_until_blocked
-from .terminal import environment
-from .test_recording import TWO_PARTS, block, file, lines, lost, opening, received
+from tests.loopback.test_recording import TWO_PARTS, block, file, lines, lost, opening, received
+from tests.support import HEAD, LIMIT, QUICK, wait_until, wait_until_blocked
+from tests.terminal import environment
 
 __all__ = ["file"]  # a fixture
 

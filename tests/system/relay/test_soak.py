@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("redis")
 
-from .soak import faults_of
+from tests.relay.soak import faults_of
 
 
 @pytest.mark.parametrize(

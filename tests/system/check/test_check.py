@@ -34,9 +34,9 @@ from tests.support import (
 )
 from tests.terminal import command as in_terminal
 from tests.terminal import environment
+from tests.wire import event, events
 
 from .conftest import NO_MORE
-from .wire import event, events
 
 GOOD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
