@@ -217,7 +217,7 @@ def test_no_block_is_overlooked():
         "closed at once": 2,
         "no stream is made": 12,
         "no stream is read": 17,
-        "not run": 28,
+        "not run": 29,
         "nothing is started": 3,
     }
     assert len(PROGRAMS) == 81
