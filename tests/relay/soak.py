@@ -36,6 +36,8 @@ PACE = 0.02
 """Seconds between two steps of the stream."""
 STEP = 10
 """Events of a step at the most."""
+TRIES = 5
+"""How often an engine is asked before it is given up."""
 PAUSE = 0.1, 1.0
 """Seconds between two faults, at the least and at the most."""
 
@@ -115,7 +117,10 @@ class Nats:
                 return int(message.data)
             return 0
 
-        return self._server.run(read)
+        for _ in range(TRIES):  # a server that has just begun may lose a request
+            with contextlib.suppress(TimeoutError):
+                return self._server.run(read)
+        raise AssertionError("nats-server does not answer")
 
     def numbers(self) -> list[int]:
         return [int(event_id) for event_id in self._server.ids("orders")]

@@ -1283,7 +1283,7 @@ def test_a_clock_that_jumps_changes_no_wait_and_no_timeout(monkeypatch):
 def test_the_time_of_day_is_asked_for_only_where_a_header_tells_it():
     found = []
     for path in sorted(Path(eventsource.__file__).parent.rglob("*.py")):
-        if path.parent.name == "cli":  # which tells people the time
+        if "cli" in path.parts:  # which tells people the time
             continue
         tree = ast.parse(path.read_text())
         for function in ast.walk(tree):

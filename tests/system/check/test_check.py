@@ -103,7 +103,7 @@ def test_the_watch_ends_after_its_seconds(check):
 
 
 def test_the_how_to_has_every_code():
-    page = (Path(__file__).parents[2] / "docs/how-to/is-it-the-server.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "docs/how-to/is-it-the-server.md").read_text("utf-8")
     symptoms, codes = page.split("## What each code says")
     first_cells = re.findall(r"^\| (`[^|]*`) \|", codes, re.MULTILINE)
     every = {*CODES, "redirect", "tls"}

@@ -28,7 +28,7 @@ def ways(tmp_path_factory):
             site(through, OLD_HTTP, "proxy_buffering off;", to=backend.port)
             + site(buffered, OLD_HTTP, BUFFERING, to=backend.port)
             + site(asked_not_to, OLD_HTTP, "proxy_buffering on;", to=backend.port)
-            + site(impatient, "proxy_http_version 1.1; proxy_read_timeout 1s;", to=backend.port)
+            + site(impatient, "proxy_http_version 1.1; proxy_read_timeout 2s;", to=backend.port)
         )
         nginx.start()
         yield {
@@ -73,10 +73,10 @@ def test_a_slow_stream_behind_a_buffer_is_told_to_be_watched_longer(run, ways):
 
 
 def test_a_proxy_that_cuts_silent_streams_is_found(run, ways):
-    done = checked(run, ways, "impatient", 6, count=2)
+    done = checked(run, ways, "impatient", 10, count=2)
     assert [found["code"] for found in done.problems] == ["ended"]
     assert "after about " in done.problems[0]["what"]
     assert "cut off" in done.problems[0]["evidence"]
     assert "read timeout" in done.problems[0]["remedy"]
-    done = checked(run, ways, "impatient", 4, count=2, heartbeat=0.2)
+    done = checked(run, ways, "impatient", 6, count=2, heartbeat=0.2)
     assert "ended" not in done.findings

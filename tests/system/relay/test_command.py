@@ -63,7 +63,7 @@ def test_it_relays_until_sigterm(redis_server, tmp_path):
 
 def test_it_relays_into_nats_and_keeps_so_many_events(tmp_path):
     pytest.importorskip("nats")
-    from .nats_server import NatsServer
+    from tests.relay.nats_server import NatsServer
 
     (tmp_path / "nats").mkdir()
     with ScriptedServer(numbered(10)) as server, NatsServer(tmp_path / "nats") as nats:
