@@ -469,7 +469,7 @@ def tk_takes_windows_and_widgets_only(toolkit):
 
     window = open_window(toolkit)
     for wrong in ("x", None, 5, tkinter.Tk):
-        with raises(TypeError, "root must be a window or widget"):
+        with raises(TypeError, "root must be a Tk window or widget"):
             dispatch.tk(wrong)
     kept = dispatch.tk(window.receiver)
     window.destroy()
