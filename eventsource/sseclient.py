@@ -19,6 +19,7 @@ from .protocol.events import ErrorEvent
 from .protocol.parser import Block, BlockParser
 from .protocol.policy import ReconnectPolicy, check_number
 from .protocol.session import Item, Phase, check_last_event_id
+from .runtime.fork import close_in_child
 from .stream import EventStream
 
 DEFAULT_RETRY: Final = 3000
@@ -166,6 +167,7 @@ class SSEClient:
         self._rest: Iterator[Block] = self._batch.rest  # the same, until it is closed
         self._taken: list[Item] = []  # of which no batch has been made
         self._place: str | None = None  # where it stands while one is made
+        close_in_child(self, SSEClient._after_fork)
         engine = self._stream._engine  # noqa: SLF001 - a stream of our own
         engine.advance(shows_errors=False)
         for first in engine.take():
@@ -268,6 +270,10 @@ class SSEClient:
     def close(self) -> None:
         """End the iteration and the connection. For any thread; never waits."""
         self._stream.close()
+        self._rest = iter(())
+
+    def _after_fork(self) -> None:
+        """In the child of a fork: the parent returns the rest of the batch. The stream says so."""
         self._rest = iter(())
 
     def __enter__(self) -> Self:

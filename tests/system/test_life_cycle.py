@@ -802,6 +802,21 @@ def test_the_server_sees_the_parent_close_though_the_child_lives(
         os.kill(child, signal.SIGKILL)
 
 
+def test_in_the_child_a_client_returns_nothing_that_the_parent_returns(nursery):
+    """Several messages have come in one read, and one of them has been returned."""
+    body = b"data: 1\n\ndata: 2\n\ndata: 3\n\n"
+    with ScriptedServer(stream(body, then="hold")) as server:
+        program = """
+            client = SSEClient(url)
+            found = [next(client).data]
+            assert in_child(lambda: [each.data for each in client]) == "[]"
+            found += [next(client).data, next(client).data]
+            print(*found)
+            leave(0)
+        """
+        assert nursery.output_of(fork_program(program, url=server.url)).split() == ["1", "2", "3"]
+
+
 def test_no_lock_that_another_thread_holds_at_the_fork_stops_the_child(nursery, places):
     """Each lock that can be reached from a source is held, one after another.
 
