@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import math
@@ -177,7 +178,9 @@ class _Server(ScriptedServer):
         try:
             super().__init__(self._answer, port=port)
         except (OSError, UnicodeError) as error:
-            raise Stop(Exit.USAGE, f"{host}, port {port}: {_why_not(error)}") from None
+            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            remedy = "; choose another one with --port" if in_use else ""
+            raise Stop(Exit.USAGE, f"{host}, port {port}: {_why_not(error)}{remedy}") from None
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
         self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/"
 

@@ -752,7 +752,7 @@ def test_a_port_in_use_is_told_in_a_line(file):
         port = taken.getsockname()[1]
         assert run(file(*TWO_EVENTS), "--port", port) == (
             2,
-            f"eventsource serve: 127.0.0.1, port {port}: Address already in use\n",
+            f"eventsource serve: 127.0.0.1, port {port}: Address already in use; choose another one with --port\n",
         )
 
 

@@ -212,7 +212,7 @@ def test_no_block_is_overlooked():
     assert Counter(map(why_not, BLOCKS)) == {
         None: 79,
         "a file, which a command starts": 11,
-        "a server of its own": 27,
+        "a server of its own": 28,
         "an example": 7,
         "closed at once": 2,
         "no stream is made": 12,
