@@ -726,7 +726,7 @@ def document(results: Results, about: Mapping[str, str], missing: Sequence[str])
     settings = results.settings
     bar = _bar(results)
     lines = [
-        *("# Benchmarks", ""),
+        *(f"# Benchmarks on Python {'.'.join(platform.python_version_tuple()[:2])}", ""),
         *prose("""
             Made by `python -m benchmarks` in a clone of this repository, after
             `python -m pip install -e '.[bench]'`. Not to be edited.
