@@ -240,7 +240,7 @@ class Session:
         kept = self.kept
         # No call from here to the end, so that no signal handler comes in between.
         items = [*kept.rest]
-        del kept.items[:]
+        del kept.items[:]  # large, perhaps, and the next read may come in days
         return items
 
     def wait(self, now: float) -> float:

@@ -532,3 +532,24 @@ def test_a_thread_that_ended_in_the_middle_of_a_step_is_in_nobodys_way():
         thread.join()
         events._engine._stepper[""] = thread.ident
         assert isinstance(next(events), OpenEvent)
+
+
+def test_with_async_for_the_last_event_id_is_that_of_what_was_returned():
+    """Two messages and an id alone in one read."""
+    body = b"id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\n\n"
+    with ScriptedServer(stream(body, then="hold")) as server:
+
+        async def main():
+            async with EventStream(server.url) as events:
+                iterator = aiter(events.messages())
+                found = []
+                for _ in range(2):
+                    event = await anext(iterator)
+                    found.append((event.data, events.last_event_id))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(anext(iterator), 0.01)
+                assert found == [("a", "1"), ("b", "2")]
+                assert events.last_event_id == "3"
+                assert not events._engine.session.kept.items  # large, perhaps
+
+        run(main)

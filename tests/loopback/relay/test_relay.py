@@ -9,7 +9,7 @@ import threading
 import pytest
 import requests
 
-from eventsource import ReconnectPolicy, UnexpectedStatus
+from eventsource import MessageEvent, ReconnectPolicy, UnexpectedStatus
 from eventsource.errors import EventSourceError
 from eventsource.relay import Relay, Superseded
 from eventsource.testing import ScriptedServer, SSEServer
@@ -396,6 +396,45 @@ def test_an_outage_lasts_until_something_is_stored_if_that_is_what_failed(caplog
         wait_until(lambda: engine.place == "1")
         wait_until(lambda: in_log(caplog, "outage of the log is over"))
     assert len(in_log(caplog, "the log cannot")) == 1
+
+
+def test_an_outage_of_claims_is_over_at_a_poll_also_after_one_of_storing(caplog):
+    caplog.set_level(logging.INFO)
+    faults = ["append"]
+
+    def fails(name):
+        if name in faults:
+            faults.remove(name)
+            return "request"
+        return None
+
+    engine = Engine(fails)
+    with (
+        ScriptedServer(numbered(1)) as server,
+        running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
+    ):
+        wait_until(lambda: len(in_log(caplog, "is over")) == 1)
+        faults.append("lease")
+        wait_until(lambda: len(in_log(caplog, "is over")) == 2)
+    assert engine.entries == ["1"]  # there was nothing more to store
+
+
+def test_who_was_superseded_and_leads_again_says_at_a_poll_that_it_is_over(caplog):
+    caplog.set_level(logging.INFO)
+
+    def fails(name):
+        if name == "append" and not engine.entries:  # another one stores the same event first
+            engine.claim("another")
+            engine.append("another", "", [MessageEvent("message", "1", "1")], "1")
+
+    engine = Engine(fails)
+    with (
+        ScriptedServer(numbered(1)) as server,
+        running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
+    ):
+        wait_until(lambda: in_log(caplog, "superseded"))
+        wait_until(lambda: in_log(caplog, "is over"))
+    assert engine.entries == ["1"]
 
 
 def test_what_a_sink_raises_is_told_by_its_kind_alone(caplog):
