@@ -625,18 +625,10 @@ PARENTS = {
         "dispatch-to-a-pool",
         "dispatch-to-a-loop-that-is-kept",
         "stream",
+        "busy",
+        "busy-tls",
     )
 } | {
-    "busy": """
-        received = []
-        source = EventSource(plain + "busy", on_message=received.append)
-        wait_until(lambda: received)
-    """,
-    "busy-tls": """
-        received = []
-        source = EventSource(tls + "busy", verify=authority, on_message=received.append)
-        wait_until(lambda: received)
-    """,
     "busy-on-a-session": """
         received = []
         session = requests.Session()
