@@ -22,6 +22,7 @@ import queue
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -50,9 +51,9 @@ from .sockets import Sockets, current_sockets
 MAX_HEAD_SIZE: Final = 256 * 1024
 """Bytes of a response's status line and header fields, interim responses (1xx) included:
 as much as browsers take. A line may have a fourth of it, which is http.client's limit."""
-MAX_FIELDS: Final = 99
-"""Header fields of a response: http.client takes 100 lines, the blank one that ends them too.
-(From Python 3.15 on without that, so here is counted again.)"""
+MAX_FIELDS: Final = 99 if sys.version_info < (3, 15) else 100
+"""Header fields of a response. It is http.client that counts: 100 lines, and before Python 3.15
+the blank one that ends them is one of these."""
 BLOCK_SIZE: Final = 64 * 1024
 """Bytes of a request's body that are sent at once: each such step has a limit of time."""
 
@@ -160,8 +161,6 @@ class _Response(http.client.HTTPResponse):
                 super().begin()
             # Else urllib3 would log what it makes of malformed fields: a warning with the
             # URL, its query, and the fields that follow, cookies too.
-            if len(self.headers) > MAX_FIELDS:
-                raise HeadTooLarge(MAX_FIELDS + 1, MAX_FIELDS, "fields")
             self.headers.defects.clear()
             self.headers.set_payload("")
             drop_bad_cookies(self.headers)
