@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.util
 import os
 import signal
@@ -15,6 +16,9 @@ from .failures import Exit, say
 
 NEEDED = ("click", "rich")
 """What the extra `cli` installs."""
+
+COMMANDS = {"check": "check.command", "relay": "relaying", "serve": "serving"}
+"""The commands beside `eventsource URL`, and the modules that run them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,21 +59,11 @@ def _run(arguments: list[str]) -> int:
             f" python -m pip install {' '.join(missing)}"
         )
         return Exit.USAGE
-    if arguments[:1] == ["relay"]:
-        from . import relaying  # noqa: PLC0415 - needs the extra
-
-        return relaying.run(arguments[1:])
-    if arguments[:1] == ["check"]:
-        from .check import command  # noqa: PLC0415 - needs the extra
-
-        return command.run(arguments[1:])
-    if arguments[:1] == ["serve"]:
-        from . import serving  # noqa: PLC0415 - needs the extra
-
-        return serving.run(arguments[1:])
-    from .command import run  # noqa: PLC0415 - needs the extra
-
-    return run(arguments)
+    name, *rest = arguments or [""]
+    module = COMMANDS.get(name)
+    # Imported here: it needs the extra.
+    run = importlib.import_module(f".{module or 'command'}", __name__).run
+    return int(run(rest if module else arguments))
 
 
 def _let_go() -> int:

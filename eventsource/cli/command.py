@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import click
 
 from eventsource import __version__
 
+from . import COMMANDS
 from .failures import Exit, Stop, say
 from .following import Settings, follow
 from .formats import FORMATS
@@ -65,8 +67,30 @@ Exit status:
 """
 
 
+class Command(click.Command):
+    """A command whose error about arguments that are too many does not quote them.
+
+    They may be the rest of a header field without quotes, and so a secret.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse them; fail if there are more than the command takes."""
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            names = [*COMMANDS, "demo"]
+            meant = difflib.get_close_matches(str(ctx.params.get("url")), names, n=1)
+            if self is command and meant:
+                ctx.fail(f"too many arguments: did you mean `{ctx.info_name} {meant[0]}`?")
+            ctx.fail(f"too many arguments (the last {len(rest)}): one with spaces needs quotes")
+        return rest
+
+
 @click.command(
-    help=HELP, epilog=EXIT_STATUSES, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=Command,
+    help=HELP,
+    epilog=EXIT_STATUSES,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("url", metavar="URL")
 @asking

@@ -18,7 +18,7 @@ from eventsource.protocol.policy import ReconnectPolicy
 from eventsource.relay import Relay, Sink
 from eventsource.urls import redact
 
-from .command import COUNT, STATUS, run_command
+from .command import COUNT, STATUS, Command, run_command
 from .ending import Ending
 from .failures import Exit, Stop, exit_for, reason, say_if_ready
 from .requesting import fields_of, seconds, with_scheme
@@ -40,7 +40,10 @@ server ended the stream, 1 if no relay can go on.
 
 
 @click.command(
-    help=HELP, epilog=EXIT_STATUSES, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=Command,
+    help=HELP,
+    epilog=EXIT_STATUSES,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("url", metavar="URL")
 @click.argument("log", metavar="LOG", envvar="EVENTSOURCE_LOG")

@@ -29,7 +29,7 @@ from eventsource.testing.subscriber import Ending as StreamEnding
 from eventsource.testing.subscriber import State, Step, Subscriber, has_gone
 from eventsource.urls import brief
 
-from .command import run_command
+from .command import Command, run_command
 from .door import Door, is_loopback
 from .ending import Ending
 from .failures import Exit, Stop, say, say_if_ready
@@ -80,7 +80,10 @@ def _speed(_: object, __: object, value: float | None) -> float | None:
 
 
 @click.command(
-    help=HELP, epilog=EXIT_STATUSES, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=Command,
+    help=HELP,
+    epilog=EXIT_STATUSES,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
 @click.option(

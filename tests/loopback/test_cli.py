@@ -954,7 +954,12 @@ def test_an_encrypted_key_is_not_asked_for_on_the_terminal(run, tmp_path, author
     ("arguments", "reason"),
     [
         ([], "Missing argument 'URL'."),
-        (["http://localhost/", "more"], "Got unexpected extra argument (more)"),
+        (["http://localhost/", "more"], "too many arguments (the last 1): one with spaces needs"),
+        # The rest of a header field without quotes is a secret.
+        (["-H", "Authorization:", "Bearer", SECRET, "http://localhost/"], "(the last 2): one with"),
+        (["chekc", "http://localhost/"], "did you mean `eventsource check`?"),
+        (["-v", "serve", "recording"], "did you mean `eventsource serve`?"),
+        (["demo", "--", "more"], "did you mean `eventsource demo`?"),
         (["--nonsense", "http://localhost/"], "No such option"),
         ([""], "url must be an absolute URL"),
         (["http://"], "url must be an absolute URL"),
@@ -998,6 +1003,22 @@ def test_wrong_use(run, arguments, reason):
     assert code == Exit.USAGE
     assert reason in f"{said}\n"
     assert not secrets_in(said)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "http://localhost/"],
+        ["relay", "--stream", "x", "http://localhost/", "redis://localhost"],
+        ["serve", "recording"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_arguments_that_are_too_many_are_not_quoted(run, arguments):
+    done = run(*arguments, SECRET)
+    assert done.status == Exit.USAGE
+    assert done.err.startswith(f"eventsource {arguments[0]}: too many arguments (the last 1)")
+    assert not secrets_in(done.err)
 
 
 def test_a_mistake_of_ours_does_not_pass_for_wrong_use(run, monkeypatch):

@@ -12,7 +12,7 @@ import click
 from rich.text import Text
 from urllib3.exceptions import InsecureRequestWarning
 
-from eventsource.cli.command import run_command
+from eventsource.cli.command import Command, run_command
 from eventsource.cli.ending import Ending
 from eventsource.cli.failures import Exit, Stop
 from eventsource.cli.output import STANDARD_OUTPUT, Output, descriptor
@@ -54,7 +54,10 @@ no event stream. If there was no answer: those of `eventsource --help` (6, 7, 28
 
 
 @click.command(
-    help=HELP, epilog=EXIT_STATUSES, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=Command,
+    help=HELP,
+    epilog=EXIT_STATUSES,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("url", metavar="URL")
 @asking
