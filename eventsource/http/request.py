@@ -52,8 +52,7 @@ from .options import (
 ERROR_BODY_SIZE: Final = 64 * 1024
 """The most bytes kept of the body of a response that is not an event stream."""
 MARGIN: Final = 0.5
-"""Seconds by which the timeout of requests is longer than the limit of an exchange. The limit
-comes first, and its error gives the reason."""
+"""Seconds by which requests' timeout exceeds the limit of an exchange, whose error is better."""
 
 OWN_HEADERS: Final = {
     "Accept": "text/event-stream",
