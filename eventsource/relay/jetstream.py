@@ -16,8 +16,7 @@ What is stored:
 
 The fence is two headers that the server checks when it stores a message: the sequence of the
 last message, and its id (`Nats-Msg-Id`), which contains the owner's random token. The
-sequence alone is not enough: a server that is restored from a backup assigns the same
-sequences again.
+sequence alone is not enough: a server restored from a backup assigns the same ones again.
 """
 
 from __future__ import annotations
@@ -365,7 +364,7 @@ class JetStream:
             try:
                 async with asyncio.timeout(GOODBYE_SECONDS):
                     await connection.close()
-            except Exception as error:  # it is given up anyway
+            except Exception as error:  # the connection is not used again in any case
                 logger.debug("%r: closing: %s", self, _said(error))
 
     async def _connected(self) -> Any:
@@ -380,8 +379,8 @@ class JetStream:
             try:
                 await self._nats.connect(
                     self._servers,
-                    allow_reconnect=False,  # what was sent is lost or not: claim() finds out
-                    max_reconnect_attempts=1,  # of the first connection, too
+                    allow_reconnect=False,  # claim() must first find out what was stored
+                    max_reconnect_attempts=1,  # also limits the first connection
                     reconnect_time_wait=0,
                     connect_timeout=max(1, math.ceil(self._timeout)),
                     error_cb=note,
@@ -390,7 +389,7 @@ class JetStream:
                 )
             except Exception as error:
                 noted = [replies.get_nowait() for _ in range(replies.qsize())]
-                # More than that no server is available.
+                # A noted error says more than that no server is available.
                 raise next(filter(None, reversed(noted)), error) from None
             while not replies.empty():  # of servers that were tried before
                 replies.get_nowait()
@@ -435,8 +434,7 @@ class JetStream:
                 info = await jetstream.stream_info(self._name)  # another relay has made it
         self._check(info.config)
         limits = [self._nats.max_payload, info.config.max_msg_size or -1]
-        # Half: a message that fills the stream would be deleted for the next, and the place
-        # with it.
+        # Half: a message that fills the stream, and its place, would be deleted for the next.
         limits.append((info.config.max_bytes or -1) // 2)
         self._max_size = min(limit for limit in limits if limit > 0)
         self._can_replace = bool(info.config.allow_rollup_hdrs)

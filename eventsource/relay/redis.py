@@ -201,8 +201,7 @@ class RedisStream:
             )
 
     def _call(self, function: Any, *arguments: Any) -> Any:
-        # Raised below, so that redis-py's error, which may quote what was sent, does not become
-        # its `__context__`.
+        # Raised below: redis-py's error, which may quote what was sent, is not its `__context__`.
         try:
             return function(*arguments)
         except redis.RedisError as error:

@@ -1,8 +1,7 @@
 """What a relay needs of the engine that keeps the log: the protocol `Sink`.
 
 The invariant that every sink keeps: the events and the place in the stream change together or
-not at all. They change only for the owner that claimed last, and only if the stored place is
-the one that the owner knows.
+not at all, only for the owner that claimed last, and only if the stored place is the one it knows.
 """
 
 from __future__ import annotations
