@@ -106,10 +106,7 @@ class Ending:
 
     @contextlib.contextmanager
     def after(self, seconds: float, stop: Callable[[], Stop]) -> Iterator[None]:
-        """Within the block, end after `seconds`, for the reason that `stop()` then returns.
-
-        `stop()` is called in another thread.
-        """
+        """Within the block, end after `seconds`, as `stop()` then says in another thread."""
         timer = threading.Timer(seconds, lambda: self.set(stop()))
         timer.name = "eventsource-max-time"
         timer.daemon = True

@@ -1,6 +1,6 @@
 """Follows a stream and prints its events: the main loop of the command.
 
-The invariant: the place in the file of `--resume` is never ahead of what has been written.
+The invariant: an event is written before its ID goes into the file of `--resume`.
 """
 
 from __future__ import annotations

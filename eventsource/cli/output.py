@@ -56,8 +56,7 @@ class Output:
         """Write all of it; wait for the reader, but only until the command is to end.
 
         Raises:
-            Stop: the command is to end; or it cannot be written (without a text if a pipe has
-                been closed).
+            Stop: the command is to end, or writing failed; without a text if a pipe was closed.
         """
         rest = memoryview(data)
         while rest:

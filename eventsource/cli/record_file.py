@@ -53,8 +53,7 @@ class RecordFile:
         """A connection has opened.
 
         Raises:
-            Stop: the file cannot be written, or would be too large. The methods below raise it,
-                too.
+            Stop: the file cannot be written, or would be too large; also in the methods below.
         """
         if self._writer is None:
             self._output.empty()
@@ -67,9 +66,7 @@ class RecordFile:
             self._writer.received(self._now(), data)
 
     def lost(self, event: ErrorEvent, *, reason: str, goes_on: bool) -> None:
-        """The connection is lost, or an attempt has failed. Nothing is recorded before the first
-        connection.
-        """
+        """The connection is lost, or an attempt failed; ignored before the first connection."""
         if self._writer is not None:
             self._writer.lost(self._now(), event, reason=reason, goes_on=goes_on)
 

@@ -117,7 +117,7 @@ as_curl: Final = click.option(
     is_flag=True,
     hidden=True,
 )
-"""Options of curl without effect, because it is always done: a copied curl command may have them."""
+"""Options of curl that have no effect here; a copied curl command may have them."""
 
 
 def request_options(

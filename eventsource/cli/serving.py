@@ -1,7 +1,4 @@
-"""`eventsource serve`: serves a recording, or standard input, as an event stream.
-
-For development only. Resources are bounded: connections, clients, requests, buffers, history.
-"""
+"""`eventsource serve`: serves a recording, or standard input, as a stream for development."""
 
 from __future__ import annotations
 

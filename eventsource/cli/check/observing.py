@@ -1,7 +1,6 @@
 """The observation of a stream: what came, and when; no conclusions.
 
-Times are seconds since the watch began. They are arguments: nothing here reads a clock while
-the stream is watched.
+Times are seconds since the watch began, and are arguments.
 """
 
 from __future__ import annotations
