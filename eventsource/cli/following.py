@@ -161,7 +161,7 @@ class _Place(ResumeFile):
         self._shown = path
 
     def is_empty(self) -> bool:
-        """Whether the file is missing or empty. (An empty line stands for an empty ID.)"""
+        """Whether the file is missing or empty. An empty line stands for an empty ID."""
         try:
             status = Path(self._shown).stat()
         except FileNotFoundError:

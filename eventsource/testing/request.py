@@ -12,7 +12,7 @@ _FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ 
 
 
 class MalformedRequest(ConnectionError):
-    """A client sent something else than an HTTP request. An `OSError`, so not a script's failure."""
+    """A client sent something else than an HTTP request. An `OSError`: not a script's failure."""
 
 
 class Request(NamedTuple):
