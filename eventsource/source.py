@@ -426,7 +426,7 @@ class EventSource(BrowserNames):
         await asyncio.to_thread(self.__exit__)
 
     def handlers_of(self, event: Item) -> Iterator[Handler]:
-        """Yield the handlers of an event; each is to be called before the next is taken.
+        """Yield the handlers of an event; call each before you take the next.
 
         For tests without a server: `eventsource.testing.emit` calls them. As with a real
         stream, a handler that has been removed meanwhile is skipped, and `last_event_id`
@@ -502,7 +502,7 @@ class EventSource(BrowserNames):
         """Return whether the source must be kept, so that another thread drops the handlers."""
         return self._queue is not None and self._queue.runs_elsewhere()
 
-    def _deliver(  # noqa: PLR0915 - one loop, for a call for each event would take time
+    def _deliver(  # noqa: PLR0915 - one loop, because a call for each event would take time
         self, items: Iterable[Entry]
     ) -> Iterator[Coroutine[Any, Any, None]]:
         """Call the listeners of each item; yield each coroutine to await before the next call.

@@ -166,7 +166,7 @@ class SSEClient:
         self._batch = _Batch([], self._stream.last_event_id)
         self._rest: Iterator[Block] = self._batch.rest  # empty once the client is closed
         self._taken: list[Item] = []  # taken from the engine, and not yet in a batch
-        self._place: str | None = None  # the last event ID before `_taken`, as long as it is set
+        self._place: str | None = None  # the last event ID before `_taken`; None: see `_batch`
         close_in_child(self, SSEClient._after_fork)
         engine = self._stream._engine  # noqa: SLF001 - a stream of our own
         engine.advance(shows_errors=False)

@@ -82,8 +82,8 @@ class Ending:
 
     @contextlib.contextmanager
     def _told_of(self, codes: dict[int, Exit]) -> Iterator[None]:
-        # Python runs the handler in the main thread. If the signal comes just before that
-        # thread begins to wait, the handler does not run. So another thread is notified, too.
+        # Python runs the handler in the main thread. If the signal comes just before that thread
+        # begins to wait, the handler runs only after the wait. So another thread is told, too.
         sending, receiving = socket.socketpair()
 
         def hear() -> None:

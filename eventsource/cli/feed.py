@@ -94,7 +94,7 @@ class Feed:
             return dropped
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """Note that no more events will come."""
         with self._changed:
             self._has_ended = True
             self._wake()
@@ -130,7 +130,7 @@ class Feed:
                 not have it any more, the client begins with the oldest event that is kept.
 
         Returns:
-            Whether the ID was in the history; also if there was none.
+            Whether the ID is in the history; True if the client sent none.
         """
         with self._changed:
             place = self._place(last_event_id)

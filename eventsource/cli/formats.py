@@ -1,6 +1,6 @@
 """Formats an event as the bytes of an output format, and as text for people.
 
-Sans-I/O. The invariant: text for a terminal contains no control characters of the server's.
+Sans-I/O. The invariant: text for a terminal contains nothing of the server's that controls it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The invariant: everything is written to the terminal by `Screen._put`, in whole lines, with the
 line of status after them. Between two writes no attribute is on, and the cursor is never
-hidden. So whatever ends the process, `kill -9` included, the terminal stays usable. No control
-character that a server sends reaches the terminal.
+hidden. So whatever ends the process, `kill -9` included, the terminal stays usable. Nothing that
+a server sends controls the terminal: see `visible()`.
 """
 
 from __future__ import annotations

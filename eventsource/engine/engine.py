@@ -48,7 +48,7 @@ Refusal = Callable[[requests.Response], Exception | None]
 logger = logging.getLogger(__name__)
 
 SHORTEST_WAIT: Final = 0.001
-"""Seconds that a read has at the least, so that `take(timeout=0)` also reads bytes that have
+"""The shortest timeout of a read in seconds, so that `take(timeout=0)` also reads what has
 already arrived."""
 
 # Faster than the attributes on Python 3.11:
@@ -107,7 +107,7 @@ class Engine:
         self._is_busy = False  # a step has been begun and not been finished
         self._pending: tuple[Background[Any], Finish[Any]] | None = None  # in the background
         self._shows_errors: bool | None = None  # see `advance`
-        self._odd: Exchange | None = None  # the log already says that it is no event stream
+        self._odd: Exchange | None = None  # the one whose odd lines have been logged
         close_in_child(self, Engine._after_fork)
 
     # --- What may be called from anywhere ---

@@ -402,7 +402,7 @@ def check_pyee() -> None:
     """Refuse a pyee with public methods that `Emitter` does not override.
 
     Raises:
-        ImportError: there are such methods. They would find no listener, in silence.
+        ImportError: there are such methods. They would silently find no listener.
     """
     public = {name for name in vars(EventEmitter) if not name.startswith("_")}
     if missing := public - set(vars(Emitter)):

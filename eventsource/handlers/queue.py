@@ -152,7 +152,7 @@ class DispatchTask:
         self._caller = None
 
     def refused(self) -> None:
-        """`dispatch` has raised."""
+        """`dispatch` raised an exception, or was not called because the program is ending."""
         self._to_run.clear()
 
     def __del__(self) -> None:
@@ -163,20 +163,19 @@ class DispatchTask:
 class DispatchQueue(Generic[Entry]):
     """A queue from the reader thread to the handlers, and the tasks that empty it.
 
-    It has only weak references to the source's methods: the last reference to the handlers, and
-    to the windows that they draw in, must not be the reader thread's, because toolkits let only
-    their own thread delete a window.
+    It has only weak references to the source's methods: the reader thread must not have the last
+    reference to the handlers and their windows, which only a toolkit's own thread may delete.
 
     Threads: `put` and `wait` are for the reader thread, `close` for any and for signal
-    handlers. All else is run by `dispatch`.
+    handlers. `runs_elsewhere`, `waits_for_this_thread`, `has_loop` and `spawn` are for any thread.
+    Everything else runs where `dispatch` runs the tasks.
 
     Args:
         dispatch: runs a callable elsewhere.
-        limit: how many entries may wait.
+        limit: the most entries that may wait.
         deliver: a method that runs the handlers.
         fail: a method that closes the source.
-        stalled: a method that is called once for each time that the queue has been full for
-            `STALL_SECONDS`.
+        stalled: a method that is called each time that the queue was full for `STALL_SECONDS`.
     """
 
     def __init__(
@@ -196,7 +195,7 @@ class DispatchQueue(Generic[Entry]):
         self._stalled = weakref.WeakMethod(stalled)
         self.waiting: deque[Entry] = deque()
         self._closed = False  # set once by close(), never unset
-        self._lock = threading.Lock()  # guards the next; never taken by close()
+        self._lock = threading.Lock()  # guards `is_under_way`; never taken by close()
         self.is_under_way = False  # a task has been given to `dispatch` and is not over
         self.reader_waits = False  # written by the reader, read at the end of a task
         self._go_on = Wakeup()  # set at the end of a task if the reader waits, and by close()
@@ -352,7 +351,7 @@ class DispatchQueue(Generic[Entry]):
                     pass  # without a loop there are no coroutines
             self._runner = None
             self._turn_over(turn)
-        except BaseException as error:  # KeyboardInterrupt, SystemExit: also for the thread
+        except BaseException as error:  # KeyboardInterrupt and SystemExit, too
             self._runner = None
             self.fail(type(error).__name__, error)
             raise

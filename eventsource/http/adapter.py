@@ -421,7 +421,7 @@ class _Adapter(HTTPAdapter):
                 # have the same context.
                 conn.conn_kw["ssl_context"] = _CallersContext(verify)
             return
-        # By the URL, requests would not verify an https proxy to which it sends plain HTTP.
+        # requests looks at the URL's scheme: for http it would not verify an https proxy.
         try:
             super().cert_verify(conn, f"{conn.scheme}:", verify, cert)
         except OSError as error:  # a file is missing, perhaps while it is being replaced

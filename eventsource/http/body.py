@@ -40,7 +40,7 @@ class BodyReader(Protocol):
 
 
 class SocketBody:
-    """The body on a connection of ours.
+    """A body that this client reads from the socket itself.
 
     Over TLS, the end of the connection ends the body only after the server's closing alert:
     anyone on the path can cut a connection.
@@ -101,10 +101,10 @@ class SocketBody:
                 timeout = deadline - time.monotonic()
 
     def _receive(self, limit: float | None) -> bytes:
-        """Return what has arrived, at most 64 KiB (and what came with the head); wait for it.
+        """Return what has arrived, at most 64 KiB (or what came with the head); else wait.
 
         Args:
-            limit: seconds to wait at the most.
+            limit: seconds to wait at most.
         """
         data = self._received
         if data:

@@ -50,9 +50,9 @@ from .options import (
 )
 
 ERROR_BODY_SIZE: Final = 64 * 1024
-"""The most bytes kept of the body of a response that is not an event stream."""
+"""The most bytes kept of a body that is not an event stream."""
 MARGIN: Final = 0.5
-"""Seconds by which requests' timeout exceeds the limit of an exchange, whose error is better."""
+"""Seconds that requests waits longer than the limit of an exchange, which has the better error."""
 
 OWN_HEADERS: Final = {
     "Accept": "text/event-stream",
@@ -438,7 +438,7 @@ def _bad_redirect(location: str) -> requests.ConnectionError:
 
 
 def _bound_challenge(response: requests.Response, **_: Any) -> None:
-    # requests' digest authentication, for one, reads the body of a 401 to its end.
+    # For example, requests' digest authentication reads the body of a 401 to its end.
     if response.status_code == requests.codes.unauthorized:
         body = b""
         if has_framing(response):

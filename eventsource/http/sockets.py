@@ -36,7 +36,7 @@ from eventsource.runtime.fork import close_in_child, no_fork
 from eventsource.runtime.wakeup import Wakeup
 
 LONGEST_POLL: Final = (2**31 - 1) / 1000
-"""Seconds that `poll` can wait at the most: it counts milliseconds in a C int."""
+"""The most seconds that `poll` can wait: it counts milliseconds in a C int."""
 
 ATTEMPT_DELAY_SECONDS: Final = 0.25
 """Between the starts of two connection attempts, if none fails: RFC 8305, section 5."""
@@ -84,7 +84,7 @@ class Sockets:
 
     Attributes:
         is_shut_down: whether the exchange has been aborted. Set once, never unset.
-        deadline: the moment (`time.monotonic()`) by which the head must have come.
+        deadline: the time (`time.monotonic()`) by which the head must have come.
     """
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class Sockets:
         return left if timeout is None else min(timeout, left)
 
     def shut_down(self) -> None:
-        """End whatever is waiting on a socket, now and from now on. Never waits."""
+        """End all waits on the sockets, now and later. Never waits."""
         with self._lock:
             self.is_shut_down = True
             if self._looking_up is not None:
@@ -251,7 +251,7 @@ class Sockets:
             set_keep_alive(sock)
             sock.setblocking(False)
             self.connect(sock, address)
-        except BaseException:  # Ctrl-C, say
+        except BaseException:  # for example Ctrl-C
             self._drop(sock)
             raise
         return sock

@@ -358,7 +358,7 @@ class EventStreamParser:
         if run is None and shape is not NO_SHAPE:
             run = split_run(chunk, end, shape)
         if run is None:
-            self._expect(NO_SHAPE)  # determine the shape of the next run anew
+            self._expect(NO_SHAPE)  # the next run determines its own shape
             return 0
         values, ids, odd = run
         if not (shape.type or comments):
@@ -629,7 +629,7 @@ def _text(value: bytes | bytearray) -> str:
 
 
 class Block(MessageEvent):
-    """An event that remembers what its own block said.
+    """An event with the fields of its own block.
 
     Attributes:
         id (str | None): the block's `id`; None: it has none.

@@ -135,7 +135,7 @@ def split_run(chunk: bytes, end: int, shape: Shape) -> Run | None:
     if nul in joined_ids or (is_crlf and (cr in joined or cr in joined_ids)):
         return None
     is_folded = lf in joined and name
-    if is_folded:  # several data lines: a CR, which the chunk has not, joins them meanwhile
+    if is_folded:  # several data lines: joined by CR meanwhile, as the chunk has no CR
         values = [value.replace(more, cr) if lf in value else value for value in values]
         joined = nothing.join(values)
     odd: list[tuple[int, bytes]] = []

@@ -55,7 +55,7 @@ class Phase(enum.Enum):
     OPEN = enum.auto()
     """The stream is being read."""
     DROPPED = enum.auto()
-    """`restart()` has ended the connection or the attempt; the reader does not know yet."""
+    """`restart()` has ended the connection or the attempt; the reader has not handled it yet."""
     FAILED = enum.auto()
     """A failure has closed the stream for good. What is kept may still be yielded."""
     CLOSED = enum.auto()
@@ -169,7 +169,7 @@ class Session:
         self.parse_error: Exception | None = None
         self._opened_at: float | None = None  # None: it has not opened
         self._headers: Mapping[str, str] = {}
-        self._has_event = False  # it has brought one
+        self._has_event = False  # a message has come
         self._silence = 0.0  # seconds waited since it began or a message came
         self._waits_since = 0.0  # when the present wait began
 

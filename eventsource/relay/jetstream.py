@@ -85,7 +85,7 @@ MIN_LEASE_SECONDS: Final = 0.1
 """The shortest `max_age` that a server accepts."""
 
 GOODBYE_SECONDS: Final = 1.0
-"""The most seconds that `close()` waits for the server."""
+"""The most seconds that `close()` waits to give back the lease, and then to disconnect."""
 
 _SCHEMES: Final = ("nats", "tls", "ws", "wss")
 _OWN_OPTIONS: Final = {
@@ -292,8 +292,8 @@ class JetStream:
     def close(self) -> None:
         """Give the lease back, close the connection and end the thread; never raises.
 
-        For any thread: a call under way in another one raises `EventSourceError`. It waits
-        at most a second for the server. After that `claim()` may be called again.
+        For any thread: a call under way in another one raises `EventSourceError`. The server
+        has a second to answer. After that `claim()` may be called again.
         """
         worker, self._worker = self._worker, None
         if worker is None:
@@ -637,7 +637,7 @@ class JetStream:
                         entry = await bucket.get("leader")
                         if entry.value == self._token.encode():
                             await bucket.delete("leader", last=entry.revision)
-                    except (errors.BucketNotFoundError, errors.KeyNotFoundError):  # nobody's
+                    except (errors.BucketNotFoundError, errors.KeyNotFoundError):  # no lease
                         pass
         finally:
             await self._disconnect()
@@ -660,7 +660,7 @@ def _said(error: BaseException) -> str:
 
 
 def _with_port(url: str) -> str | None:
-    """Return a server's URL, with the usual port if it has none; None if it is no URL."""
+    """Return a server's URL, with the usual port if it has none; None if it is not a URL."""
     try:
         parts = urlsplit(url)
         port = parts.port

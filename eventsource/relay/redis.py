@@ -4,8 +4,8 @@ A script is atomic in Redis: it compares the owner, the place and the count with
 sink knows, adds the events, and writes the place last. The count is the number of events stored
 so far; it also changes with a batch that does not change the place.
 
-The client does not retry: a call whose reply is lost is a failure like any other. If a proxy
-retries, the second call finds another count or place, and is refused.
+The client does not retry: a call whose reply is lost is a failure like any other. If something
+in between retries, the second call finds another count or place, and is refused.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class RedisStream:
     An entry has the fields `id` (the last event ID), `type`, `data` (of the event) and `n` (its
     number in the log: 1, 2, 3, …). The key of the stream is `name`. The relay's own keys are
     `{name}:relay`, a hash with the owner, the place and the count, and `{name}:lease`. All are in
-    one slot of a cluster. They must not be removed, nor be evicted: a warning is logged if the
+    one slot of a cluster. They must be neither removed nor evicted: a warning is logged if the
     server's settings allow that.
 
     Connects when it is first used.

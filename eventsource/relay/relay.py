@@ -143,7 +143,7 @@ class Relay:
 
     @property
     def last_event_id(self) -> str:
-        """The place in the stream up to which the log has all; `""`: none is known."""
+        """The place up to which the log has all events; `""`: it is not known."""
         return self._place
 
     def __repr__(self) -> str:

@@ -33,10 +33,10 @@ class Deadline:
         self._is_cancelled = False
         # Written by the thread that sets it:
         self.moment = math.inf
-        """On the monotonic clock."""
+        """The deadline, on the monotonic clock; `math.inf`: there is none."""
         self._is_watched = False
         # And by the thread that watches:
-        self._next_look = math.inf  # when it looks at the moment again
+        self._next_look = math.inf  # when it checks the deadline again
 
     def set(self, seconds: float) -> None:
         """Move the deadline to `seconds` from now; `math.inf`: never."""

@@ -42,7 +42,7 @@ class ReaderThread(threading.Thread):
             Whether it has ended. False at once if it waits for the calling thread, or is that
             thread.
         """
-        if sys.is_finalizing() or not self.is_alive():  # in the child of a fork, for one
+        if sys.is_finalizing() or not self.is_alive():  # also in the child of a fork
             return True
         current = threading.current_thread()
         wakeup = Wakeup()

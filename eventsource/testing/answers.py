@@ -76,7 +76,7 @@ def make_answer(
 
 
 NO_MORE: Final = make_answer(204)
-"""The end: no more comes, and the client is not to reconnect."""
+"""The end: no more comes, and the client must not reconnect."""
 
 
 def make_stream_head(fields: Mapping[str, str]) -> bytes:

@@ -36,7 +36,7 @@ class Server(Protocol):
 class Connection:
     """One client's connection, on the server's side. For the thread of its script.
 
-    Sending to a client that has closed raises `OSError`, which may end the script: no failure.
+    Sending to a client that has closed raises `OSError`; a script need not handle that.
     """
 
     def __init__(

@@ -660,8 +660,8 @@ def ends_by(reading: Reading) -> Verdict:
 
 @row("closing ends a silent read", each_way=True)
 def close_blocked(client: Client) -> Verdict:
-    """The stream is silent. Another thread, or another task, closes the client. Does the reading
-    thread or task continue?
+    """The stream is silent. Another thread, or another task, closes the client. Does the read
+    end?
     """
     with ScriptedServer(answer(client, FIRST, then="hold")) as server:
         reading = Reading(client, server.url).start()

@@ -138,7 +138,7 @@ class Observation:
         url: the URL of the request, redacted.
         is_once: the request may be sent only once, because it is not a GET.
         asked_for_coding: the request accepts a content coding.
-        is_verified: the certificate was to be verified.
+        is_verified: the request verifies the certificate.
         began: the time when the watch began, in seconds since the epoch.
         seconds: how long the watch was to last.
         head: the head of the first response.

@@ -209,7 +209,7 @@ def _is_late(burst: Burst, observation: Observation) -> bool:
         return False
     spread = stamps[-1] - stamps[0]
     is_now = abs(stamps[-1] - observation.began - burst.first_at) < CLOCKS
-    span = burst.before + burst.last_at - burst.first_at + WAIT  # as far as seconds can tell
+    span = burst.before + burst.last_at - burst.first_at + WAIT  # time stamps may be whole seconds
     return is_now and stamps == sorted(stamps) and PARALLEL * burst.before <= spread <= span
 
 
