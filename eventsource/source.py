@@ -44,7 +44,7 @@ from .urls import redact
 
 EXIT_TIMEOUT = 10.0
 """The most seconds that leaving a `with` block waits for the reader thread. Without a limit,
-a handler that waits for the thread in the block would be a deadlock."""
+a handler that waits for the thread in the block would deadlock with it."""
 
 MAX_WAITING = 1000
 """Default of `max_waiting`; the docstring of `EventSource` gives the reason."""

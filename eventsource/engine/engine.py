@@ -1,7 +1,7 @@
 """The engine of a stream: it takes one step after another, in the thread that asks for it.
 
 `Engine` is a loop, a lock and an exchange around a `Session`, which has all the rules. A
-step waits until the next attempt is due, makes the attempt, or reads: it gives the bytes that
+step waits until the next attempt is due and makes it, or it reads: it gives the bytes that
 have arrived to the session, which stores the items until the caller takes them. The only
 code of the caller that it runs is `refusal` and `on_bytes`. It has no reference to the
 `EventStream` that owns it, so a thread that takes steps does not keep a stream alive that

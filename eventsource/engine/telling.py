@@ -4,7 +4,7 @@ An *outage* begins with the first failure after the stream was open (or after th
 ends when it opens again. The rule: unless the program learns of it in another way, the first
 failure of each outage is logged at WARNING, and so is a failure that closes the stream for
 good. Everything else is logged at INFO. The regular end of a body is not a failure; a failed
-attempt after it is. (The end of a body of another content type is one if no event came.)
+attempt after it is. The end of a body of another content type is a failure if no event came.
 """
 
 from __future__ import annotations

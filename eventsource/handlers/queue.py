@@ -167,8 +167,7 @@ class DispatchQueue(Generic[Entry]):
     reference to the handlers and their windows, which only a toolkit's own thread may delete.
 
     Threads: `put` and `wait` are for the reader thread, `close` for any and for signal
-    handlers. `runs_elsewhere`, `waits_for_this_thread`, `has_loop` and `spawn` are for any thread.
-    Everything else runs where `dispatch` runs the tasks.
+    handlers. `take_turn` runs where `dispatch` runs the tasks. The rest is for any thread.
 
     Args:
         dispatch: runs a callable elsewhere.

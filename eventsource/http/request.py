@@ -3,7 +3,7 @@
 The rule for redirects: another origin is sent nothing that the caller gave, except the last
 event ID, `Accept` and `User-Agent`, which are no secrets. Origins that the caller trusts by
 name are sent everything that the first origin is sent. After a redirect to any other origin,
-no further one is sent that, not even the first. The origin is that of the URL to which the
+no later origin is sent that, not even the first. The origin is that of the URL to which the
 connection is then made.
 """
 
@@ -52,7 +52,7 @@ from .options import (
 ERROR_BODY_SIZE: Final = 64 * 1024
 """The most bytes kept of a body that is not an event stream."""
 MARGIN: Final = 0.5
-"""Seconds that requests waits longer than the limit of an exchange, which has the better error."""
+"""Seconds that requests waits longer than the limit of an exchange: the limit's error says why."""
 
 OWN_HEADERS: Final = {
     "Accept": "text/event-stream",

@@ -45,7 +45,7 @@ to 8 KiB."""
 
 PIECE: Final = 8192
 """Bytes of a large event that are decoded at once. Python stores all characters of a str
-in the width of the widest, so an emoji makes its str four times as large: one piece."""
+in the width of the widest, so an emoji enlarges only its own piece, four times."""
 
 _LINE_FEED: Final = ord("\n")
 _CARRIAGE_RETURN: Final = ord("\r")
@@ -125,7 +125,7 @@ class EventStreamParser:
         self._after_cr = False  # a line feed that comes next belongs to the line before
         self._at_start = True  # a byte order mark may come
         # For the fast paths:
-        self._is_between = False  # the last block has ended, and no byte of the next has come
+        self._is_between = False  # no `data`, `event`, `id` or partial line of a block has come
         self._block_limit = min(PIECE, max_event_size)
         self._held = b""  # an unfinished block that has not been processed: see `_can_hold`
         self._expect(NO_SHAPE)

@@ -432,7 +432,7 @@ class Session:
         return self._has_event or seconds >= BRIEF
 
     def _enter(self, what: _What, item: Item | None = None, error: Exception | None = None) -> bool:
-        """Enter the phase that `_NEXT` has for this, and store the item; return whether it has
+        """Enter the phase that `_NEXT` has for this, and store the item; return whether there is
         one.
 
         The item replaces the stored ones, all of which have been yielded.
