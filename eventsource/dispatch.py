@@ -31,7 +31,7 @@ half of the 100 ms up to which an answer seems instantaneous (Miller 1968)."""
 _tk_calls: weakref.WeakKeyDictionary[tkinter.Misc, weakref.ref[_Calls]] = (
     weakref.WeakKeyDictionary()
 )
-"""The calls that have been dispatched to a window, while anybody can dispatch to it. All
+"""The calls that have been dispatched to a window, as long as a dispatcher for it exists. All
 dispatchers of a window share one check."""
 
 _qt_bridges: list[tuple[Any, Any]] = []
@@ -95,13 +95,13 @@ class _Calls:
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], object]] = deque()
-        self._running: list[Callable[[], object]] = []  # one in the dialog of another
+        self._running: list[Callable[[], object]] = []  # several if one runs in a dialog of another
         self._is_gone = False
 
     def put(self, call: Callable[[], object]) -> None:
         """Add a call. For any thread."""
         self._waiting.append(call)
-        if self._is_gone:  # look after adding it: nobody would find what is added later
+        if self._is_gone:  # checked after adding: end() clears what was added before it
             self._waiting.clear()
             raise RuntimeError("the window has been destroyed")
 
@@ -128,17 +128,17 @@ class _Calls:
 
 
 class _TkLook:
-    """Tk's checks for dispatched calls, as long as anybody can dispatch.
+    """Tk's checks for dispatched calls, as long as a dispatcher exists.
 
-    Drops its reference to the window when the window is destroyed, and is in no cycle then: the
-    last reference to a window must be dropped in its own thread, otherwise Tk aborts the
-    program.
+    It drops its reference to the window when the window is destroyed, and is then not part of a
+    reference cycle: the last reference to a window must be dropped in its own thread, otherwise
+    Tk aborts the program.
     """
 
     def __init__(self, root: tkinter.Misc, calls: _Calls) -> None:
         self._calls = weakref.ref(calls)
         self._root: tkinter.Misc | None = root  # None: destroyed
-        # A tag of its own: bind() by the program would take the place of one by us.
+        # A tag of its own: a bind() of the program would replace ours.
         self._tag = f"eventsource{id(self)}"
         root.bindtags((self._tag, *root.bindtags()))
         self._command = root.bind_class(self._tag, "<Destroy>", self._end)
@@ -149,13 +149,13 @@ class _TkLook:
         if calls is None:
             self._stop()
             return
-        self._look_again(TK_INTERVAL)  # at first, for what is run may open a dialog and wait
+        self._look_again(TK_INTERVAL)  # first, because a call may open a dialog and wait
         count = len(calls)
         try:
             for _ in range(count):
                 calls.run_one()
         finally:
-            if count:  # then more may come at once; not 0, for Tk draws when nothing is due
+            if count:  # more may follow soon; not 0 ms, because Tk draws only when nothing is due
                 self._look_again(1)
 
     def _look_again(self, milliseconds: int) -> None:
@@ -170,7 +170,7 @@ class _TkLook:
             _tk_calls.pop(root, None)
             root.after_cancel(self._job)
             root.unbind_class(self._tag, "<Destroy>")
-            root.nametowidget(".").deletecommand(self._command)  # to which bind_class gave it
+            root.nametowidget(".").deletecommand(self._command)  # bind_class made it there
         if calls is not None:
             calls.end()
 
@@ -216,7 +216,7 @@ def qt(receiver: Any = None) -> Callable[[Callable[[], object]], None]:
 
 
 def _qt_bridge(core: Any, thread: Any) -> Any:
-    """Return an object in that Qt thread that runs emitted calls later, also its own."""
+    """Return an object in that Qt thread that runs emitted calls later, even if emitted there."""
     for known, bridge in tuple(_qt_bridges):
         try:
             if known is thread and bridge.thread() is thread:
@@ -227,13 +227,13 @@ def _qt_bridge(core: Any, thread: Any) -> Any:
         if is_over:
             _qt_bridges.remove((known, bridge))
 
-    # What is emitted carries no Python object: an event that is still under way when the
-    # program ends is deleted after Python, and would take the process with it.
+    # The signal carries no Python object: Qt deletes an event that is still queued at the end
+    # of the program after Python has ended, and an object in it would crash the process.
     def run(self: Any) -> None:
         self.waiting.popleft()()
 
     signal = getattr(core, "Signal", None) or core.pyqtSignal
-    slot = getattr(core, "Slot", None) or core.pyqtSlot  # a lambda PyQt would run here
+    slot = getattr(core, "Slot", None) or core.pyqtSlot  # PyQt would run a lambda in this thread
     bridge = type("Bridge", (core.QObject,), {"called": signal(), "run": slot()(run)})()
     bridge.waiting = deque()
     bridge.moveToThread(thread)

@@ -21,7 +21,7 @@ class EventSourceError(requests.RequestException):
 
 
 class Aborted(EventSourceError):
-    """The exchange was ended from this side: `close()` or `restart()`."""
+    """The client itself ended the exchange: `close()` or `restart()`."""
 
 
 class StreamEnded(EventSourceError, requests.ConnectionError):
@@ -70,7 +70,7 @@ class UnexpectedStatus(EventSourceError, requests.HTTPError):
 
     def __init__(self, response: requests.Response, withheld_from: str | None = None) -> None:
         self.status: int = response.status_code
-        # Not the server's own phrase: it may be anything, even a secret that it was sent.
+        # Not the server's own phrase, which may be anything, even a secret that it echoes.
         answer = f"{self.status} {phrase_of(self.status)}".rstrip()
         self._withheld_from = withheld_from
         why = ""

@@ -6,11 +6,11 @@ format.
 
 The invariants:
 
-- A line is a whole record and is written in one piece. So whatever ends the writer leaves at
-  most one torn line, the last one. The reader leaves that out and says so. Anything else that
-  is wrong is an error that names the line.
-- A recording holds nothing that a request sent, no cookie and no query of a URL. What the server
-  sent in the body is in it as it came.
+- A line is a whole record and is written in one call. So however the writer ends, at most one
+  line is truncated, the last one. The reader skips that and reports it. Anything else that is
+  wrong is an error that names the line.
+- A recording contains nothing that a request sent, no cookie and no query of a URL. It contains
+  the body as the server sent it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-"""Of the format. The reader refuses any other."""
+"""The version of the format. The reader refuses any other."""
 MAX_FIRST_LINE: Final = 2**16
-"""Bytes of the first line at the most: what has a longer one is no recording."""
+"""The most bytes of the first line: a file with a longer one is not a recording."""
 DELICATE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What JSON allows, and some program that reads lines or shows them stumbles over."""
+"""Characters that JSON allows, but that some programs take for line ends or control characters."""
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -84,20 +84,20 @@ class Loss(NamedTuple):
     at: float
     """Seconds since the start of the recording."""
     reason: str
-    """What the client said of it."""
+    """The text of the client's error."""
     in_order: bool
-    """Whether the server had ended the body in order."""
+    """Whether the server ended the body in order."""
     retry_in: float | None
     """Seconds that the client was going to wait for the next attempt; None: it made none."""
 
 
 class End(NamedTuple):
-    """The recording was ended. One that was killed has none."""
+    """The command ended. It is missing if the command was killed."""
 
     at: float
     """Seconds since the start of the recording."""
     reason: str
-    """What the command said of its end; `""`: nothing."""
+    """The reason that the command printed; `""`: none."""
     status: int
     """The exit status of the command."""
 
@@ -107,33 +107,33 @@ Record = Opening | Received | Loss | End
 
 
 class Recording(NamedTuple):
-    """What a file says."""
+    """The content of a file."""
 
     url: str
-    """The URL that was asked for, without user name, password, query and fragment."""
+    """The URL of the request, without user name, password, query and fragment."""
     started: str
-    """When the recording was started, in UTC, as RFC 3339 has it."""
+    """When the recording was started, in UTC, in the format of RFC 3339."""
     records: tuple[Record, ...]
     """What happened, in order."""
     is_torn: bool
-    """Whether the last line was cut off, and left out."""
+    """Whether the last line was truncated, and skipped."""
 
 
 def read_recording(path: str | os.PathLike[str]) -> Recording:
     r"""Read a recording that `eventsource URL --record FILE` has written.
 
-    One that is still being written may be read, and so may one whose writer was killed. A last
-    line that is torn is left out: `is_torn` says so, and a warning is logged.
+    One that is still being written can be read, and so can one whose writer was killed. A
+    truncated last line is skipped: then `is_torn` is true, and a warning is logged.
 
     Args:
         path: the file. All of it is read into memory.
 
     Returns:
-        What it says.
+        Its content.
 
     Raises:
-        ValueError: it is no recording, of another version, or damaged; the message names the
-            file and the line.
+        ValueError: it is not a recording, of another version, or damaged; the message names
+            the file and the line.
         OSError: it cannot be read.
 
     Threads: may be called from any.
@@ -185,15 +185,15 @@ class _Reader:
         self._is_open = False
 
     def take(self, line: bytes) -> bool:
-        """Take a line; say whether it was whole. Only the last one may not be.
+        """Take a line; return whether it was whole. Only the last line may be truncated.
 
         Raises:
-            ValueError: it is wrong.
+            ValueError: the line is wrong.
         """
         try:
             found = json.loads(line.decode())
         except (ValueError, RecursionError):
-            # An object that was cut off anywhere is none: its last brace is missing.
+            # A truncated object is never valid JSON, because its last brace is missing.
             may_be_ours = self.first or line.startswith(_BEGINNING[: len(line)])
             if may_be_ours and not line.endswith(b"\n"):
                 return False
@@ -239,13 +239,13 @@ def _first(found: dict[str, Any]) -> tuple[str, str]:
 
 
 class _Fields:
-    """The members of one line's object, checked. Members that nobody asks for are ignored."""
+    """The members of one line's object. A member is checked when it is read; others are ignored."""
 
     def __init__(self, found: dict[str, Any]) -> None:
         self._found = found
 
     def record(self) -> Record:
-        """Make a record of them."""
+        """Return the record that they describe."""
         at = self.seconds("at")
         match self._found.get("type"):
             case "open":
@@ -334,12 +334,12 @@ class RecordingWriter:
     """Makes the lines of a recording.
 
     Args:
-        write: called with each line, in bytes with its line end. It is to write it in one
-            piece; what it raises, the method that was called raises.
-        url: that was asked for.
-        started: when, in UTC, as RFC 3339 has it.
+        write: called with each line, in bytes with its line end. It must write the line in one
+            call. The methods raise what it raises.
+        url: the URL of the request.
+        started: the time of the start, in UTC, in the format of RFC 3339.
 
-    The methods take seconds since that moment. Threads: one at a time.
+    The methods take seconds since that time. Threads: one at a time.
     """
 
     def __init__(self, write: Callable[[bytes], object], url: str, started: str) -> None:
@@ -392,7 +392,7 @@ class RecordingWriter:
         )
 
     def ended(self, at: float, reason: str, status: int) -> None:
-        """There is nothing more to record."""
+        """The command ends."""
         self._put(
             {"at": _rounded(at), "type": "end", "reason": redact_text(reason), "status": status}
         )
@@ -414,6 +414,6 @@ def _framing(headers: Mapping[str, str]) -> str:
 
 
 def _in_header(value: str) -> str:
-    """Return what a header field can hold: `redact_text` marks what it cuts with `…`."""
+    """Return a value that a header field can have: `redact_text` adds `…`, which cannot be sent."""
     value = value.replace("…", "...")
     return "".join(each if _VALUE.fullmatch(each) else "?" for each in value)

@@ -43,19 +43,17 @@ from .stream import EventStream
 from .urls import redact
 
 EXIT_TIMEOUT = 10.0
-"""Seconds that leaving a `with` block waits for the reader thread at most. Without a limit, a
-handler that waits for the thread in the block would hang both."""
+"""The most seconds that leaving a `with` block waits for the reader thread. Without a limit,
+a handler that waits for the thread in the block would deadlock with it."""
 
 MAX_WAITING = 1000
-"""The default of how many events may wait for `dispatch`; the docstring of `EventSource` has
-the reason."""
+"""Default of `max_waiting`; the docstring of `EventSource` gives the reason."""
 
 TELL_SECONDS = 1.0
-"""Seconds after which items that wait for a first listener are logged: one will hardly come."""
+"""Seconds after which items that wait for a first listener are logged: perhaps none comes."""
 
 MAX_UNHEARD = 100
-"""How many types without a listener are logged, each once; a server may use any number of
-types."""
+"""The most types without a listener that are logged, each once; a server may use any number."""
 
 PLAIN_TYPE = re.compile(r"[A-Za-z0-9_.:/-]{1,100}")
 
@@ -76,12 +74,13 @@ Entry = Item | ResumeMarker
 """An item of the queue to the handlers."""
 
 _running: set[EventSource] = set()
-"""Sources with `dispatch` that have been started and not closed. Their threads have no
-reference to them (see `DispatchQueue`), so this set keeps them alive."""
+"""Sources with `dispatch` that are running. Their threads have no reference to them (see
+`DispatchQueue`), so this set keeps them alive."""
 
 _failed: set[EventSource] = set()
-"""Sources whose `dispatch` failed in another thread than that of their handlers. They are kept,
-for the same reason, until that thread makes another source or has ended."""
+"""Sources whose `dispatch` failed in another thread than that of their handlers. That other
+thread must not drop them: they are kept until some source is made in the handlers' thread, or
+after that has ended."""
 
 
 class EventSource(BrowserNames):
@@ -188,7 +187,7 @@ class EventSource(BrowserNames):
             )
             self.on_event_loop = self._queue.loop is not None
         for failed in tuple(_failed):
-            if not failed._is_kept():  # noqa: SLF001 - of its class
+            if not failed._is_kept():  # noqa: SLF001 - the same class
                 _failed.discard(failed)
         self._stream = EventStream(
             url,
@@ -202,17 +201,18 @@ class EventSource(BrowserNames):
             session=session,
             **request_options,
         )
-        self._engine = self._stream._engine  # noqa: SLF001 - what the thread drives
-        self._last_event_id = last_event_id  # written where the handlers run, like the next
-        self._done: MessageEvent | None = None  # whose handlers ran last, of what is delivered
-        self._failure: Exception | None = None  # what else than the stream's end closed it
-        self._start_lock = threading.RLock()  # guards the next
+        self._engine = self._stream._engine  # noqa: SLF001 - the reader thread runs it
+        # Written where the handlers run:
+        self._last_event_id = last_event_id  # `_done`, if set, has a later one
+        self._done: MessageEvent | None = None  # the last event whose handlers have run
+        self._failure: Exception | None = None  # what closed the source, if not the stream
+        self._start_lock = threading.RLock()  # guards `_thread`
         self._thread: ReaderThread | None = None
         self._telling = Telling(url)
-        self._unheard: frozenset[str] = frozenset()  # types of which that has been told
+        self._unheard: frozenset[str] = frozenset()  # types that were logged: no listener
         self._running: Handler = print  # the handler that runs, or ran last
-        self._limit = math.inf  # when it will have kept the reader from reading for too long
-        self._is_over = False  # other than by the caller
+        self._limit = math.inf  # from this time on `_tell_stall()` logs a warning
+        self._is_over = False  # closed, and not by the caller
         self._closed_by_caller = False
         self.on_comment = on_comment
         self._set_handlers(on_open, on_message, on_error)
@@ -305,7 +305,7 @@ class EventSource(BrowserNames):
             self._thread = thread
             try:
                 thread.start()
-            except BaseException:  # no thread could be had; another call may try again
+            except BaseException:  # no thread could be started; another call may try again
                 self._thread = None
                 raise
             if self._queue is not None:
@@ -349,16 +349,16 @@ class EventSource(BrowserNames):
         """In the child of a fork: close, if it had been started.
 
         Returns:
-            What is to be logged, if the stream has not logged it.
+            The text to log, unless the stream logs its own.
         """
-        self._table.renew_lock()  # a thread that is not here may hold the former
+        self._table.renew_lock()  # a thread that no longer exists may hold the old one
         self._start_lock = threading.RLock()
         if self._queue is not None:
             self._queue.renew_lock()
         if self._thread is None or self._table.is_closed:
             return None
         text = None
-        if self._stream.error is None:  # it had not begun
+        if self._stream.error is None:  # the stream had not begun
             self._failure = ForkedError.here()
             text = f"{redact(self.url)}: closed: {self._failure}"
         self._end()
@@ -368,8 +368,8 @@ class EventSource(BrowserNames):
         """Wait until the reader thread has ended.
 
         The thread ends when the source is closed or, if the source ends for good by itself,
-        when the handlers of its last event have run. A call of `join()` says that all handlers
-        are registered: from then on events do not wait for a first one.
+        when the handlers of its last event have run. `join()` also means that all handlers are
+        registered: from then on events do not wait for the first one.
 
         It does not wait if the thread could then never end: in a handler of this source, unless
         `dispatch` runs it and the source is closed; likewise in the event loop in which
@@ -390,7 +390,7 @@ class EventSource(BrowserNames):
         if timeout is not None:
             check_number("timeout", timeout, 0)
             timeout = min(timeout, threading.TIMEOUT_MAX)
-        with self._start_lock:  # which another thread may just be doing
+        with self._start_lock:  # another thread may be in start()
             thread = self._thread
         if thread is None:
             return True
@@ -419,14 +419,14 @@ class EventSource(BrowserNames):
         return self.__enter__()
 
     async def __aexit__(self, *_: object) -> None:
-        """As `__exit__`, but the event loop continues meanwhile."""
+        """Like `__exit__`, but the event loop continues meanwhile."""
         import asyncio  # noqa: PLC0415 - there is a loop
 
         self.close()
         await asyncio.to_thread(self.__exit__)
 
     def handlers_of(self, event: Item) -> Iterator[Handler]:
-        """Yield the handlers of an event; each is to be called before the next is taken.
+        """Yield the handlers of an event; call each before you take the next.
 
         For tests without a server: `eventsource.testing.emit` calls them. As with a real
         stream, a handler that has been removed meanwhile is skipped, and `last_event_id`
@@ -467,9 +467,9 @@ class EventSource(BrowserNames):
                 if type(last) is not MessageEvent or last.last_event_id != engine.last_event_id:
                     entries = _with_marker(items, engine)
                 for _ in self._deliver(entries):
-                    pass  # without an event loop there is nothing to await
-                del items, entries, last  # large, perhaps, and the next read may come in days
-        except BaseException as error:  # SystemExit from a handler, for one
+                    pass  # without an event loop there are no coroutines
+                del items, entries, last  # frees memory: the next read may come in days
+        except BaseException as error:  # for example SystemExit in a handler
             self._fail(type(error).__name__, error)
             if not isinstance(error, Exception):
                 raise
@@ -486,34 +486,34 @@ class EventSource(BrowserNames):
         if not self._table.is_closed:
             if isinstance(error, Exception):
                 self._failure = error
-            else:  # an exit, or no exception at all
+            else:  # SystemExit and the like, or no exception
                 self._failure = EventSourceError(f"closed: {reason}")
                 self._failure.__cause__ = error
-            # At the end of the program its pools are shut down: no news, and no fault of ours.
+            # At the end of the program its pools are shut down; that is not an error.
             level = logging.DEBUG if is_ending() else logging.ERROR
             if self._is_kept():
                 _failed.add(self)
             try:
                 logger.log(level, "%r: closed: %s", self, reason, exc_info=error)
-            finally:  # a log of the program's may raise
+            finally:  # the program's log handlers may raise
                 self._end()
 
     def _is_kept(self) -> bool:
-        """Return whether another thread should drop the handlers."""
+        """Return whether the source must be kept, so that another thread drops the handlers."""
         return self._queue is not None and self._queue.runs_elsewhere()
 
-    def _deliver(  # noqa: PLR0915 - one loop, for a call for each event would take time
+    def _deliver(  # noqa: PLR0915 - one loop, because a call for each event would take time
         self, items: Iterable[Entry]
     ) -> Iterator[Coroutine[Any, Any, None]]:
-        """Call the listeners of each item; yield the coroutines to await before going on.
+        """Call the listeners of each item; yield each coroutine to await before the next call.
 
-        This loop runs for each event, so it calls only handlers.
+        The common path of this loop is fast because it calls nothing but the handler.
         """
         on_comment = self._on_comment
         table = self._table
         version = table.version
         event_type, listeners, only = version.heard_last
-        clock = time.monotonic  # asked only where the handler that runs is another one
+        clock = time.monotonic  # called only when the handler changes
         # With `dispatch` the reader reads on meanwhile, until the queue is full.
         self._limit = clock() + STALL_SECONDS if self._queue is None else math.inf
         try:
@@ -522,9 +522,9 @@ class EventSource(BrowserNames):
                     if table.is_closed:
                         return
                     yield from self._comment(on_comment, item.text)
-                    self._running = only or self._running  # if the next is of the former type
+                    self._running = only or self._running  # the next may be of the type before
                     continue
-                # Each event of ours has the same str as its type each time, and no other.
+                # Items that the client makes always have the same str object as their type.
                 if item.type is not event_type or version is not table.version:
                     if clock() > self._limit:
                         self._tell_stall()
@@ -532,11 +532,11 @@ class EventSource(BrowserNames):
                     listeners = self._listeners_of(item)
                     is_only = len(listeners) == 1 and type(item) is MessageEvent
                     only = listeners[0][1] if is_only else None
-                    if table.is_closed:  # before the next, by which a later event would be heard
+                    if table.is_closed:  # checked before these listeners are cached in `version`
                         return
                     version.heard_last = event_type, listeners, only
                     self._running = only or self._running
-                # The usual case by itself takes a third less time than the loop below.
+                # One listener, the usual case: this takes a third less time than the loop below.
                 if only is not None:
                     try:
                         result = only(item)
@@ -545,16 +545,16 @@ class EventSource(BrowserNames):
                     else:
                         if result is not None and type(result) is CoroutineType:
                             yield from self._awaitable(only, result)
-                    self._done = item  # type: ignore[assignment] # its type says so
+                    self._done = item  # type: ignore[assignment] # `only` is set for messages only
                     continue
                 for listener, call in listeners:
-                    if version is not table.version:  # some came or went since the first one ran
+                    if version is not table.version:  # a handler has changed the listeners
                         if table.is_closed:
                             return
                         current = table.call_for(event_type, listener)
                         if current is None:
                             continue
-                        call = current  # noqa: PLW2901 - it may have been exchanged
+                        call = current  # noqa: PLW2901 - it may have been replaced
                     if clock() > self._limit:
                         self._tell_stall()
                     self._running = call
@@ -575,14 +575,14 @@ class EventSource(BrowserNames):
                 else:
                     self._telling.tell(item, is_heard=bool(listeners), is_end=self._stream.ended)
         finally:
-            if self._done is not None:  # large, perhaps
+            if self._done is not None:  # frees the memory of the event
                 self._last_event_id = self._done.last_event_id
                 self._done = None
         if clock() > self._limit:
             self._tell_stall()
 
     def _comment(self, handler: Handler, text: str) -> Iterator[Coroutine[Any, Any, None]]:
-        """Call the handler of comments; yield the coroutine to await before going on."""
+        """Call the handler of comments; yield the coroutine to await before the next call."""
         self._running = handler
         try:
             result = handler(text)
@@ -605,13 +605,13 @@ class EventSource(BrowserNames):
     def _tell_unheard(self, event_type: str) -> None:
         if len(self._unheard) < MAX_UNHEARD:
             self._unheard |= {event_type}
-            # A server that says back what it was sent may have a secret for a type.
+            # A server that echoes what it was sent may use a secret as a type.
             shown = repr(event_type) if PLAIN_TYPE.fullmatch(event_type) else "(not a plain word)"
             logger.debug("%r: no handler for events of type %s", self, shown)
 
     def _tell_stall(self) -> None:
         """Log that a handler has kept the reader from reading for `STALL_SECONDS`."""
-        self._limit = math.inf  # once for what has been read
+        self._limit = math.inf  # once for the items of one read
         logger.warning(
             "%r: nothing has been read for %g seconds or more, because of handlers: %s",
             self,
@@ -631,7 +631,7 @@ def _with_marker(items: list[Item], engine: Engine) -> Sequence[Entry]:
 def _wait_for_listener(
     has_listened: Gate, items: list[Item], telling: Telling, engine: Engine
 ) -> None:
-    """Wait until there is a listener, or until `join()` says that there will be none."""
+    """Wait until there is a listener, or until `join()` or `close()` is called."""
     if not has_listened.wait(TELL_SECONDS):
         for item in items:
             telling.tell(item, is_heard=False, is_end=engine.session.has_ended_in_order)
@@ -641,7 +641,7 @@ def _wait_for_listener(
 def _read_ahead(
     engine: Engine, has_listened: Gate, telling: Telling, queue: DispatchQueue[Entry]
 ) -> None:
-    """Run in the reader thread of a source with `dispatch`, which it has no reference to."""
+    """Run in the reader thread of a source with `dispatch`, without a reference to the source."""
     try:
         while items := engine.take():
             if not has_listened.is_open:
@@ -649,8 +649,8 @@ def _read_ahead(
             queue.put(_with_marker(items, engine))
             del items  # as in `EventSource._run`
         queue.put([ResumeMarker(engine.last_event_id, is_last=True)])
-        queue.wait()  # until the handlers have been run, or are not to be
-    except BaseException as error:  # SystemExit from an auth callable, for one
+        queue.wait()  # until the last marker has been delivered, or close() is called
+    except BaseException as error:  # for example SystemExit in an auth callable
         queue.fail(type(error).__name__, error)
         if not isinstance(error, Exception):
             raise

@@ -1,8 +1,8 @@
 """`SSEClient`: an `EventStream` with the names of the `sseclient` package.
 
-Everything that package documents is the same: the constructor, its units, the message objects,
-the attributes. Its faults are fixed: all line endings and any chunking work, large events and
-comments are handled, events are delivered promptly, and nothing is printed.
+Everything that `sseclient` documents is the same: the constructor, its units, the message
+objects, the attributes. Its faults are fixed: all line endings and any chunking work, large
+events and comments are handled, events are delivered promptly, and nothing is printed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KEYWORDS: Final = frozenset(
     }
 )
 _new: Final = object.__new__
-_ERROR_STATUSES: Final = frozenset(range(400, 600))  # 16 KB, once for all clients
+_ERROR_STATUSES: Final = frozenset(range(400, 600))  # 16 KB, shared by all clients
 NO_CONTENT: Final = 204
 """The status that tells a client to stop (HTML standard, 9.2.3)."""
 
@@ -85,8 +85,8 @@ class Event:
         """
         parser = BlockParser()
         events = parser.feed(raw.rstrip("\r\n").encode())
-        # An added data line makes an event of every block; the line feed that joins it to the
-        # others is removed again.
+        # With an added data line every block is an event; the line feed that joins the line to
+        # the others is removed again.
         block = (events or parser.feed(b"\ndata:\n\n"))[0]
         assert isinstance(block, Block)
         data = block.data if events else block.data.removesuffix("\n")
@@ -164,9 +164,9 @@ class SSEClient:
             **requests_kwargs,
         )
         self._batch = _Batch([], self._stream.last_event_id)
-        self._rest: Iterator[Block] = self._batch.rest  # the same, until it is closed
-        self._taken: list[Item] = []  # of which no batch has been made
-        self._place: str | None = None  # where it stands while one is made
+        self._rest: Iterator[Block] = self._batch.rest  # empty once the client is closed
+        self._taken: list[Item] = []  # taken from the engine, and not yet in a batch
+        self._place: str | None = None  # the last event ID before `_taken`; None: see `_batch`
         close_in_child(self, SSEClient._after_fork)
         engine = self._stream._engine  # noqa: SLF001 - a stream of our own
         engine.advance(shows_errors=False)
@@ -222,9 +222,9 @@ class SSEClient:
         return self
 
     def __next__(self) -> Event:
-        # Not by its constructor, which takes as long as all else that is done for a message. And
-        # before the block is taken: after that no call is made, so no signal handler runs, whose
-        # exception would lose it.
+        # Without its constructor, which takes as long as everything else here. And before the
+        # block is taken: after that there is no call, so no signal handler runs, whose exception
+        # would lose the block.
         event = _new(Event)
         while True:
             for block in self._rest:
@@ -239,10 +239,10 @@ class SSEClient:
         """Get the next batch of messages; return False at the end."""
         engine = self._stream._engine  # noqa: SLF001 - a stream of our own
         while True:
-            if not self._taken:  # else an exception of a signal handler came in between
+            if not self._taken:  # else a signal handler's exception interrupted the last call
                 if not engine.session.has_items() and not engine.advance(shows_errors=False):
                     return False
-                self._place = engine.last_event_id  # `take()` moves it
+                self._place = engine.last_event_id  # `take()` changes it
                 self._taken = engine.take()
                 if not self._taken:  # closed meanwhile
                     return False
@@ -250,7 +250,7 @@ class SSEClient:
             if type(item) is Block:
                 break
             is_end, failure = _outcome(item)
-            # As below: an exception before that loses nothing of what has happened.
+            # As below: after an exception up to here the next call processes the item again.
             self._taken = []
             self._place = None
             if is_end:
@@ -258,7 +258,7 @@ class SSEClient:
             if failure is not None:
                 raise failure
         batch = _Batch(self._taken, self._place or "")
-        # From here to the next call no signal handler runs: all of it is done, or nothing.
+        # No signal handler runs here, because there is no call: all four change, or none.
         self._batch = batch
         self._rest = batch.rest
         self._taken = []
@@ -273,7 +273,7 @@ class SSEClient:
         self._rest = iter(())
 
     def _after_fork(self) -> None:
-        """In the child of a fork: the parent returns the rest of the batch. The stream says so."""
+        """In the child of a fork: drop the rest, which the parent returns. The stream logs it."""
         self._rest = iter(())
 
     def __enter__(self) -> Self:
@@ -300,7 +300,7 @@ class _Batch:
         self._before = place
 
     def place(self) -> str | None:
-        """Return the last event ID of the message returned last; None: all have been."""
+        """Return the last event ID of the message returned last; None: all have been returned."""
         missing: int = self.rest.__length_hint__()  # type: ignore[attr-defined]
         if not missing:
             return None
@@ -316,7 +316,7 @@ class _Batch:
 
 
 class _ClientStream(EventStream):
-    """A stream that accepts the same responses as that package."""
+    """A stream that accepts the same responses as `sseclient`."""
 
     parser_class = BlockParser
     shows_errors = False

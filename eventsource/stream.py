@@ -261,9 +261,9 @@ class EventStream:
     def certificate(self) -> Mapping[str, Any] | None:
         """The server's certificate on the connection that is open, with `notAfter` and the like.
 
-        As `ssl.SSLSocket.getpeercert()` has it: empty if it was not verified. None without
-        TLS or a connection, and where it is not known: on a `session` of the caller's and
-        through SOCKS.
+        The value is that of `ssl.SSLSocket.getpeercert()`: empty if it was not verified. None
+        without TLS or a connection, and where it is not known: on a `session` of the caller's
+        and through SOCKS.
         """
         return self._engine.certificate()
 
@@ -312,19 +312,19 @@ class EventStream:
             await self._taker.wait_for_end()
 
     def __del__(self) -> None:
-        if not hasattr(self, "_taker"):  # the constructor has refused its arguments
+        if not hasattr(self, "_taker"):  # the constructor raised an exception
             return
         if self._engine.template.owns_session:
             self.close()
         elif self._taker is not None:
-            # The collector may run in a thread that holds the locks of such a session.
+            # The garbage collector may run in a thread that holds the session's locks.
             self._taker.close_on_loop()
 
     # --- The iteration ---
 
     def __iter__(self) -> Iterator[Item]:
-        # A generator: in a loop it takes a third of the time of a call of `__next__`. It
-        # has no state of its own, so that another one can continue.
+        # A generator: a step takes a third of the time of a call of `__next__`. It has no
+        # state of its own, so another one can continue where it stopped.
         while True:
             yield from self._engine.rest()
             if not self._engine.advance(shows_errors=self.shows_errors):

@@ -7,12 +7,12 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 MAX_TEXT: Final = 500
-"""How many characters of a server's text are shown at most."""
+"""The most characters of a server's text that are shown."""
 SECRET_FIELD: Final = re.compile(
     r"authorization$|cookie|token|secret|password|credential|signature|(^|[-_])(api)?key$",
     re.IGNORECASE,
 )
-"""Header fields, by name, whose values are not shown: what shows them goes into bug reports."""
+"""Names of header fields whose values are not shown: logs and output go into bug reports."""
 
 
 def brief(text: str) -> str:
@@ -67,6 +67,6 @@ def origin_of(url: str) -> str:
 
 def redact_text(text: str) -> str:
     """Return `text` with the URLs in it redacted."""
-    # The look-behind keeps it linear: a scheme begins where a run of what may be in one does.
+    # The look-behind keeps it linear: a scheme only begins where a run of its characters begins.
     urls = r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]++:[^\s'\"<>]+"
     return brief(re.sub(urls, lambda match: redact(match.group()), text))

@@ -1,4 +1,4 @@
-"""The `eventsource` command. What it is built on is an extra, and imported when it is used."""
+"""The `eventsource` command. It needs the extra `cli`, which is imported when it is used."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             status = _run(sys.argv[1:])
-        finally:  # there is nothing left to be interrupted in order
+        finally:  # nothing is left that Ctrl-C could interrupt in order
             signal.signal(signal.SIGINT, signal.SIG_DFL)
     except KeyboardInterrupt:
         status = Exit.INTERRUPTED
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     if arguments == ["demo"]:
-        from . import demo  # noqa: PLC0415 - it takes time to import, and so does the other
+        from . import demo  # noqa: PLC0415 - importing all commands would take time
 
         return demo.main()
     if arguments == ["--version"]:
@@ -67,10 +67,10 @@ def _run(arguments: list[str]) -> int:
 
 
 def _let_go() -> int:
-    """Write out what the standard streams hold, lest the interpreter complain that it cannot.
+    """Flush the standard streams, so that the interpreter prints no error if it cannot.
 
     Returns:
-        The exit status if that fails; 0.
+        The exit status if that fails, else 0.
     """
     status = 0
     for stream in (sys.stdout, sys.stderr):

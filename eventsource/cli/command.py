@@ -1,4 +1,4 @@
-"""The options of the command, as curl and HTTPie spell them, and what they stand for."""
+"""The options of the command, named as in curl and HTTPie, and their meaning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .requesting import as_curl, asking, connect_timeout, request_options, secon
 
 
 def size(_: object, __: object, value: str | None) -> int | None:
-    """Make a number of bytes of an option, as curl does: `k`, `M`, `G`, ... are powers of 1,024."""
+    """Convert an option to bytes as curl does: `k`, `M`, `G`, ... are powers of 1,024."""
     if value is None:
         return None
     found = re.fullmatch(r"([0-9]{1,15})([kmgtp]?)", value, re.IGNORECASE)
@@ -197,7 +197,7 @@ def command(
     _curl: bool,
     **request: Any,
 ) -> None:
-    """Make settings of the options, and follow the stream."""
+    """Make `Settings` from the options, and follow the stream."""
     if format_ == "raw" and types:
         raise click.UsageError("--event cannot choose among the bytes of --format raw")
     if output == "-":
@@ -257,7 +257,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def run_command(command: click.Command, arguments: Sequence[str], name: str) -> int:
-    """Run a command of that name; return the exit status. What ends it is told in one line."""
+    """Run a command; return the exit status. The reason of its end is printed in one line."""
     try:
         command.main([*arguments], prog_name=name, standalone_mode=False)
     except Stop as stop:
@@ -269,9 +269,9 @@ def run_command(command: click.Command, arguments: Sequence[str], name: str) -> 
         return Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
-    except SystemExit:  # click's, if nobody reads what --help prints
+    except SystemExit:  # by click: the reader of --help has closed the pipe
         return Exit.PIPE_CLOSED
-    except OSError as error:  # or it cannot be written
+    except OSError as error:  # --help cannot be written
         say(f"{name}: {error.strerror or error}")
         return Exit.NO_OUTPUT
     return Exit.DONE  # --help

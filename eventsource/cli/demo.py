@@ -1,7 +1,7 @@
-"""The demo: a server in a process of its own, a source that reads from it.
+"""The demo: a server in a process of its own, and a source that reads from it.
 
-The server numbers its events and goes on after the `Last-Event-ID` it is sent. Half-way
-it drops the connection, so that one sees the source resume.
+The server numbers its events and continues after the `Last-Event-ID` that it is sent. Half-way
+it drops the connection, to show how the source resumes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def serve() -> None:
     """Serve until standard input ends; print the URL first."""
     with ScriptedServer(count) as server:
         print(server.url, flush=True)  # noqa: T201 - to the process that started this one
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # that one hears it, too, and ends this one
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process gets it, and ends this one
         sys.stdin.read()
 
 
@@ -62,7 +62,7 @@ def main() -> int:
     def say(text: str) -> None:
         try:
             print(f"{time.monotonic() - started:5.1f} s  {text}", flush=True)  # noqa: T201
-        except OSError:  # nobody reads it any more, which the command notes when it flushes
+        except OSError:  # the reader has closed the pipe; `_let_go()` returns the status for that
             done.set()
 
     with subprocess.Popen(

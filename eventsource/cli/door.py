@@ -1,9 +1,9 @@
-"""Whom `eventsource serve` lets in, and what it says to those it does not. No sockets.
+"""Which requests `eventsource serve` accepts, and how it refuses the others. No sockets.
 
-The server has no passwords, so that it matters who can reach it. A browser can, for any page
-that it shows. Hence two rules. The `Host` must be an address or a name of this machine: a page
-whose name has been made to lead here (DNS rebinding) would count as one of this server's. And a
-page of another site gets nothing at all.
+The server has no passwords, and a browser sends it requests for any page that it shows. Hence
+two rules. The `Host` must be an address or a name of this machine: otherwise a page whose name
+resolves to this machine (DNS rebinding) would be of the same origin as this server. And a page
+of another site gets nothing at all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ METHODS: Final = "GET, HEAD, POST, OPTIONS"
 
 
 class Door:
-    """Answers what is no request for the stream.
+    """Answers requests that do not get the stream.
 
     Args:
         host: the address or name that the server listens on.
@@ -30,7 +30,7 @@ class Door:
         self._host = host.lower()
 
     def answer(self, request: Request) -> Answer | None:
-        """Return what a request is answered with instead of the stream; None: the stream."""
+        """Return the answer to a request that does not get the stream; None: it gets it."""
         hosts = [value for name, value in request.headers if name.lower() == "host"]
         host = _name(f"//{hosts[0]}") if len(hosts) == 1 else None
         if host is None or not (_is_address(host) or _is_localhost(host) or host == self._host):
@@ -53,7 +53,7 @@ class Door:
 
     @staticmethod
     def fields(request: Request) -> dict[str, str]:
-        """Return the header fields that let a page read the answer. Of a request let in."""
+        """Return the header fields that let a page read the answer to an accepted request."""
         origin = request.header("Origin")
         if origin is None:
             return {}
@@ -81,7 +81,7 @@ def _name(url: str) -> str | None:
 
 
 def _is_here(origin: str, host: str) -> bool:
-    """Whether a page is of this machine, or of the host that it asks."""
+    """Whether a page is of this machine, or of the host that it sends the request to."""
     name = _name(origin) if re.match(r"https?://[^/]+$", origin) else None
     return name is not None and (_is_localhost(name) or name == host or is_loopback(name))
 
@@ -91,7 +91,7 @@ def _is_localhost(name: str) -> bool:
 
 
 def _is_address(name: str) -> bool:
-    """Whether it is an address. No name can be made to lead here and be one."""
+    """Whether it is an address, which DNS rebinding cannot forge."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -100,5 +100,5 @@ def _is_address(name: str) -> bool:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether it is an address or a name that only this machine has."""
+    """Whether it is an address or a name that only this machine can reach."""
     return _is_localhost(name) or (_is_address(name) and ipaddress.ip_address(name).is_loopback)

@@ -1,7 +1,7 @@
-"""The end of the command: anybody may ask for it at any moment, and what waits is woken.
+"""The end of the command: any thread may ask for it at any time, and every wait then ends.
 
-The invariant: a signal does no more than that. So nothing is torn, not even an escape
-sequence on its way to the terminal, and whoever asks first says why.
+The invariant: a signal handler only asks for the end. So no write is cut off, not even within
+an escape sequence to the terminal. The first request gives the reason.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, Final, Self
 from .failures import Exit, Stop
 
 SIGNALS: Final = {"SIGINT": Exit.INTERRUPTED, "SIGTERM": Exit.TERMINATED, "SIGHUP": Exit.HUNG_UP}
-"""Those that end the command in order, by name: not all systems have all."""
+"""The signals that end the command in order, by name: not every system has all of them."""
 
 
 class Ending:
     """Whether the command is to end, and why.
 
     Args:
-        wake: ends what the main thread does at the moment; called in any thread and in
-            signal handlers, perhaps twice.
+        wake: ends what the main thread is doing; called in any thread and in signal handlers,
+            perhaps twice.
     """
 
     def __init__(self, wake: Callable[[], object]) -> None:
@@ -37,7 +37,7 @@ class Ending:
         """Have the command end; the first reason counts. Never waits; for any thread."""
         if self._stop is None:
             self._stop = stop
-        with contextlib.suppress(OSError):  # full: it has been told; closed: it has ended
+        with contextlib.suppress(OSError):  # full: already set; closed: the command has ended
             self._sending.send(b"\0")
         self._wake()
 
@@ -47,15 +47,15 @@ class Ending:
             raise self._stop
 
     def fileno(self) -> int:
-        """Return what becomes readable, and stays so, when the command is to end."""
+        """Return a descriptor that becomes readable, and stays so, when the command is to end."""
         return self._receiving.fileno()
 
     @contextlib.contextmanager
     def at_signals(self) -> Iterator[None]:
-        """Within, end at `SIGNALS`. A second one of a kind has the system end the process.
+        """Within the block, end at `SIGNALS`. The second of a kind ends the process at once.
 
-        One that is ignored remains so, as `nohup` and a shell's `&` want it. Only a
-        process's main thread can do this; in another one it does nothing.
+        A signal that is ignored remains so, as `nohup` and a shell's `&` expect. Only the
+        process's main thread can do this; in another thread it does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -63,7 +63,7 @@ class Ending:
         before: dict[signal.Signals, Any] = {}
         for number in signal.Signals:
             handler = signal.getsignal(number) if number.name in SIGNALS else None
-            if handler not in (signal.SIG_IGN, None):  # None: not Python's
+            if handler not in (signal.SIG_IGN, None):  # None: not installed from Python
                 before[number] = handler
         codes: dict[int, Exit] = {number: SIGNALS[number.name] for number in before}
 
@@ -82,8 +82,8 @@ class Ending:
 
     @contextlib.contextmanager
     def _told_of(self, codes: dict[int, Exit]) -> Iterator[None]:
-        # The handler runs when the main thread gets to it, which it does not if the signal
-        # comes just before it begins to wait. So another thread hears of it, too.
+        # Python runs the handler in the main thread. If the signal comes just before that thread
+        # begins to wait, the handler runs only after the wait. So another thread is told, too.
         sending, receiving = socket.socketpair()
 
         def hear() -> None:
@@ -106,7 +106,7 @@ class Ending:
 
     @contextlib.contextmanager
     def after(self, seconds: float, stop: Callable[[], Stop]) -> Iterator[None]:
-        """Within, end when that time has passed, as `stop()` says then, in another thread."""
+        """Within the block, end after `seconds`, as `stop()` then says in another thread."""
         timer = threading.Timer(seconds, lambda: self.set(stop()))
         timer.name = "eventsource-max-time"
         timer.daemon = True

@@ -1,4 +1,4 @@
-"""Exit statuses, and what is said of a failure in one line.
+"""Exit statuses, and the text of a failure in one line.
 
 The numbers are curl's where curl has one for the case.
 """
@@ -23,7 +23,7 @@ class Exit(enum.IntEnum):
     """Why the command ended."""
 
     DONE = 0
-    """All events that were asked for, or all that there are."""
+    """All events that were asked for, or the server ended the stream."""
     FAILED = 1
     """Closed for good: no event stream, an event that is too large, ..."""
     USAGE = 2
@@ -41,27 +41,27 @@ class Exit(enum.IntEnum):
     NO_TLS = 35
     """The TLS handshake failed."""
     LOST = 56
-    """The connection was lost, and is not to be made again."""
+    """The connection was lost, and the client does not reconnect."""
     CERTIFICATE = 60
     """The server's certificate cannot be verified."""
     TOO_LARGE = 63
     """The recording would exceed `--max-filesize`."""
     HUNG_UP = 129
-    """The terminal has gone: 128 and the number of SIGHUP."""
+    """The terminal was closed: 128 and the number of SIGHUP."""
     INTERRUPTED = 130
     """Ctrl-C: 128 and the number of SIGINT."""
     PIPE_CLOSED = 141
-    """Nobody reads the output any more: 128 and the number of SIGPIPE."""
+    """The reader of the output has closed it: 128 and the number of SIGPIPE."""
     TERMINATED = 143
     """128 and the number of SIGTERM."""
 
 
 class Stop(BaseException):
-    """Ends the command. No `Exception`: what deals with failures must not take it for one.
+    """Ends the command. Not an `Exception`: code that handles failures must not catch it.
 
     Attributes:
-        status: with which exit status.
-        text: what is said of it, one line; `""`: nothing.
+        status: the exit status.
+        text: the line to print on standard error; `""`: none.
     """
 
     def __init__(self, status: Exit, text: str = "") -> None:
@@ -80,7 +80,7 @@ def exit_for(error: Exception, *, has_opened: bool) -> Exit:
     match error:
         case StreamEnded():
             return Exit.DONE
-        case UnexpectedStatus(status=204):  # how a server says that there is no more
+        case UnexpectedStatus(status=204):  # the server ended the stream for good
             return Exit.DONE
         case UnexpectedStatus():
             return Exit.STATUS
@@ -102,9 +102,9 @@ def exit_for(error: Exception, *, has_opened: bool) -> Exit:
 
 
 def reason(error: Exception) -> str:
-    """Return what an error says, in a line for people.
+    """Return the text of an error, in one line for people.
 
-    Without what urllib3 puts before it: the host, which the URL tells, and numbers of errors.
+    Without the host that urllib3 puts before it, which is in the URL, and without `[Errno ...]`.
     """
     text = str(error) or type(error).__name__
     text = re.sub(r"^\S+:\d+: ", "", text)
@@ -113,23 +113,23 @@ def reason(error: Exception) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line on standard error, if there is anyone to read it."""
+    """Print a line on standard error, if it is open."""
     if sys.stderr is None:  # closed; `print` would take standard output instead
         return
-    with contextlib.suppress(OSError):  # a closed pipe: there is nowhere to complain
+    with contextlib.suppress(OSError):  # a closed pipe: nothing can be reported
         print(one_line(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def say_if_ready(text: str) -> None:
-    """Do what `say()` does, unless that takes a wait: nobody reads a pipe that is full.
+    """Like `say()`, but print nothing if it would have to wait, because a pipe is full.
 
-    For what the command says though it was not asked, perhaps each minute for years.
+    For repeated messages of a long-running command, whose reader may have stopped reading.
     """
     if sys.stderr is not None and hasattr(select, "poll"):
         poll = select.poll()
         try:
             poll.register(sys.stderr, select.POLLOUT)
-        except (OSError, ValueError):  # it has no descriptor, so it is no pipe
+        except (OSError, ValueError):  # it has no descriptor, so it is not a pipe
             pass
         else:
             if not poll.poll(0):

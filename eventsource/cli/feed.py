@@ -1,11 +1,11 @@
-"""What has come on standard input, for clients that each read at their own pace. No sockets.
+"""The events of standard input, for clients that each read at their own speed. No sockets.
 
 The invariants:
 
 - A client is sent every event from the one it joined at, in order, or it is dropped; then it
-  resumes by the ID that it has, as long as what followed is in the history.
-- Memory is bounded: the history is, and the input waits for a client that is too far behind.
-  A client that does not move meanwhile is dropped after `PATIENCE` seconds.
+  can resume with its last event ID, as long as the events after it are in the history.
+- Memory is bounded: the history is limited, and the input waits for a client that is too far
+  behind. A client that then reads nothing for `PATIENCE` seconds is dropped.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections import deque
 from typing import Final, NamedTuple, Protocol
 
 HISTORY: Final = 10_000
-"""Events that are kept for those who come again."""
+"""The most events kept for clients that reconnect."""
 HISTORY_BYTES: Final = 2**24
-"""Bytes of them that are kept at the most; the newest event always is."""
+"""The most bytes of these events; the newest event is always kept."""
 LAG: Final = 1_000
 """Events that a client may be behind before the input waits for it."""
 LAG_BYTES: Final = 2**20
@@ -25,14 +25,14 @@ LAG_BYTES: Final = 2**20
 PATIENCE: Final = 5.0
 """Seconds that the input waits for a client that does not read."""
 AT_ONCE: Final = 2**16
-"""Bytes that a client takes at once, or one event."""
+"""`take()` returns events until they have this many bytes."""
 
 
 class Reader(Protocol):
     """A client, as the feed sees it."""
 
     def wake(self) -> None:
-        """There is something new, or nothing more will come. Never waits."""
+        """There are new events, or no more will come. Never waits."""
 
     def drop(self) -> None:
         """End the connection. Never waits."""
@@ -41,15 +41,15 @@ class Reader(Protocol):
 class _Block(NamedTuple):
     data: bytes
     id: str | None
-    """The ID that this block carries, if it carries one."""
+    """The value of its `id` field, if it has one."""
     total: int
-    """Bytes of all blocks up to and with this one."""
+    """Bytes of all blocks so far, this one included."""
 
 
 class Feed:
     """The events, numbered from 0, and the clients that read them.
 
-    Threads: every method may be called from any; `put()` and `wait_until_read()` by one alone.
+    Threads: every method may be called from any; `put()` and `wait_until_read()` from one only.
     """
 
     def __init__(self, patience: float = PATIENCE) -> None:
@@ -57,24 +57,24 @@ class Feed:
         self._changed = threading.Condition()  # guards all that follows
         self._blocks: deque[_Block] = deque()
         self._first = 0  # the number of the first block that is kept
-        self._total = 0  # bytes of all blocks that ever came
-        self._places: dict[Reader, int] = {}  # of each client, what it takes next
+        self._total = 0  # bytes of all blocks so far, also of those that are not kept
+        self._places: dict[Reader, int] = {}  # for each client, the number of its next block
         self._has_ended = False
         self._is_closed = False
         self.clients = 0
-        """How many have ever joined."""
+        """How many clients have joined so far."""
 
     @property
     def _next(self) -> int:
         return self._first + len(self._blocks)
 
-    # --- For who reads the input ---
+    # --- For the thread that reads the input ---
 
     def put(self, data: bytes, event_id: str | None) -> int:
         """Add an event; wait for clients that are too far behind, within limits.
 
         Returns:
-            How many clients were dropped, because they had not read for so long.
+            How many clients were dropped because they had read nothing for `PATIENCE` seconds.
         """
         with self._changed:
             self._total += len(data)
@@ -94,13 +94,13 @@ class Feed:
             return dropped
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """Note that no more events will come."""
         with self._changed:
             self._has_ended = True
             self._wake()
 
     def wait_until_read(self) -> int:
-        """Wait until every client has read all and gone; return how many had to be dropped."""
+        """Wait until every client has read all and left; return how many had to be dropped."""
         dropped = 0
         with self._changed:
             while self._places and not self._is_closed:
@@ -113,7 +113,7 @@ class Feed:
         return dropped
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """End all waits, now and later."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -121,16 +121,16 @@ class Feed:
     # --- For clients ---
 
     def join(self, reader: Reader, last_event_id: str, *, came_here: bool) -> bool:
-        """A client has come: it begins after that ID; at what comes next if it sends none.
+        """Add a client. It begins after that ID, or with the next event if it sends none.
 
         Args:
             reader: the client.
             last_event_id: what it sends; `""`: none.
-            came_here: whether a client can only have that ID from here. If the history does
-                not have it, it has been in it, and the client begins with what is left.
+            came_here: whether the client must have the ID from this feed. If the history does
+                not have it any more, the client begins with the oldest event that is kept.
 
         Returns:
-            Whether the ID was in the history; also if there was none.
+            Whether the ID is in the history; True if the client sent none.
         """
         with self._changed:
             place = self._place(last_event_id)
@@ -140,10 +140,10 @@ class Feed:
             return place is not None
 
     def take(self, reader: Reader) -> bytes | None:
-        """Return what a client is to be sent next: whole events, `b""` if there are none now.
+        """Return what to send to a client next: whole events, `b""` if there are none now.
 
         Returns:
-            None: it has had all of them, and nothing more will come; or it has been dropped.
+            None: it has taken all of them, and no more will come; or it has been dropped.
         """
         with self._changed:
             place = self._places.get(reader)
@@ -163,7 +163,7 @@ class Feed:
             return b"".join(taken)
 
     def leave(self, reader: Reader) -> None:
-        """A client has gone."""
+        """Remove a client."""
         with self._changed:
             self._places.pop(reader, None)
             self._changed.notify_all()
@@ -171,7 +171,7 @@ class Feed:
     # --- With the lock ---
 
     def _place(self, last_event_id: str) -> int | None:
-        """The number of the event after that ID; None: it is not known."""
+        """Return the number of the event after that ID; None: the ID is not known."""
         if not last_event_id:
             return self._next
         for number in range(len(self._blocks) - 1, -1, -1):
@@ -183,7 +183,7 @@ class Feed:
         return [reader for reader, place in self._places.items() if self._is_lagging(place)]
 
     def _is_lagging(self, place: int) -> bool:
-        if place >= self._next - 1:  # it may be one event behind, of whatever size
+        if place >= self._next - 1:  # it may always be one event behind, of any size
             return False
         behind = self._total - self._blocks[max(place - self._first, 0)].total
         return self._next - place > LAG or behind > LAG_BYTES

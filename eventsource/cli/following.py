@@ -1,4 +1,7 @@
-"""Follow a stream, and print what comes: the loop under the command."""
+"""Follows a stream and prints its events: the main loop of the command.
+
+The invariant: an event is written before its ID goes into the file of `--resume`.
+"""
 
 from __future__ import annotations
 
@@ -37,24 +40,24 @@ MAX_BODY: Final = 2000
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command was asked for."""
+    """The options of the command, checked."""
 
     url: str
     options: dict[str, Any] = field(repr=False)
     """Further arguments of `EventStream`."""
     reconnect: bool
-    """After a connection that had opened."""
+    """Whether to reconnect after a connection that had opened."""
     retry_connect: bool
-    """Before there was one."""
+    """Whether to try again before any connection has opened."""
     statuses: frozenset[int]
-    """Those that are tried again."""
+    """The statuses after which to try again."""
     last_event_id: str
     resume: str | None
-    """Path of the file with the place."""
+    """Path of the file with the last event ID."""
     types: frozenset[str]
     """The event types to print; empty: all."""
     count: int | None
-    """Events to print; None: as many as there are."""
+    """Events to print; None: no limit."""
     max_time: float | None
     """Seconds."""
     output: str | None
@@ -65,23 +68,23 @@ class Settings:
     force: bool
     """Whether that file may exist."""
     max_filesize: int | None
-    """Bytes that it may have."""
+    """The most bytes that it may have."""
     verbose: bool
     silent: bool
 
 
 def follow(settings: Settings) -> None:
-    """Print the stream's events until there is a reason to end.
+    """Print the stream's events until the command is to end.
 
     Raises:
-        Stop: always, with that reason.
+        Stop: always, with the reason of the end.
         KeyboardInterrupt: Ctrl-C, before it has begun.
     """
     place = None if settings.resume is None else _Place(settings.resume)
     last_event_id = settings.last_event_id if place is None or place.is_empty() else place.load()
 
     def take_bytes(chunk: bytes) -> None:
-        printer.take_bytes(chunk)  # which is there before anything is read
+        printer.take_bytes(chunk)  # it is set before anything is read
 
     try:
         stream = EventStream(
@@ -95,7 +98,7 @@ def follow(settings: Settings) -> None:
     except (TypeError, ValueError) as error:  # an argument, which the message names
         raise Stop(Exit.USAGE, str(error)) from None
     with contextlib.ExitStack() as stack:
-        if settings.options.get("verify") is False:  # which was asked for, by name
+        if settings.options.get("verify") is False:  # asked for by --insecure
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", InsecureRequestWarning)
         stack.enter_context(stream)
@@ -114,7 +117,7 @@ def follow(settings: Settings) -> None:
             )
             record = stack.enter_context(file)
         if place:
-            place.save(last_event_id)  # before anything is printed that could not be noted
+            place.save(last_event_id)  # first, to find out whether the file can be written
         output = Output(number, settings.output or STANDARD_OUTPUT, ending)
         stack.enter_context(ending.at_signals())
         stack.enter_context(output.watched())
@@ -130,7 +133,7 @@ def follow(settings: Settings) -> None:
 
 
 def _out_of_time(max_time: float, stream: EventStream, status: Status) -> Stop:
-    """Return the end by `--max-time`; why there is no connection is part of the reason."""
+    """Return the `Stop` of `--max-time`, with the last failure if there is no connection."""
     have = "has" if max_time == 1 else "have"
     text = f"--max-time: {counted(max_time, 'second')} {have} passed"
     if failure := status.failure:  # another thread may be about to change it
@@ -139,26 +142,26 @@ def _out_of_time(max_time: float, stream: EventStream, status: Status) -> Stop:
 
 
 def _screen(settings: Settings, output: Output, ending: Ending, status: Status) -> Screen | None:
-    """The terminal to show something on, if there is one."""
+    """Return the terminal to show events or notes on, if there is one."""
     console = terminal(1 if settings.output is None else 2)
     if console is None:
         return None
     if settings.output is not None:
         output = Output(console.file.fileno(), "standard error", ending)
-    # Raw bytes end in the middle of a line.
+    # Raw bytes may end within a line; a line of status cannot follow that.
     wanted = not settings.silent and (settings.format != "raw" or settings.output is not None)
     return Screen(console, output, ending, status if wanted else None)
 
 
 class _Place(ResumeFile):
-    """The file of `--resume`, whose failures end the command."""
+    """The file of `--resume`. If it cannot be read or written, the command ends."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._shown = path
 
     def is_empty(self) -> bool:
-        """Whether it says nothing; a line with nothing in it says that there is no ID."""
+        """Whether the file is missing or empty. An empty line stands for an empty ID."""
         try:
             status = Path(self._shown).stat()
         except FileNotFoundError:
@@ -186,7 +189,7 @@ class _Place(ResumeFile):
 
 
 class _Printer:
-    """Prints what a stream brings, and decides when that is enough."""
+    """Prints the items of a stream, and decides when the command ends."""
 
     def __init__(
         self,
@@ -206,19 +209,19 @@ class _Printer:
         self._place = place
         self._record = record
         self._screen = screen
-        self._on_screen = screen if settings.output is None else None  # where events go
+        self._on_screen = screen if settings.output is None else None  # shows the events
         self._status = status
         self._format = FORMATS.get(settings.format)  # None: raw
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # raw on a screen
-        self._unwritten: list[bytes] = []  # of what one read has brought
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # for raw on a screen
+        self._unwritten: list[bytes] = []  # formatted events of the present read
         self._has_opened = False
-        self._is_all_written = True  # of what has been taken from the stream
+        self._is_all_written = True  # everything taken from the stream has been written
 
     def run(self) -> None:
-        """Go on until there is a reason to end.
+        """Print until the command is to end.
 
         Raises:
-            Stop: always, with that reason.
+            Stop: always, with the reason of the end.
         """
         try:
             self._run()
@@ -247,12 +250,12 @@ class _Printer:
         raise Stop(Exit.FAILED, "the stream was closed")
 
     def _keep_place(self) -> None:
-        # An id moves the place also without an event.
+        # An id without an event changes the last event ID, too.
         if self._place and self._is_all_written:
             self._place.save(self._stream.last_event_id)
 
     def take_bytes(self, chunk: bytes) -> None:
-        """Take what a read has brought; what the reads before it brought has been written."""
+        """Take the bytes of a read. The items of all reads before it have been written."""
         self._keep_place()
         if self._record:
             self._record.received(chunk)
@@ -288,7 +291,7 @@ class _Printer:
             self._on_screen.show_plain(self._format(event).decode())
 
     def _flush(self) -> None:
-        # All of a read in one call; and before anything that may take time.
+        # The events of a read in one call; also called before anything that may take time.
         if self._unwritten:
             data = b"".join(self._unwritten)
             self._unwritten.clear()
@@ -297,25 +300,25 @@ class _Printer:
             self._screen.flush()
 
     def _tell(self, item: OpenEvent | ErrorEvent | Comment) -> None:
-        """Deal with what is no event of the server's.
+        """Handle an item that is not an event of the server's.
 
         Raises:
-            Stop: it was the end.
+            Stop: the command ends with it.
         """
         match item:
             case OpenEvent():
                 if not self._has_opened and self._settings.output and not self._place:
-                    self._output.empty()  # not before there is something to take its place
+                    self._output.empty()  # not before new content is certain to come
                 if self._record:
                     self._record.opened(item)
                 self._note_exchange(self._stream.response)
-                if self._status.failure and not self._settings.verbose:  # which has shown it
+                if self._status.failure and not self._settings.verbose:  # -v has shown it
                     self._tell_unasked("open again" if self._has_opened else "open")
                 self._status.opened()
                 self._status.reconnects += self._has_opened
                 self._has_opened = True
             case ErrorEvent(error=error, retry_in=retry_in):
-                self._ending.check()  # what was asked for first counts
+                self._ending.check()  # if the end was asked for before, that is the reason
                 why = reason(error)
                 goes_on = retry_in is not None and self._goes_on_after(error)
                 if self._record:
@@ -332,14 +335,14 @@ class _Printer:
                 plan = f"{why}; next attempt in {retry_in:.1f} s"
                 if self._settings.verbose:
                     self._note(f"* {plan}")
-                elif why != self._status.failure:  # a reason is told once, while it lasts
+                elif why != self._status.failure:  # the same reason in a row is printed once
                     self._tell_unasked(plan)
                 self._status.lost(why, retry_in)
             case Comment(text=text):
                 self._note(f"* comment: {text}")
 
     def _goes_on_after(self, error: Exception) -> bool:
-        """Say whether to make the attempt that the stream would make."""
+        """Return whether to make the attempt that the stream would make next."""
         if self._has_opened:
             return self._settings.reconnect
         # A status is tried again only if it was named.
@@ -374,7 +377,7 @@ class _Printer:
             self._note("| ...")
 
     def _note(self, text: str) -> None:
-        """Say something about the connection, if that is wanted."""
+        """Print a note about the connection if `-v` is set."""
         if not self._settings.verbose:
             return
         if self._screen and _is_terminal(sys.stderr):
@@ -384,7 +387,7 @@ class _Printer:
             say(text)
 
     def _tell_unasked(self, text: str) -> None:
-        """Say that the connection is lost, or there again, where no line of status shows it."""
+        """Print that the connection is lost or open again, if no line of status shows it."""
         if self._settings.silent:
             return
         text = f"eventsource: {redact(self._stream.url)}: {text}"
@@ -400,23 +403,23 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def _shown(name: str, value: str | bytes) -> str:
-    """Return a header field without what is secret in it."""
+    """Return a header field without secrets."""
     if SECRET_FIELD.search(name):
         return f"{name}: ..."
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    # A URL without a host is taken for one only where nothing else can be.
+    # A URL without a host is recognized only in fields whose value must be a URL.
     is_url = re.search("location|referer$", name, re.IGNORECASE)
     return f"{name}: {redact(text) if is_url else redact_text(text)}"
 
 
 def _text_of(response: requests.Response) -> str | None:
-    """Return the beginning of a body, a little more than `MAX_BODY`; None if it is no text."""
-    head = response.content[: 4 * (MAX_BODY + 1)]  # bytes of a character at the most
+    """Return the beginning of a body, one character more than `MAX_BODY`; None: not text."""
+    head = response.content[: 4 * (MAX_BODY + 1)]  # a character has at most four bytes
     stated = "charset" in response.headers.get("Content-Type", "").lower()
     try:
         text = head.decode((stated and response.encoding) or "utf-8", "replace")
-    except (LookupError, ValueError):  # no encoding of text; or it is one that always fails
+    except (LookupError, ValueError):  # not an encoding of text, or one that always fails
         text = head.decode(errors="replace")
-    # What is no text has a NUL soon; or little of it can be decoded.
+    # Other data has a NUL soon, or many bytes that cannot be decoded.
     text = text[: MAX_BODY + 1]
     return None if "\0" in text or text.count("\ufffd") > len(text) / 4 else text

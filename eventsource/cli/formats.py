@@ -1,6 +1,6 @@
-"""An event as the bytes of an output format, and as text for people.
+"""Formats an event as the bytes of an output format, and as text for people.
 
-Nothing here does I/O, or knows of terminals more than which characters they obey.
+Sans-I/O. The invariant: text for a terminal contains nothing of the server's that controls it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from eventsource.protocol.events import MessageEvent
 from eventsource.recording import DELICATE
 
 MAX_PRETTY: Final = 2**14
-"""Characters of JSON up to which it is laid out for people. More, nobody reads, and to colour
-it would keep the stream waiting: these take a quarter of a second."""
+"""The most characters of JSON that are laid out for people. Colouring this many takes a quarter
+of a second, during which the stream waits."""
 MAX_DEPTH: Final = 64
-"""Levels of JSON up to which it is laid out: indentation grows with their square."""
+"""The most levels of JSON that are laid out: the indentation grows with their square."""
 INDENT: Final = "  "
 
 
@@ -30,12 +30,12 @@ _quoted: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def now() -> str:
-    """Return the time in UTC as RFC 3339 has it, to the millisecond."""
+    """Return the time in UTC in the format of RFC 3339, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def as_text(event: MessageEvent) -> bytes:
-    """The form for people, where it is no terminal: a line about it, its data, an empty line."""
+    """The form for people, without a terminal: a line about the event, its data, an empty line."""
     place = f" id={event.last_event_id}" if event.last_event_id else ""
     return f"{now()} {event.type}{place}\n{event.data}\n\n".encode()
 
@@ -47,7 +47,7 @@ def as_data(event: MessageEvent) -> bytes:
 
 def as_json_line(event: MessageEvent) -> bytes:
     """One JSON object (RFC 8259) in one line; `time` is when it was printed."""
-    # An encoder of objects takes longer for this than all the rest does for the event.
+    # json.dumps() of a dict would take longer than everything else for an event.
     line = (
         f'{{"type": {_quoted(event.type)}, "data": {_quoted(event.data)},'
         f' "last_event_id": {_quoted(event.last_event_id)},'
@@ -63,25 +63,25 @@ FORMATS: Final[dict[str, Callable[[MessageEvent], bytes]]] = {
     "data": as_data,
     "jsonl": as_json_line,
 }
-"""By name, those that are made of events; `raw` is made of none."""
+"""The formats of events, by name. `raw` is not among them: it prints the bytes."""
 
 
 def visible(text: str) -> str:
-    r"""Return `text` with what gives orders to a terminal written out, as `\x1b` is.
+    r"""Return `text` with escapes, such as `\x1b`, for what a terminal would obey.
 
-    These are the control characters but tab and line feed, and those that turn the
+    These are the control characters except tab and line feed, and those that change the
     direction of writing.
     """
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def one_line(text: str) -> str:
-    """Return `text` as `visible()` does, and in one line."""
+    """Return `visible(text)` in one line."""
     return visible(text).replace("\n", " ")
 
 
 def counted(number: float, noun: str) -> str:
-    """Return how many there are of something: `1 second`, `0.5 seconds`, `1,000 events`."""
+    """Return a count with its noun: `1 second`, `0.5 seconds`, `1,000 events`."""
     shown = f"{number:,}" if isinstance(number, int) else f"{number:.15g}"
     return f"{shown} {noun}{'' if number == 1 else 's'}"
 
@@ -92,12 +92,12 @@ _PART: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}:,]|[^][{}:,"\s]+')
 def pretty(data: str) -> str | None:
     r"""Lay out a JSON object or array for people.
 
-    Numbers, repeated names and their order stay as they are; `\u` escapes become what
-    they stand for.
+    Numbers, repeated names and their order stay as they are; `\u` escapes become the
+    characters.
 
     Returns:
-        The text without control characters; None if it is no object or array, or no
-        person could read it.
+        The text without control characters; None if it is not an object or array, or is too
+        long or too deep.
     """
     if len(data) > MAX_PRETTY or data.lstrip()[:1] not in ("{", "["):
         return None
@@ -109,7 +109,7 @@ def pretty(data: str) -> str | None:
 
 
 def on_one_line(laid_out: str, columns: int) -> str | None:
-    """Return what `pretty()` has returned in one line; None if it is longer than `columns`."""
+    """Return the result of `pretty()` in one line; None if it is longer than `columns`."""
     if len(laid_out) > 4 * columns:
         return None
     line = re.sub(r"(?<=[{[])\n *|\n *(?=[]}])", "", laid_out)

@@ -1,4 +1,4 @@
-"""Where the bytes go: whole events, at once, and whether anyone still reads them."""
+"""Where the bytes are written: without a buffer; the end of the reader ends the command."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from .ending import Ending
 from .failures import Exit, Stop
 
 AT_ONCE: Final = getattr(select, "PIPE_BUF", 512)
-"""Bytes that a pipe which is said to be writable takes without making the writer wait."""
+"""Bytes that can be written without waiting to a pipe that `poll` reports as writable."""
 
 BLOCK: Final = 2**16
-"""Bytes that are read at first to find the last line of a file."""
+"""Bytes of the first read that looks for the last line of a file."""
 STANDARD_OUTPUT: Final = "standard output"
 DEFAULT_COLUMNS: Final = 80
-"""The width of a terminal that does not say."""
+"""The width of a terminal that does not report one."""
 
 
 class Output:
-    """A file, or a standard stream, without a buffer: what was written is out.
+    """A file, or a standard stream, without a buffer.
 
     One thread writes at a time.
 
     Args:
         number: its descriptor, which remains open.
-        name: what it is called in messages.
-        ending: what cuts short the wait for a reader.
+        name: its name in messages.
+        ending: ends the wait for a reader.
     """
 
     def __init__(self, number: int, name: str, ending: Ending) -> None:
         self._number = number
-        # Bytes as they are, and characters of a console, also on Windows.
+        # Not os.write(): this also writes to a console of Windows.
         self._file = open(number, "wb", buffering=0, closefd=False)  # noqa: SIM115
         self._name = name
         self._ending = ending
@@ -53,10 +53,10 @@ class Output:
         )
 
     def write(self, data: bytes) -> None:
-        """Write all of it; wait for the reader, but no longer than until the end is asked for.
+        """Write all of it; wait for the reader, but only until the command is to end.
 
         Raises:
-            Stop: that, or it cannot be written; quietly, if a pipe has been closed.
+            Stop: the command is to end, or writing failed; without a text if a pipe was closed.
         """
         rest = memoryview(data)
         while rest:
@@ -74,14 +74,14 @@ class Output:
 
     @staticmethod
     def _line_end(data: memoryview) -> int:
-        """Return where to cut, so that what is in order on a terminal remains so."""
+        """Return how much to write at once to a terminal: whole lines, if possible."""
         if len(data) <= AT_ONCE:
             return len(data)
         end = bytes(data[:AT_ONCE]).rfind(b"\n")
         return AT_ONCE if end < 0 else end + 1
 
     def empty(self) -> None:
-        """Throw away what a file held before. What is no file on a disk holds nothing."""
+        """Remove the former content of a file; do nothing if it is not a regular file."""
         if self._is_file:
             os.ftruncate(self._number, 0)
 
@@ -92,17 +92,17 @@ class Output:
         poll.poll()
 
     def write_if_ready(self, data: bytes) -> None:
-        """Write something short, as the last thing, unless that takes a wait."""
+        """Write something short at the end of the command, unless it would have to wait."""
         if self._may_block:
             poll = select.poll()
             poll.register(self._number, select.POLLOUT)
             if not poll.poll(0):
                 return
-        with contextlib.suppress(OSError):  # it is over anyway
+        with contextlib.suppress(OSError):  # the command ends in any case
             self._file.write(data)
 
     def columns(self) -> int:
-        """Return how wide the terminal is at the moment."""
+        """Return the present width of the terminal."""
         try:
             return os.get_terminal_size(self._number).columns or DEFAULT_COLUMNS
         except OSError:
@@ -110,16 +110,16 @@ class Output:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Within, have the command end when nobody reads the pipe any more.
+        """Within the block, end the command when the reader has closed the pipe.
 
-        A stream may be silent for hours before a write would tell.
+        A stream may be silent for hours, and only a write would fail.
         """
         if not self._may_block:
             yield
             return
         ours, its = socket.socketpair()
         poll = select.poll()
-        # Errors only, which need not be asked for; but macOS looks at nothing if nothing is.
+        # POLLHUP and POLLERR are always reported, but macOS needs a non-empty mask.
         poll.register(self._number, select.POLLHUP)
         poll.register(its, select.POLLIN)
 
@@ -139,12 +139,12 @@ class Output:
 
 @contextlib.contextmanager
 def descriptor(path: str | None, *, mend: bool = False) -> Iterator[int]:
-    """Open what is to be written to, and close it at the end; give its descriptor.
+    """Open the output, yield its descriptor, and close it at the end.
 
     Args:
-        path: the file, to which is added; None: standard output.
-        mend: what the file holds are JSON objects, one a line. If a kill or a full disk has
-            cut off the last one, that is removed first: it is the one that comes again.
+        path: a file, to whose end is written; None: standard output.
+        mend: the file has JSON objects, one a line. If a kill or a full disk has truncated the
+            last one, remove it first: its event comes again.
 
     Raises:
         Stop: it cannot be opened.
@@ -172,7 +172,7 @@ def _mend(path: str) -> None:
         end = start = file.seek(0, os.SEEK_END)
         last = b""
         while start and b"\n" not in last:
-            size = min(start, max(BLOCK, len(last)))  # ever more: a long line is copied often
+            size = min(start, max(BLOCK, len(last)))  # doubled, so that copying stays linear
             start = file.seek(start - size)
             last = file.read(size) + last
         torn = last.rpartition(b"\n")[2]
@@ -182,7 +182,7 @@ def _mend(path: str) -> None:
             json.loads(torn)
         except (ValueError, RecursionError):
             file.truncate(end - len(torn))
-        else:  # it is whole, but for its end
+        else:  # only its line feed is missing
             file.seek(end)
             file.write(b"\n")
 

@@ -1,8 +1,8 @@
 """The file of `--record`, written line by line while the stream is followed.
 
-The invariant: a line is written in one piece and at once, before anything of it is printed. So a
-command that is killed leaves a recording that can be read. What the file held is thrown away
-when the first connection has opened, and not before; if none opens, nothing is left behind.
+The invariant: a line is written in one call and at once, before anything of it is printed. So a
+command that is killed leaves a recording that can be read. The former content of the file is
+removed when the first connection has opened. If none opens, the command leaves no new file.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .formats import counted, now
 from .output import Output
 
 ROOM_FOR_END: Final = 256
-"""Bytes of `--max-filesize` that are kept for the line that says why the recording ends."""
+"""Bytes of `--max-filesize` reserved for the last line, with the reason of the end."""
 
 
 class RecordFile:
-    """What is recorded of a stream. For the thread that follows it.
+    """Writes the recording of a stream. For the thread that follows the stream.
 
     Args:
-        output: where the lines go.
-        url: that was asked for.
-        limit: how many bytes the file may have at the most; None: as many as there are.
+        output: the file.
+        url: the URL of the stream.
+        limit: the most bytes that the file may have; None: no limit.
     """
 
     def __init__(self, output: Output, url: str, limit: int | None) -> None:
@@ -46,14 +46,14 @@ class RecordFile:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there is something in the file."""
+        """Whether anything has been written to the file."""
         return self._writer is not None
 
     def opened(self, event: OpenEvent) -> None:
         """A connection has opened.
 
         Raises:
-            Stop: the file cannot be written, or would be too large. So do the others.
+            Stop: the file cannot be written, or would be too large; also in the methods below.
         """
         if self._writer is None:
             self._output.empty()
@@ -66,7 +66,7 @@ class RecordFile:
             self._writer.received(self._now(), data)
 
     def lost(self, event: ErrorEvent, *, reason: str, goes_on: bool) -> None:
-        """The connection is lost, or an attempt has failed; those before the first are not told."""
+        """The connection is lost, or an attempt failed; ignored before the first connection."""
         if self._writer is not None:
             self._writer.lost(self._now(), event, reason=reason, goes_on=goes_on)
 
@@ -74,7 +74,7 @@ class RecordFile:
         """The command ends."""
         if self._writer is None or self._is_over:
             return
-        self._is_over = True  # from here on there may be no more than the room for the end
+        self._is_over = True  # the last line may use `ROOM_FOR_END`
         why = stop.text or stop.status.name.lower().replace("_", " ")
         self._writer.ended(self._now(), why[:100], int(stop.status))
 
@@ -94,7 +94,7 @@ class RecordFile:
         try:
             self._output.write(line)
         except Stop as stop:
-            self._is_over = True  # there is no use in an end after half a line
+            self._is_over = True  # after a truncated line, no last line is written
             if stop.status is Exit.PIPE_CLOSED:
                 raise Stop(Exit.NO_OUTPUT, "--record: nobody reads it any more") from None
             raise
@@ -109,9 +109,9 @@ def recording_to(
 
     Args:
         path: the file.
-        url: that is asked for.
-        ending: what cuts short the wait for a reader, should it be a pipe.
-        force: whether it may exist.
+        url: the URL of the stream.
+        ending: ends the wait for a reader, if the file is a pipe.
+        force: whether the file may exist.
         limit: see `RecordFile`.
 
     Raises:
@@ -128,6 +128,6 @@ def recording_to(
         with file:
             yield record
     finally:
-        if not (force or record.has_begun):  # it was made here, and is empty
+        if not (force or record.has_begun):  # the file was made here, and is empty
             with contextlib.suppress(OSError):
                 Path(path).unlink()

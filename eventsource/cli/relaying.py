@@ -1,4 +1,4 @@
-"""`eventsource relay`: a stream into a log, as a service or at a terminal."""
+"""`eventsource relay`: stores a stream in a log, as a service or at a terminal."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def command(
     statuses: tuple[int, ...],
     format_: str,
 ) -> None:
-    """Make a relay of the options, and run it until there is a reason to end."""
+    """Make a relay from the options, and run it until it ends or is to end."""
     try:
         relay = Relay(
             with_scheme(url),
@@ -151,7 +151,7 @@ def _sink(log: str, name: str, maxlen: int | None) -> Sink:
 
 
 class _Lines(logging.Handler):
-    """Log lines, above the line of status if there is one."""
+    """Prints log lines, above the line of status if there is one."""
 
     def __init__(self, console: Console | None, *, as_json: bool) -> None:
         super().__init__(logging.INFO)
@@ -173,7 +173,7 @@ class _Lines(logging.Handler):
 
 @contextlib.contextmanager
 def _told(relay: Relay, *, as_json: bool) -> Iterator[None]:
-    """Within, what the package logs is told on standard error."""
+    """Within the block, print on standard error what the package logs."""
     has_terminal = sys.stderr is not None and sys.stderr.isatty() and not as_json
     console = Console(stderr=True, highlight=False) if has_terminal else None
     logger = logging.getLogger("eventsource")

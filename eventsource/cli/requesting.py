@@ -1,7 +1,7 @@
-"""The options that say what is asked for, as curl spells them, and what they stand for.
+"""The options of the request, named as in curl, and their meaning.
 
-The commands that send a request share them: `asking` adds them to a command, which gives what it
-got of them to `request_options()`.
+The commands that send a request share them: `asking` adds them to a command, which passes their
+values to `request_options()`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def seconds(_: object, __: object, value: float | None) -> float | None:
     """Check an option that is a time."""
-    if value is not None and not 0 < value <= threading.TIMEOUT_MAX:  # nor not a number
+    if value is not None and not 0 < value <= threading.TIMEOUT_MAX:  # also refuses nan
         raise click.BadParameter(f"{value} is not a number of seconds.")
     return value
 
@@ -100,7 +100,7 @@ connect_timeout: Final = click.option(
     metavar="SECONDS",
     help="10 by default.",
 )
-"""One more of them, which stands where a command has its other times."""
+"""One more, apart from `asking`, so that `--help` lists it with a command's other times."""
 
 
 as_curl: Final = click.option(
@@ -117,7 +117,7 @@ as_curl: Final = click.option(
     is_flag=True,
     hidden=True,
 )
-"""What is done anyway, and what is copied from a browser as cURL may have."""
+"""Options of curl that have no effect here; a copied curl command may have them."""
 
 
 def request_options(
@@ -138,7 +138,7 @@ def request_options(
     proxy: str | None,
     connect_timeout: float,
 ) -> dict[str, Any]:
-    """Return what the options stand for, as arguments of `EventStream`. May ask for a password.
+    """Return the arguments of `EventStream` for these options. May ask for a password.
 
     Raises:
         click.UsageError: they contradict each other, or one cannot be used.
@@ -187,12 +187,12 @@ def _checked_proxy(proxy: str) -> str:
     except LocationParseError:
         host = None
     if not host:
-        raise click.UsageError("-x: not the URL of a proxy")  # which may hold a password
+        raise click.UsageError("-x: not the URL of a proxy")  # not quoted: it may have a password
     return url
 
 
 def _check_certificates(cacert: str | None, cert: str | None, key: str | None) -> None:
-    """Refuse files that no connection could be made with."""
+    """Refuse files with which no connection could be made."""
 
     def refuse() -> str:
         raise click.UsageError("--cert: the key is encrypted; openssl pkey can decrypt it")
@@ -215,32 +215,32 @@ def _check_certificates(cacert: str | None, cert: str | None, key: str | None) -
 
 
 def _why(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):  # of which OpenSSL says little
+    if isinstance(error, ssl.SSLError):  # OpenSSL's reasons are short codes
         return (error.reason or "not PEM").replace("_", " ").lower()
     return error.strerror or str(error)
 
 
 def _in_bytes(argument: str) -> bytes:
-    """What was given: text as UTF-8, and what is none as it is."""
+    """Return an argument as bytes: text in UTF-8, undecodable bytes as they were."""
     return argument.encode("utf-8", "surrogateescape")
 
 
 def _pair(cookie: str) -> str:
-    if "=" not in cookie:  # with curl, the name of a file
+    if "=" not in cookie:  # for curl this is the name of a file
         raise click.UsageError("-b: not NAME=VALUE")
     return cookie
 
 
 def fields_of(*headers: str) -> dict[str, bytes | str | None]:
-    """Make header fields of `-H`; one that comes again is added to the first (RFC 9110, 5.3)."""
+    """Make header fields from `-H`; values of the same name are joined (RFC 9110, 5.3)."""
     fields: dict[str, bytes | str | None] = {}
-    names: dict[str, str] = {}  # as they were given first, by what they mean
+    names: dict[str, str] = {}  # lower case: the first spelling
     for header in headers:
         name, colon, text = header.partition(":")
         if not colon and header.endswith(";"):
             name = header[:-1]
         elif not colon:
-            shown = re.match(r"[-\w]+(?=[\s=;])", header)  # what follows may be a secret
+            shown = re.match(r"[-\w]+(?=[\s=;])", header)  # the rest may be a secret
             raise click.UsageError(
                 f"-H: no colon after the field's name{f' {shown.group()!r}' if shown else ''}"
             )
@@ -248,7 +248,7 @@ def fields_of(*headers: str) -> dict[str, bytes | str | None]:
         value = _in_bytes(text.strip())
         before = fields.get(name)
         if colon and not value:
-            # http.client and urllib3 have some of their own, if they are not told.
+            # http.client and urllib3 add their own values of these unless told to skip them.
             own = name.lower() in ("accept-encoding", "host", "user-agent")
             fields[name] = SKIP_HEADER if own else None
         elif isinstance(before, bytes):

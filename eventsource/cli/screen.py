@@ -1,9 +1,9 @@
 """A terminal: events in colour, and a line of status below them.
 
-The invariant: all that goes to the terminal goes through `Screen._put`, in whole lines, the
-line of status after them. So whatever ends the process, `kill -9` included, leaves the
-terminal in order: no attribute is on between two writes, and the cursor is never hidden.
-Nothing that a server sends gives it orders.
+The invariant: everything is written to the terminal by `Screen._put`, in whole lines, with the
+line of status after them. Between two writes no attribute is on, and the cursor is never
+hidden. So whatever ends the process, `kill -9` included, the terminal stays usable. Nothing that
+a server sends controls the terminal: see `visible()`.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from .formats import counted, on_one_line, one_line, pretty, visible
 from .output import AT_ONCE, Output
 
 SPAN: Final = 5.0
-"""Seconds that the rate is the mean of."""
+"""The rate is the mean of this many seconds."""
 REFRESH: Final = 0.25
-"""Seconds between two looks of the line of status: alive, and costs nothing."""
+"""Seconds between two updates of the line of status: often enough, and cheap."""
 ERASE: Final = "\r\x1b[K"
-"""The line that the cursor is in."""
+"""Erases the line that the cursor is in."""
 PLAIN: Final = "\x1b[m"
 """No attributes."""
 _ATTRIBUTES: Final = re.compile("\x1b\\[[0-9;]*m")
 
 
 class Status:
-    """What the line of status tells. The reading thread writes, `Screen` shows it.
+    """The content of the line of status. The reading thread writes it, `Screen` shows it.
 
     Attributes:
         events: messages so far.
@@ -66,7 +66,7 @@ class Status:
         self._state = ReadyState.OPEN
 
     def lost(self, why: str, retry_in: float) -> None:
-        """Note that it has been lost, and when another one will be made, in seconds."""
+        """Note that the connection is lost, and that the next attempt follows in `retry_in` s."""
         self.failure = why
         self._due = time.monotonic() + retry_in
         self._state = ReadyState.CONNECTING
@@ -81,7 +81,7 @@ class Status:
         return (self.events - events) / max(now - then, 1.0)
 
     def line(self) -> Text:
-        """Return the line: what matters most comes first, for it may be cut off."""
+        """Return the line. The most important comes first, because the line may be cut off."""
         now = time.monotonic()
         is_open = self._state is ReadyState.OPEN
         parts = [Text(f"● {self._state.name}", "bold green" if is_open else "bold yellow")]
@@ -103,16 +103,16 @@ class Status:
 
 
 class Screen:
-    """Shows on a terminal what happens.
+    """Shows events and notes on a terminal.
 
-    Events and notes are for one thread, and are seen after `flush()`. As a context it has
-    a thread of its own, which keeps the line of status up to date.
+    One thread gives it events and notes; they appear at `flush()`. Within a `with` block, a
+    thread of its own updates the line of status.
 
     Args:
-        console: says what the terminal can do.
-        output: writes to it.
-        ending: is told if it cannot be written to.
-        status: what the line of status tells; None: there is none.
+        console: knows what the terminal can do.
+        output: writes to the terminal.
+        ending: set if the terminal cannot be written to.
+        status: the content of the line of status; None: there is no such line.
     """
 
     def __init__(
@@ -124,9 +124,9 @@ class Screen:
         moves = not console.is_dumb_terminal and not console.legacy_windows
         self._status = status if moves else None
         self._unwritten: list[str] = []
-        self._is_within_line = False  # after what has been shown
+        self._is_within_line = False  # the text shown last has no line feed at its end
         self._lock = threading.Lock()  # held while something is written
-        self._shown = ""  # the line of status, as it is there
+        self._shown = ""  # the line of status that the terminal shows
         self._is_over = False
         self._wakeup = Wakeup()
         self._thread = threading.Thread(
@@ -139,7 +139,7 @@ class Screen:
         return self._status is not None
 
     def show(self, event: MessageEvent) -> None:
-        """Show an event, in the order and colours for people."""
+        """Show an event in the form for people, with colours."""
         head = Text()
         head.append(datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3], "dim")
         head.append(f"  {visible(event.type)}", "bold cyan")
@@ -155,13 +155,13 @@ class Screen:
         self._unwritten.append("\n")
 
     def show_plain(self, text: str) -> None:
-        """Show text in a form that is the same elsewhere."""
+        """Show text without colours, as it is also written to a file."""
         if text:
             self._unwritten.append(visible(text))
             self._is_within_line = not text.endswith("\n")
 
     def print(self, text: Text) -> None:
-        """Show a line as it is, without control characters."""
+        """Show a line that has no control characters."""
         self._render(text)
 
     def note(self, line: str) -> None:
@@ -179,18 +179,18 @@ class Screen:
 
     def _render(self, text: Text) -> None:
         with self._console.capture() as capture:
-            # Lines are as long as they are, so that what is copied is what was sent.
+            # Lines are not wrapped, so that text copied from the terminal is what was sent.
             self._console.print(text, soft_wrap=True)
         for line in re.split("(?<=\n)", capture.get()):
-            # What takes more than one write may be cut off, and its attributes would remain.
+            # A line that takes more than one write may be cut off, with its attributes on.
             fits = len(line.encode(errors="backslashreplace")) + len(ERASE) <= AT_ONCE
             self._unwritten.append(line if fits else _ATTRIBUTES.sub("", line))
 
     def flush(self) -> None:
-        """Have the terminal show what there is.
+        """Write what has been shown since the last call.
 
         Raises:
-            Stop: it cannot be written to, or the end is asked for.
+            Stop: the terminal cannot be written to, or the command is to end.
         """
         if self._unwritten:
             text = "".join(self._unwritten)
@@ -204,16 +204,16 @@ class Screen:
                 return
             erase = ERASE if self._shown else ""
             self._shown = line
-            # At once: a terminal that shows an erased line for a moment flickers.
+            # In one write, so that the line does not flicker.
             data = f"{erase}{text}{line}"
             self._output.write(data.encode(self._console.encoding, "backslashreplace"))
 
     def _line(self) -> str:
-        """The line of status, cut to what the terminal has room for."""
+        """Return the line of status, cut to the width of the terminal."""
         if self._status is None:
             return ""
         line = self._status.line()
-        # After the last column comes the next line, and the terminal itself adds a `^C`.
+        # The last column would wrap, and the terminal itself may add `^C`.
         line.truncate(max(self._output.columns() - 3, 1), overflow="ellipsis")
         with self._console.capture() as capture:
             self._console.print(line, soft_wrap=True, end="")
@@ -247,12 +247,12 @@ class Screen:
 def terminal(number: int) -> Console | None:
     """Return a console for standard output (1) or standard error (2) if it is a terminal.
 
-    By the system's account: rich goes by `FORCE_COLOR`, too.
+    The system decides that; rich would also look at `FORCE_COLOR`.
     """
     stream = sys.stdout if number == 1 else sys.stderr
     if stream is None or not stream.isatty():
         return None
     console = Console(file=stream, highlight=False)
-    if console.legacy_windows:  # it would show the escape sequences
+    if console.legacy_windows:  # it would print escape sequences as text
         return Console(file=stream, highlight=False, color_system=None)
     return console

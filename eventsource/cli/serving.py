@@ -1,4 +1,4 @@
-"""`eventsource serve`: a recording, or standard input, as an event stream for development."""
+"""`eventsource serve`: serves a recording, or standard input, as a stream for development."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ HEARTBEAT: Final = 15.0
 """Seconds without an event after which a comment is sent (WHATWG HTML 9.2.7 says about 15)."""
 HEARTBEAT_BYTES: Final = b": heartbeat\n\n"
 MAX_CLIENTS: Final = 64
-"""At the same time: each takes a thread and three descriptors, of which some systems give 256."""
+"""At the same time. Each takes a thread and three descriptors; some systems allow 256 of them."""
 MAX_CONNECTIONS: Final = 128
-"""At the same time, those included that have not sent their request yet."""
+"""At the same time, including those that have not sent their request yet."""
 MAX_REQUEST: Final = 2**20
-"""Bytes of a request, with its body."""
+"""The most bytes of a request, with its body."""
 REQUEST_SECONDS: Final = 10.0
-"""In which each part of a request must come."""
+"""The most seconds to wait for each part of a request."""
 SEND_BUFFER: Final = 2**16
-"""Bytes that are on their way to a client at the most, but for what its own side holds."""
+"""The most bytes in the send buffer of a client's socket; the receiver has its own."""
 MAX_LINE: Final = 2**26
-"""Bytes of a line of the input."""
+"""The most bytes of a line of the input."""
 STANDARD_INPUT: Final = "standard input"
 FIELDS: Final = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 
@@ -74,7 +74,7 @@ recording or a port that is in use, 130 after Ctrl-C, 143 after SIGTERM.
 
 
 def _speed(_: object, __: object, value: float | None) -> float | None:
-    if value is not None and not value > 0:  # nor not a number
+    if value is not None and not value > 0:  # also refuses nan
         raise click.BadParameter(f"{value} is not more than 0.")
     return value
 
@@ -113,7 +113,7 @@ def _speed(_: object, __: object, value: float | None) -> float | None:
     " data of one.",
 )
 def command(file: str, port: int, host: str, speed: float | None, jsonl: bool) -> None:
-    """Serve until there is a reason to end."""
+    """Serve until the command is to end."""
     wakeup = Wakeup()
     with Ending(wakeup.set) as ending, ending.at_signals():
         source: _Source
@@ -157,18 +157,18 @@ class _Source:
     """What is served."""
 
     def start(self) -> None:
-        """The server listens."""
+        """Begin; the server listens now."""
 
     def close(self) -> None:
-        """End all waiting."""
+        """End all waits."""
 
     def serve(self, connection: Connection, request: Request, fields: Mapping[str, str]) -> None:
-        """Serve a request that has been let in; in the thread of the connection."""
+        """Serve a request that has been accepted, in the thread of the connection."""
         raise NotImplementedError
 
 
 class _Server(ScriptedServer):
-    """Runs for days: keeps nothing of what has been, and survives a lack of descriptors."""
+    """Can run for days: it stores nothing of past requests, and survives a lack of descriptors."""
 
     _keeps = False
     _max_request = MAX_REQUEST
@@ -234,7 +234,7 @@ def _why_not(error: OSError | UnicodeError) -> str:
 
 
 class _File(_Source):
-    """A recording, which each client hears from its start."""
+    """A recording, which each client gets from its start."""
 
     def __init__(self, path: str, speed: float) -> None:
         try:
@@ -267,7 +267,7 @@ def _cors(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_heartbeats(steps: Iterator[Step]) -> Iterator[Step]:
-    """Put a comment into each long silence, if it is one between lines."""
+    """Add comments to each long silence, unless it is within a line."""
     last = 0.0
     at_line_start = True
     for seconds, step in steps:
@@ -285,7 +285,7 @@ def with_heartbeats(steps: Iterator[Step]) -> Iterator[Step]:
 
 
 class _Input(_Source):
-    """Standard input, which each client hears from now on."""
+    """Standard input; each client gets the events from now on."""
 
     def __init__(self, ending: Ending, *, as_json: bool) -> None:
         if sys.stdin is None:
@@ -294,7 +294,7 @@ class _Input(_Source):
         self._ending = ending
         self._as_json = as_json
         self._feed = Feed()
-        # A client of an earlier run, which may have had an event 7, too, is to be told apart.
+        # Part of each ID that is made here: an ID of an earlier run must not match one of these.
         self._run = f"{time.time_ns() // 1_000_000:x}"
         self._count = 0
         self._last_id = ""
@@ -335,10 +335,10 @@ class _Input(_Source):
                 say_if_ready(f"eventsource serve: {text}: torn, and left out")
 
     def _put(self, line: bytes) -> None:
-        """Serve the event that a line is.
+        """Serve a line as an event.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the line is not an event.
         """
         event, data, event_id = None, line.decode(errors="replace"), ""
         if self._as_json:
@@ -349,7 +349,7 @@ class _Input(_Source):
         carried: str | None = event_id
         if not event_id:
             carried = event_id = f"{self._run}-{self._count}"
-        elif event_id == self._last_id:  # it has none of its own
+        elif event_id == self._last_id:  # the event itself had no id
             carried = None
         block = format_event(data, event=event, id=carried)
         self._last_id = event_id
@@ -390,7 +390,7 @@ class _Input(_Source):
 
 
 class _Client:
-    """A connection that is sent what a feed has. Its thread runs all but `wake` and `drop`."""
+    """Sends the events of a feed on a connection. `wake` and `drop` are for other threads."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -398,17 +398,17 @@ class _Client:
         self._waker.setblocking(False)
 
     def wake(self) -> None:
-        """Have it look for something new. Only while it has joined the feed, as `drop()`."""
-        with contextlib.suppress(BlockingIOError):  # full: it is awake
+        """Have it look for new events. Called only while it has joined the feed, like `drop()`."""
+        with contextlib.suppress(BlockingIOError):  # full: it will wake
             self._waker.send(b"\0")
 
     def drop(self) -> None:
-        """End the connection; what is on its way still arrives."""
+        """End the connection; what has been sent still arrives."""
         with contextlib.suppress(OSError):
             self._connection.sock.shutdown(socket.SHUT_RDWR)
 
     def run(self, data: bytes, take: Callable[[], bytes | None]) -> None:
-        """Send this, what `take()` has and what comes, until the end or until it has gone."""
+        """Send `data`, then what `take()` returns, until the end or until the client has left."""
         rest: bytes | None = data
         with selectors.DefaultSelector() as selector:
             selector.register(self._connection.sock, selectors.EVENT_READ)
@@ -427,10 +427,10 @@ class _Client:
                             return
                 rest = take()
         self._connection.send_chunk(b"")
-        has_gone(self._connection.sock)  # to close with unread bytes would be a reset
+        has_gone(self._connection.sock)  # reads: closing with unread bytes would send RST
 
     def close(self) -> None:
-        """Let go of what it waits on."""
+        """Close the sockets by which it is woken."""
         self._waker.close()
         self._woken.close()
 
@@ -439,18 +439,18 @@ class _Client:
 
 
 def _read_some(number: int) -> bytes:
-    """Read what there is; wait for something. No lock of Python's is held meanwhile."""
+    """Read what has come, or wait. Unlike a file's read(), it holds no lock meanwhile."""
     while True:
         try:
             return os.read(number, 2**16)
-        except BlockingIOError:  # whoever shares the descriptor has made it so
+        except BlockingIOError:  # another process has made the shared descriptor non-blocking
             select.select([number], [], [])
 
 
 def lines(read: Callable[[], bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Yield the lines of an input without their ends, and whether each had one.
+    """Yield the lines of an input without their line ends, and whether each had one.
 
-    One that is too long is yielded as soon as that is known.
+    A line that is too long is yielded as soon as it exceeds `MAX_LINE`, as the last.
     """
     begun: list[bytes] = []
     size = 0
@@ -471,10 +471,10 @@ def lines(read: Callable[[], bytes]) -> Iterator[tuple[bytes, bool]]:
 
 
 def event_of(line: bytes) -> tuple[str, str, str]:
-    """Return the type, the data and the last event ID that a line of `--format jsonl` has.
+    """Return the type, the data and the last event ID in a line of `--format jsonl`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not such a line.
     """
     try:
         found = json.loads(line)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import asyncio  # only programs that have a loop pay for it
 
 EXIT_TIMEOUT = 10.0
-"""Seconds that leaving an `async with` block waits for the thread at most: the look-up of a
+"""The most seconds that leaving an `async with` block waits for the thread: the look-up of a
 name cannot be interrupted."""
 
 logger = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ class HasEngine(Protocol):
 class AsyncItems(AsyncIterator[Item]):
     """The iterator of `async for`. For one event loop at a time.
 
-    While there is a step whose result nobody has seen (`Taker.asked`), nothing is taken. If an
-    `__anext__` is cancelled, for example by `asyncio.timeout`, no event is lost: the next one
+    While there is a step whose result has not been fetched (`Taker.asked`), nothing is taken. If
+    an `__anext__` is cancelled, for example by `asyncio.timeout`, no event is lost: the next one
     continues, even in another iterator. Dropping an iterator closes nothing.
     """
 
@@ -59,7 +59,7 @@ class AsyncItems(AsyncIterator[Item]):
                 if not await self.step(shows_errors=True):
                     raise StopAsyncIteration
         finally:
-            del self  # a cancelled task keeps this frame, which must not keep the stream
+            del self  # a cancelled task keeps this frame alive, which must not hold the stream
 
     async def step(self, *, shows_errors: bool) -> bool:
         """Ask for a step, or wait for the one that is under way.
@@ -70,7 +70,7 @@ class AsyncItems(AsyncIterator[Item]):
         Returns:
             Whether there are items; if not, the stream is over.
         """
-        import asyncio  # noqa: PLC0415 - there is a loop
+        import asyncio  # noqa: PLC0415 - imported already: there is a loop
 
         try:
             taker = self._stream._taker
@@ -82,14 +82,14 @@ class AsyncItems(AsyncIterator[Item]):
             if taker.loop is not asyncio.get_running_loop():
                 raise RuntimeError("the iteration has begun in another event loop")
             if asked.result is None:
-                # A future of its own: if this task is cancelled, the step goes on.
+                # A future of its own: if this task is cancelled, the step continues.
                 waiter = taker.loop.create_future()
                 asked.waiters.add(waiter)
                 try:
                     await waiter
                 finally:
                     asked.waiters.discard(waiter)
-            if taker.asked is asked:  # else another task was quicker
+            if taker.asked is asked:  # else another task has fetched the result
                 taker.asked = None
             assert asked.result is not None
             if isinstance(asked.result, bool):
@@ -99,7 +99,7 @@ class AsyncItems(AsyncIterator[Item]):
             del self  # as above
 
     def _current_taker(self) -> Taker:
-        """Return the stream's taker for this loop; one for a former loop has nothing to do."""
+        """Return the stream's taker for this loop; end the one of another loop."""
         import asyncio  # noqa: PLC0415 - there is a loop
 
         stream, loop = self._stream, asyncio.get_running_loop()
@@ -111,7 +111,7 @@ class AsyncItems(AsyncIterator[Item]):
 
 
 class Step:
-    """A step that a loop has asked for, and its waiters. Only for that loop.
+    """A step that a loop has asked for, and its waiters. Only that loop may use it.
 
     Attributes:
         shows_errors (bool): whether the program gets `ErrorEvent`s.
@@ -129,7 +129,7 @@ class Step:
         """Store the result, and wake the waiters."""
         self.result = result
         for waiter in self.waiters:
-            if not waiter.done():  # which is cancelled
+            if not waiter.done():  # done: cancelled
                 waiter.set_result(None)
 
 
@@ -140,7 +140,7 @@ class Taker:
     thread.
 
     Attributes:
-        asked (Step | None): the step that was asked for last, until its result has been seen.
+        asked (Step | None): the step that was asked for last, until its result is fetched.
     """
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
@@ -161,7 +161,7 @@ class Taker:
         self._thread.start()
 
     def serves(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether it can be asked by this loop. In the child of a fork its thread is not there."""
+        """Whether this loop can ask it for steps. After a fork the child has no such thread."""
         return self.loop is loop and self._thread.is_alive()
 
     def ask(self, shows_errors: bool) -> None:
@@ -181,7 +181,7 @@ class Taker:
 
     def close_on_loop(self) -> None:
         """Close the stream, on the loop."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed; so is what it read
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the stream with it
             self.loop.call_soon_threadsafe(self._engine.close)
 
     async def wait_for_end(self) -> None:
@@ -202,7 +202,7 @@ class Taker:
             while (asked := self._next()) is not None:
                 try:
                     result = self._engine.advance(shows_errors=asked.shows_errors)
-                except BaseException as error:  # an auth callable's SystemExit, for one
+                except BaseException as error:  # for example SystemExit in an auth callable
                     result = error
                 self._tell(asked.settle, result)
             self._tell(self._told_end.set)

@@ -1,15 +1,15 @@
 """The engine of a stream: it takes one step after another, in the thread that asks for it.
 
-`Engine` is a loop, a lock and an exchange around a `Session`, which knows all the rules. A
-step waits until the next attempt is due, makes the attempt, gives the bytes that have
-arrived to the session, and leaves the items with the session until the caller takes them.
-The only code of the caller that it runs are `refusal` and `on_bytes`. It has no reference to
-the `EventStream` that owns it, so a thread that takes steps does not keep a stream alive
-that the program has dropped.
+`Engine` is a loop, a lock and an exchange around a `Session`, which has all the rules. A
+step waits until the next attempt is due and makes it, or it reads: it gives the bytes that
+have arrived to the session, which stores the items until the caller takes them. The only
+code of the caller that it runs is `refusal` and `on_bytes`. It has no reference to the
+`EventStream` that owns it, so a thread that takes steps does not keep a stream alive that
+the program has dropped.
 
 The invariants: only one thread at a time takes steps, or waits for one that is taken in the
 background. The session's phase changes only under the lock. If anything interrupts the
-thread, the next call sees from `_is_busy` that a step was not finished, and drops its
+thread, `_is_busy` stays true: the next call sees that a step was not finished, and drops its
 connection.
 """
 
@@ -48,15 +48,15 @@ Refusal = Callable[[requests.Response], Exception | None]
 logger = logging.getLogger(__name__)
 
 SHORTEST_WAIT: Final = 0.001
-"""Seconds. Bytes that have already arrived are read within this time, also with
-`take(timeout=0)`."""
+"""The shortest timeout of a read in seconds, so that `take(timeout=0)` also reads what has
+already arrived."""
 
-# Which take longer to look up, on Python 3.11:
+# Faster than the attributes on Python 3.11:
 _FAILED: Final = Phase.FAILED
 _CLOSED: Final = Phase.CLOSED
 
-# Not the program's own, which may be seeded; and without a state, which the children
-# of a fork would share: they are to be spread, too.
+# Not the program's generator, which may be seeded. Without a state, which the children of a
+# fork would share: their reconnections, too, must be spread over time.
 _random = random.SystemRandom()
 
 
@@ -102,19 +102,19 @@ class Engine:
         # call close() in the thread that holds it. Held for assignments only.
         self._lock = threading.RLock()
         self._exchange: Exchange | None = None  # the one under way
-        self._stepper: dict[str, int] = {}  # the thread that takes a step, while it does so
+        self._stepper: dict[str, int] = {}  # under "", the thread that takes a step
         # Only that thread writes these:
         self._is_busy = False  # a step has been begun and not been finished
         self._pending: tuple[Background[Any], Finish[Any]] | None = None  # in the background
         self._shows_errors: bool | None = None  # see `advance`
-        self._odd: Exchange | None = None  # whose body has been told to be no event stream
+        self._odd: Exchange | None = None  # the one whose odd lines have been logged
         close_in_child(self, Engine._after_fork)
 
     # --- What may be called from anywhere ---
 
     def close(self) -> None:
         """End the stream and the connection. Never waits, never raises."""
-        if sys.is_finalizing():  # by `__del__`: the threads are no more
+        if sys.is_finalizing():  # called by `__del__`: the other threads no longer exist
             self._renew_locks()
         with self._lock:
             self.session.close()
@@ -160,7 +160,7 @@ class Engine:
         return f"{redact(self.template.url)}: closed: {self.session.error}"
 
     def _renew_locks(self) -> None:
-        """After a fork: a thread that no longer exists may have held a lock."""
+        """Make new locks: a thread that no longer exists may hold the old ones."""
         self._lock = threading.RLock()
         if self._exchange is not None:
             self._exchange.renew_locks()
@@ -171,16 +171,16 @@ class Engine:
         """Yield the stored items that have not been yielded."""
         session = self.session
         event_class = self.event_class
-        # No call stands between taking an item and yielding it: so no signal handler runs
+        # There is no call between taking an item and yielding it, so no signal handler runs
         # there, whose exception would lose the item. `close()` ends this by emptying the list.
         kept = None
-        while kept is not session.kept:  # else an iteration within this one has read on
+        while kept is not session.kept:  # it changes if the loop's body reads further items
             kept = session.kept
             for item in kept.rest:
                 if item.__class__ is event_class:
                     self.last_event_id = item.last_event_id  # pyright: ignore[reportAttributeAccessIssue]
                 yield item
-            kept.items.clear()  # large, perhaps, and the next read may come in days
+            kept.items.clear()  # frees memory: the next read may come in days
         if session.phase is not Phase.CLOSED:
             self.last_event_id = session.kept.last_event_id
 
@@ -197,9 +197,9 @@ class Engine:
         return None
 
     def take(self, timeout: float | None = None) -> list[Item]:
-        """Go on until there are items to yield, and return all of them.
+        """Take steps until there are items to yield, and return all of them.
 
-        Failures and openings are not logged: that is left to the caller.
+        Failures and openings are not logged: the caller does that.
 
         Args:
             timeout: seconds that this may take; None: as long as it takes.
@@ -217,14 +217,14 @@ class Engine:
             return []
         last_event_id = session.kept.last_event_id
         items = session.take()
-        # From here to the end there is no call, so that no signal handler loses the items.
+        # No call from here to the end, so that no signal handler can lose the items.
         if session.phase is _CLOSED:
             return []
         self.last_event_id = last_event_id
         return items
 
     def advance(self, timeout: float | None = None, *, shows_errors: bool | None) -> bool:
-        """Go on until there is something to yield.
+        """Take steps until there is something to yield.
 
         Args:
             timeout: seconds that this may take; None: as long as it takes.
@@ -239,7 +239,7 @@ class Engine:
             RuntimeError: another thread is in here.
         """
         this = threading.get_ident()
-        if self._stepper.setdefault("", this) != this:  # at once, whatever other threads do
+        if self._stepper.setdefault("", this) != this:  # setdefault() is atomic
             self._check_other(this)
         try:
             self._shows_errors = shows_errors
@@ -247,7 +247,7 @@ class Engine:
                 self._abandon()
             deadline = None if timeout is None else time.monotonic() + timeout
             session = self.session
-            # `is_over` and `has_items()` without a call: this is done for each read.
+            # `is_over` and `has_items()`, inlined: this runs for each read.
             while (phase := session.phase) is not _CLOSED and phase is not _FAILED:
                 self._is_busy = True
                 exchange = self._exchange
@@ -264,7 +264,7 @@ class Engine:
                 self._is_busy = False
                 if session.kept.rest.__length_hint__():  # type: ignore[attr-defined]
                     return True
-                if session.phase is not _CLOSED:  # an id moves the place also without an event
+                if session.phase is not _CLOSED:  # an id without an event changes it, too
                     self.last_event_id = session.kept.last_event_id
                 if deadline is not None and time.monotonic() >= deadline:
                     break
@@ -272,7 +272,7 @@ class Engine:
                 return False
         except _TimeIsUp:
             self._is_busy = False
-        except BaseException:  # Ctrl-C, say
+        except BaseException:  # for example Ctrl-C
             self._abandon()
             raise
         finally:
@@ -281,7 +281,7 @@ class Engine:
 
     def _check_other(self, this: int) -> None:
         """Refuse this thread, if another one that takes steps still exists."""
-        # One that a signal handler has interrupted at the wrong moment may be no more.
+        # A signal handler may have interrupted a thread before it cleared `_stepper`.
         if self._stepper.get("") in {thread.ident for thread in threading.enumerate()}:
             raise RuntimeError("another thread is iterating over this stream")
         self._stepper[""] = this
@@ -297,7 +297,7 @@ class Engine:
             self._wakeup.wait(wait)
         exchange = Exchange(self.template)
         with self._lock:
-            self._exchange = exchange  # first: a signal handler may call close() before the next
+            self._exchange = exchange  # first, so that close() in a signal handler finds it
             if not session.begin():
                 self._exchange = None
                 return
@@ -314,8 +314,8 @@ class Engine:
         """Return the response, and why it does not open the stream. For any thread."""
         response = self.response = exchange.open(last_event_id, timeout)
         judge = self._refusal()
-        refusal = None if judge is None else judge(response)  # None: it has been closed, too
-        del judge  # which would keep the stream alive
+        refusal = None if judge is None else judge(response)  # None: the stream was dropped
+        del judge  # it refers to the stream, which must not stay alive
         if isinstance(refusal, UnexpectedStatus | UnexpectedContentType):
             exchange.read_error_body()
         return response, refusal
@@ -326,7 +326,7 @@ class Engine:
         """Handle the end of an attempt."""
         try:
             response, refusal = attempt()
-        except Exception as error:  # an attempt may fail in any way: an auth callable's, too
+        except Exception as error:  # of any type: an auth callable may raise what it likes
             self._lost(exchange, error)
             return
         if refusal is not None:
@@ -410,7 +410,7 @@ class Engine:
 
     def _wait_for(self, step: Background[T], finish: Finish[T], deadline: float | None) -> None:
         while not step.is_done:
-            if self.session.is_over:  # closed; on a session of the caller's the step may go on
+            if self.session.is_over:  # closed; on the caller's session the step may continue
                 self._pending = self._exchange = None
                 return
             left = None if deadline is None else deadline - time.monotonic()
@@ -442,12 +442,12 @@ class Engine:
     def _tell(self, item: OpenEvent | ErrorEvent) -> None:
         """Log an item, unless the caller does."""
         if self._shows_errors is not None:
-            # What closes for good is raised where errors are not shown.
+            # A final failure reaches the program in any case: as an exception, if not an event.
             is_final = isinstance(item, ErrorEvent) and item.retry_in is None
             self._telling.tell(item, is_heard=self._shows_errors or is_final)
 
     def _abandon(self) -> None:
-        """A step was interrupted, perhaps this one, too: drop its connection."""
+        """Drop the connection of a step that was interrupted. This may be interrupted, too."""
         if self._exchange is not None:
             if self._pending is not None:  # another thread may be inside
                 self._exchange.abort()
@@ -461,9 +461,9 @@ class Engine:
 
 
 Finish = Callable[[Engine, Exchange, Callable[[], T]], None]
-"""Handles the end of a step: the callable returns the step's result, or raises its
-exception."""
+"""Handles the end of a step. The callable that it gets returns the step's result, or raises
+its exception."""
 
 
 class _TimeIsUp(BaseException):
-    """The time of `advance()` has passed. No `Exception`: the connection has not failed."""
+    """The time of `advance()` is up. Not an `Exception`: the connection has not failed."""

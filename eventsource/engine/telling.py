@@ -1,10 +1,10 @@
 """What is logged about a stream's openings, losses and end, and at which level.
 
 An *outage* begins with the first failure after the stream was open (or after the start), and
-ends when it opens again. The rule: if no one else is told, the first failure of each outage
-is a warning, and so is what closes the stream for good. Everything else is information. The
-regular end of a body is not a failure; a failed attempt after it is. (A body of another
-content type, which a program may allow, is a failure if it brought no event.)
+ends when it opens again. The rule: unless the program learns of it in another way, the first
+failure of each outage is logged at WARNING, and so is a failure that closes the stream for
+good. Everything else is logged at INFO. The regular end of a body is not a failure; a failed
+attempt after it is. The end of a body of another content type is a failure if no event came.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Telling:
     def __init__(self, url: str) -> None:
         self._url = redact(url)
         self._is_out = False  # an outage has begun
-        self._last: object = None  # what was told last
+        self._last: object = None  # the item that was logged last
 
     def tell(self, item: Any, *, is_heard: bool, is_end: bool = False) -> None:
         """Log an item, if it is one of the two.

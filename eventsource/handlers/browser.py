@@ -18,7 +18,7 @@ class _HandlerAttribute:
     """`onmessage` and similar attributes: at most one handler, which can be replaced.
 
     As in the DOM, a new handler takes the position of the old one in the order of the
-    listeners, None removes it, and it is independent of a listener that is the same function.
+    listeners, None removes it, and a listener that is the same function is separate from it.
     """
 
     def __init__(self, event_type: str) -> None:
@@ -40,7 +40,7 @@ class _HandlerAttribute:
         if slot is None:
             slot = Slot()
             setattr(emitter, self._slot, slot)
-        emitter._set_slot(self._type, slot, handler)  # noqa: SLF001 - a part of it
+        emitter._set_slot(self._type, slot, handler)  # noqa: SLF001 - part of the emitter
 
 
 class _HasReadyState(Protocol):

@@ -45,12 +45,12 @@ Pairs = tuple[tuple[Handler, Handler], ...]
 
 
 class Version:
-    """Stands for the content of a table: after each change there is a new one.
+    """Identifies the content of a table: each change makes a new one.
 
     Attributes:
-        heard_last: for the thread that delivers: the type of the last delivered event, its
-            listeners, and the callable if there is only one. Most reads bring one event, of the
-            same type as the previous one.
+        heard_last: a cache for the thread that delivers, because most events have the type of
+            the one before: the type of the last event, its listeners, and the callable if there
+            is only one.
     """
 
     __slots__ = ("heard_last",)
@@ -62,10 +62,10 @@ class Version:
 class ListenerTable:
     """The listeners by event type, and what to call for each.
 
-    Code that goes through the listeners of an event has a tuple that nobody changes. So it
-    needs no lock, and one comparison of `version` shows whether a listener has been added or
-    removed, or whether the table has been closed. The tuple is made when an event comes, not
-    with each change, so five hundred listeners are registered in five hundred steps.
+    Code that iterates over the listeners of an event has an immutable tuple, and needs no lock.
+    One comparison of `version` shows whether a listener has been added or removed, or whether
+    the table has been closed. The tuple is made when an event comes, not at each change, so
+    registering many listeners takes linear time.
 
     Threads: every method may be called from any.
 
@@ -77,8 +77,8 @@ class ListenerTable:
     def __init__(self) -> None:
         self.version = Version()
         self.is_closed = False
-        self._by_type: dict[str, dict[Handler, Handler]] = {}  # none of them is empty
-        # The same, to go through; and with those of ANY_TYPE, where a type has both.
+        self._by_type: dict[str, dict[Handler, Handler]] = {}  # no value is empty
+        # Caches: the same as tuples; and with those of ANY_TYPE, where a type has both.
         self._pairs: dict[str, Pairs] = {}
         self._merged: dict[str, Pairs] = {}
         self._lock = threading.RLock()  # re-entrant for a signal handler
@@ -95,7 +95,7 @@ class ListenerTable:
             is_message: whether the server sent it: then the handlers of `"*"` are called, too,
                 after the others. A handler that is registered for both is called once.
         """
-        merged = self._merged  # first: a change puts another in its place
+        merged = self._merged  # read first: a change replaces it
         own = self._pairs_of(event_type) if event_type != NEW_LISTENER else ()
         others = self._pairs_of(ANY_TYPE) if is_message else ()
         if not own or not others:
@@ -109,7 +109,7 @@ class ListenerTable:
     def _pairs_of(self, event_type: str) -> Pairs:
         pairs = self._pairs.get(event_type)
         if pairs is None:
-            if event_type not in self._by_type:  # and is not noted: a server names any number
+            if event_type not in self._by_type:  # not cached: a server may send any number
                 return ()
             with self._lock:
                 pairs = tuple(self.of(event_type).items())
@@ -125,11 +125,12 @@ class ListenerTable:
         return set(self._by_type)
 
     def add(self, event_type: str, listener: Handler, call: Handler) -> None:
-        """Add a listener, or let `call` be called for one that is there, at its position."""
+        """Add a listener; one that is registered keeps its position, and gets a new `call`."""
         version = Version()
         with self._lock:
             listeners = self._by_type.get(event_type)
-            # From here on no signal handler runs, for there is no call: all of it, or nothing.
+            # No signal handler runs from here to the end, because there is no call: the change
+            # is made as a whole or not at all.
             if listeners is None:
                 self._by_type[event_type] = {listener: call}
             else:
@@ -172,12 +173,12 @@ class ListenerTable:
             self.version = version
 
     def close(self) -> None:
-        """Let no listener be called any more. Never waits; safe in a signal handler."""
+        """Have no listener called any more. Never waits; safe in a signal handler."""
         self.is_closed = True
         self.version = Version()
 
     def renew_lock(self) -> None:
-        """After a fork: a thread that no longer exists may have held the lock."""
+        """After a fork: make a new lock; a thread that no longer exists may hold the old one."""
         self._lock = threading.RLock()
 
 
@@ -201,8 +202,8 @@ class Emitter(EventEmitter):
         check_pyee()
         super().__init__()
         self._table = ListenerTable()
-        self._has_listened = Gate()  # opened by the first registration, or otherwise
-        self._queue: DispatchQueue[Any] | None = None  # to where handlers run, if elsewhere
+        self._has_listened = Gate()  # opened by the first registration, or by a subclass
+        self._queue: DispatchQueue[Any] | None = None  # None: the reader runs the handlers
         self.on_event_loop = False
         """Whether an event loop runs the handlers; if so, they may be coroutine functions."""
 
@@ -258,7 +259,7 @@ class Emitter(EventEmitter):
         self._table.add(event, listener, call)
 
     def _set_slot(self, event: str, slot: Slot, f: Handler) -> None:
-        """Let a slot call `f` for this type; a slot in the table keeps its position."""
+        """Have a slot call `f` for this type; a slot in the table keeps its position."""
         slot.handler = f
         self.emit(NEW_LISTENER, event, f)
         self._table.add(event, slot, f)
@@ -320,10 +321,9 @@ class Emitter(EventEmitter):
     def _awaitable(
         self, handler: Handler, coroutine: Coroutine[Any, Any, Any], *, unless_closed: bool = True
     ) -> Iterator[Coroutine[Any, Any, None]]:
-        """Yield the coroutine of a handler in a form that logs failures, if it can be run.
+        """Yield the coroutine of a handler, wrapped to log failures, if a loop can run it.
 
-        A task starts later than it is made. `unless_closed`: do not start it if the table has
-        been closed meanwhile.
+        `unless_closed`: do not run it if the table is closed before its task starts.
         """
         if self._queue is not None and self._queue.has_loop():
             waiting = self._await(self._queue, handler, coroutine, unless_closed)
@@ -350,7 +350,7 @@ class Emitter(EventEmitter):
             await coroutine
         except Exception as error:
             self._log_failure(handler, error)
-        except GeneratorExit:  # the loop is gone, and Python may be, too
+        except GeneratorExit:  # the loop no longer exists, and the interpreter may be exiting
             raise
         except (KeyboardInterrupt, SystemExit) as error:
             queue.fail(type(error).__name__, error)
@@ -384,8 +384,8 @@ class _AwaitedOrClosed(Coroutine[Any, Any, None]):
         try:
             return self._coroutine.throw(*error)
         except BaseException:
-            # It is over, and may not have begun. Not by `__del__` alone: what belongs to a
-            # cycle is finalized in any order, and the other's complaint may come first.
+            # This one is over; the other may not have begun. `__del__` alone is not enough: the
+            # members of a cycle are finalized in any order, and Python might warn first.
             self._awaited.close()
             raise
 
@@ -402,7 +402,7 @@ def check_pyee() -> None:
     """Refuse a pyee with public methods that `Emitter` does not override.
 
     Raises:
-        ImportError: there are such methods. They would find no listener, in silence.
+        ImportError: there are such methods. They would silently find no listener.
     """
     public = {name for name in vars(EventEmitter) if not name.startswith("_")}
     if missing := public - set(vars(Emitter)):
@@ -440,7 +440,7 @@ def check_handler(name: str, handler: object, *, on_event_loop: bool) -> None:
     """
     if not callable(handler):
         raise TypeError(f"{name} must be callable, not {handler!r}")
-    # For an object, what its class calls.
+    # For an object, also the `__call__` of its class.
     functions = (handler, getattr(handler, "__call__", None))  # noqa: B004
     if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in functions):
         raise TypeError(

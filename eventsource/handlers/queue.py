@@ -1,4 +1,4 @@
-"""From the reader thread to where the handlers run: in order, bounded, in short slices.
+"""The way of items from the reader thread to the handlers: in order, bounded, in short slices.
 
 The reader puts the parsed items into a queue and gives `dispatch` a `DispatchTask`, which
 takes items from the queue where it runs. The invariant: at most one task is under way, which
@@ -33,32 +33,31 @@ Dispatch = Callable[[Callable[[], None]], object]
 """Takes a callable and has it run elsewhere, once; its return value is ignored."""
 
 Deliver = Callable[[Iterable[Entry]], Iterator[Coroutine[Any, Any, None]]]
-"""Calls the handlers of each entry; yields the coroutines to await before going on."""
+"""Calls the handlers of each entry; yields each coroutine to await before the next call."""
 
 Fail = Callable[[str, BaseException | None], None]
 """Closes the source, which cannot continue. The arguments: the reason, and the exception."""
 
 LOOP_CHECK_SECONDS = 1.0
 """Seconds after which a reader that waits for an event loop checks whether the loop has been
-closed with handlers left in it that nobody cancelled: nothing reports that."""
+closed. Nothing reports a loop that is closed before its handlers have ended."""
 
 STALL_SECONDS = 30.0
-"""Seconds after which a queue that stays full, or a handler that keeps the reader from reading,
-is logged: longer than a reasonable handler takes, shorter than a server waits for a client that
-does not read."""
+"""Seconds after which a full queue, or a handler during which the reader cannot read, is logged:
+longer than a handler should take, shorter than a server waits for a client that does not read."""
 
 TURN_SECONDS = 0.005
-"""Seconds after which a slice ends, so that its thread can do its other work.
+"""Seconds after which a slice ends, so that its thread can do other work.
 
-A third of the 16.7 ms that a window has if it draws itself 60 times a second.
+That is a third of the 16.7 ms between two frames of a window at 60 frames a second.
 """
 
 
 def event_loop_of(dispatch: object) -> asyncio.AbstractEventLoop | None:
-    """Return the event loop whose `call_soon_threadsafe` this is; None: it is not one.
+    """Return the loop whose `call_soon_threadsafe` is `dispatch`; None: it is no loop's method.
 
     Raises:
-        TypeError: it is another method of a loop, which threads must not call.
+        TypeError: it is another method of a loop, which other threads must not call.
     """
     while isinstance(dispatch, functools.partial):
         dispatch = dispatch.func
@@ -75,11 +74,11 @@ def event_loop_of(dispatch: object) -> asyncio.AbstractEventLoop | None:
 
 
 def was_cancelled_below(error: BaseException) -> bool:
-    """Return whether a coroutine was ended by the cancellation of what it waited for.
+    """Return whether something that a coroutine awaited was cancelled, not its own task.
 
-    Not by the cancellation of the task that runs it, which is the task that calls this.
+    The task that runs the coroutine must call this.
     """
-    import asyncio  # noqa: PLC0415 - in a coroutine it has been imported
+    import asyncio  # noqa: PLC0415 - imported already: there is a coroutine
 
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
@@ -112,20 +111,20 @@ def check_dispatch(dispatch: object) -> None:
 class DispatchTask:
     """The callable that `dispatch` gets: one slice of the handlers' work.
 
-    Only the first call has an effect. If the task is dropped without a call, it tells the
+    Only the first call has an effect. If the task is dropped without a call, it closes the
     source, which would otherwise wait for it for ever. That happens when a future is cancelled,
     or when a loop or a window has ended.
     """
 
     def __init__(self, queue: DispatchQueue[Any]) -> None:
-        self._to_run = [queue]  # a list, for pop() is atomic
+        self._to_run = [queue]  # a list, because pop() is atomic
         self._running: DispatchQueue[Any] | None = None  # while it is run
         self._caller: int | None = threading.get_ident()  # while it calls `dispatch`
         self.to_be_continued = False
-        """It was run before `dispatch` returned, and something still waits."""
+        """Whether it ran before `dispatch` returned, and entries are left in the queue."""
 
     def __call__(self) -> None:
-        """Take the turn."""
+        """Run the handlers, on the first call."""
         try:
             queue = self._to_run.pop()
         except IndexError:
@@ -140,10 +139,10 @@ class DispatchTask:
             self._running.fail("the window or loop that ran its handlers has ended", None)
 
     def over(self, more: bool) -> bool:
-        """Return whether the runner has to ask for the next task, if there is `more`."""
+        """Return whether the runner must dispatch the next task, if there is `more`."""
         if more and self._caller == threading.get_ident():
-            # A `dispatch` that runs it here and now: asking from here would nest the
-            # turns deeper and deeper.
+            # `dispatch` runs it in this call. Dispatching the next from here would nest the
+            # calls deeper and deeper.
             self.to_be_continued = True
             return False
         return more
@@ -153,7 +152,7 @@ class DispatchTask:
         self._caller = None
 
     def refused(self) -> None:
-        """`dispatch` has raised."""
+        """`dispatch` raised an exception, or was not called because the program is ending."""
         self._to_run.clear()
 
     def __del__(self) -> None:
@@ -164,20 +163,18 @@ class DispatchTask:
 class DispatchQueue(Generic[Entry]):
     """A queue from the reader thread to the handlers, and the tasks that empty it.
 
-    It has only weak references to the source's methods: the last reference to the handlers, and
-    to the windows that they draw in, must not be the reader thread's, because toolkits let only
-    their own thread delete a window.
+    It has only weak references to the source's methods: the reader thread must not have the last
+    reference to the handlers and their windows, which only a toolkit's own thread may delete.
 
     Threads: `put` and `wait` are for the reader thread, `close` for any and for signal
-    handlers. All else is run by `dispatch`.
+    handlers. `take_turn` runs where `dispatch` runs the tasks. The rest is for any thread.
 
     Args:
         dispatch: runs a callable elsewhere.
-        limit: how many entries may wait.
+        limit: the most entries that may wait.
         deliver: a method that runs the handlers.
         fail: a method that closes the source.
-        stalled: a method that is called once for each time that the queue has been full for
-            `STALL_SECONDS`.
+        stalled: a method that is called each time that the queue was full for `STALL_SECONDS`.
     """
 
     def __init__(
@@ -196,23 +193,23 @@ class DispatchQueue(Generic[Entry]):
         self._fail = weakref.WeakMethod(fail)
         self._stalled = weakref.WeakMethod(stalled)
         self.waiting: deque[Entry] = deque()
-        self._closed = False  # by close(); set once, never unset
-        self._lock = threading.Lock()  # guards the next; never taken by close()
-        self.is_under_way = False  # a turn has been given to `dispatch` and is not over
-        self.reader_waits = False  # written by the reader, for the end of a turn
-        self._go_on = Wakeup()  # set by the end of a turn, if so, and by close()
+        self._closed = False  # set once by close(), never unset
+        self._lock = threading.Lock()  # guards `is_under_way`; never taken by close()
+        self.is_under_way = False  # a task has been given to `dispatch` and is not over
+        self.reader_waits = False  # written by the reader, read at the end of a task
+        self._go_on = Wakeup()  # set at the end of a task if the reader waits, and by close()
         self._maker = threading.get_ident()
         watch_for_exit()
-        # Written by the turns: the thread of the one that runs; that of all so far (0: several).
+        # Written by the tasks: the thread of the running one; that of all so far (0: several).
         self._runner: int | None = None
         self._home: int | None = None
-        # The tasks that run and the coroutines to become some: a loop keeps no reference.
+        # References to what runs or will run on the loop, which keeps none itself.
         self.tasks: set[asyncio.Task[None] | concurrent.futures.Future[None]] = set()
 
     # --- The reader's side ---
 
     def put(self, entries: Sequence[Entry]) -> None:
-        """Add to the queue, in order; wait for room. Closed: do nothing."""
+        """Add to the queue, in order; wait for room. If the queue is closed, do nothing."""
         start = 0
         if self.is_under_way:
             self._look_at_loop()
@@ -242,7 +239,7 @@ class DispatchQueue(Generic[Entry]):
     def wait(
         self, condition: Callable[[], bool] = lambda: False, timeout: float | None = None
     ) -> bool:
-        """Wait until a turn's end finds the condition true, or until `close()`.
+        """Wait until the condition is true at the end of a task, or until `close()`.
 
         Returns:
             False if the time has passed before that.
@@ -271,7 +268,7 @@ class DispatchQueue(Generic[Entry]):
         self._go_on.set()
 
     def renew_lock(self) -> None:
-        """In the child of a fork: a thread that does not exist here may hold the lock."""
+        """In the child of a fork: make a new lock; a thread that does not exist may hold it."""
         self._lock = threading.Lock()
 
     def fail(self, reason: str, error: BaseException | None) -> None:
@@ -287,15 +284,15 @@ class DispatchQueue(Generic[Entry]):
         return here not in (self._runner, home) and home in {t.ident for t in threading.enumerate()}
 
     def waits_for_this_thread(self) -> bool:
-        """Return whether the handlers cannot run unless this thread goes on.
+        """Return whether the handlers cannot run while this thread waits.
 
-        That is the thread of a loop, or of a window, which is the main thread once a handler
-        has run in it. A pool has other threads.
+        So it is in the thread of the loop; and in that of a window, which is the main thread if
+        all handlers have run in it so far. A pool has other threads.
         """
         if self.loop is not None:
             import asyncio  # noqa: PLC0415 - there is a loop
 
-            with contextlib.suppress(RuntimeError):  # none runs here
+            with contextlib.suppress(RuntimeError):  # no loop runs in this thread
                 return asyncio.get_running_loop() is self.loop
             return False
         here = threading.get_ident()
@@ -339,7 +336,7 @@ class DispatchQueue(Generic[Entry]):
         if self.loop is not None:
             import asyncio  # noqa: PLC0415 - there is a loop
 
-            # Not by create_task(): a task factory may run it at once, and raise what it raises.
+            # Not by create_task(): a task factory may run it at once, and raise its exceptions.
             task = asyncio.Task(self._deliver_awaiting(), loop=self.loop, name="eventsource")
             self.tasks.add(task)
             task.add_done_callback(functools.partial(self._task_done, turn))
@@ -350,10 +347,10 @@ class DispatchQueue(Generic[Entry]):
             deliver = self._deliver()
             if deliver is not None:
                 for _ in deliver(self._entries()):
-                    pass  # only a loop has something to await
+                    pass  # without a loop there are no coroutines
             self._runner = None
             self._turn_over(turn)
-        except BaseException as error:  # KeyboardInterrupt, SystemExit: the thread's own affair
+        except BaseException as error:  # KeyboardInterrupt and SystemExit, too
             self._runner = None
             self.fail(type(error).__name__, error)
             raise
@@ -384,7 +381,7 @@ class DispatchQueue(Generic[Entry]):
 
     def _turn_over(self, turn: DispatchTask) -> None:
         with self._lock:
-            # With the lock: what the reader adds from here on, it has a turn for.
+            # Under the lock: for what the reader adds after this, it dispatches a task itself.
             self.is_under_way = more = bool(self.waiting) and not self._closed
         if self.reader_waits:
             self._go_on.set()

@@ -4,8 +4,8 @@
 current exchange, which can be shut down in every phase. http.client, through urllib3's
 pools, reads the head of a response (and the bodies that hooks, redirects and digest
 authentication read). Then `take_over()` takes the body away from it. Each use of an
-undocumented interface has its reason beside it. If upstream changes, the test in
-`tests/loopback/http/test_upstream.py` that bears the name of that use fails. `check_upstream()`
+undocumented interface has its reason beside it, and a test of the same name in
+`tests/loopback/http/test_upstream.py`, which fails if upstream changes. `check_upstream()`
 refuses to start if a change would otherwise go unnoticed.
 """
 
@@ -16,7 +16,7 @@ import functools
 import http
 import http.client
 import io
-import netrc  # noqa: F401 - else requests would, in a thread, and a fork keep it locked
+import netrc  # noqa: F401 - else requests does so in a thread; a fork would copy the held lock
 import os
 import queue
 import re
@@ -49,23 +49,23 @@ from .options import TLS_CONTEXT
 from .sockets import Sockets, current_sockets
 
 MAX_HEAD_SIZE: Final = 256 * 1024
-"""Bytes of a response's status line and header fields, interim responses (1xx) included:
-as much as browsers take. A line may have a fourth of it, which is http.client's limit."""
+"""The most bytes of a response's status line and header fields, with those of interim
+responses (1xx): the limit of browsers. http.client limits a line to a quarter of that."""
 MAX_FIELDS: Final = 99 if sys.version_info < (3, 15) else 100
-"""Header fields of a response. It is http.client that counts: 100 lines, and before Python 3.15
-the blank one that ends them is one of these."""
+"""The most header fields of a response. http.client allows 100 lines, and before Python 3.15
+it also counts the blank line after them."""
 BLOCK_SIZE: Final = 64 * 1024
-"""Bytes of a request's body that are sent at once: each such step has a limit of time."""
+"""The most bytes of a request that one call sends. Each call has its own timeout."""
 
 _SPACE_AFTER: Final = re.compile(rb"(?<=[^ \t])[ \t]++(?=\r?\n\Z)")
-"""The space after a value, which is no part of it (RFC 9112, 5). http.client leaves it there."""
+"""Whitespace after a value, which is not part of it (RFC 9112, 5). http.client keeps it."""
 
 
 # --- The head ---
 
 
 class _Wire(io.RawIOBase):
-    """The bytes below http.client: each wait is bounded by the deadline of the exchange."""
+    """The raw file below http.client. No read waits past the deadline of the exchange."""
 
     _file: Any = None
 
@@ -74,7 +74,7 @@ class _Wire(io.RawIOBase):
         self._sockets = sockets
         self._file = sock.makefile("rb", buffering=0)  # keeps the socket open until close()
         self.is_dry = False
-        """Whether to say that nothing has arrived."""
+        """Whether `readinto` reports that nothing has arrived, and does not read."""
 
     def readable(self) -> bool:
         return True
@@ -96,16 +96,16 @@ class _Wire(io.RawIOBase):
         return self._file.fileno()  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        if self._file is not None:  # else an exception has interrupted the constructor
+        if self._file is not None:  # None: an exception has interrupted the constructor
             self._file.close()
         super().close()
 
 
 class _HeadReader:
-    """The file under a response while its fields are read, also those of a proxy's answer.
+    """The file from which http.client reads the head of a response, also of a proxy's.
 
     http.client takes the end of the connection for the end of the fields, and does not
-    limit the head as a whole.
+    limit the size of the head.
     """
 
     def __init__(self, file: io.BufferedIOBase) -> None:
@@ -133,17 +133,16 @@ class _HeadReader:
 
 
 class _Response(http.client.HTTPResponse):
-    """http.client's response, sure of its head.
+    """http.client's response, which accepts only a complete head within the limits.
 
-    `response_class` is http.client's place for such a class, and `begin`, `fp` and `headers`
-    are attributes of its own that have no underscore and no documentation. http.client
-    takes an interim response (RFC 9110, 15.2) other than 100 for the answer, which would
-    be refused for good as a wrong status.
+    http.client looks up its class as `response_class`. Its attributes `begin`, `fp` and
+    `headers` have no underscore and no documentation. It takes an interim response (RFC 9110,
+    15.2) other than 100 for the final one, whose status would then close the stream for good.
     """
 
     def __init__(self, connection: _Connection, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp.close()  # which has read nothing
+        self.fp.close()  # nothing has been read from it
         self.sock = sock
         sockets = current_sockets.get()
         self.wire = _Wire(sock, Sockets() if sockets is None else sockets)
@@ -153,23 +152,23 @@ class _Response(http.client.HTTPResponse):
         connection.response = self
 
     def begin(self) -> None:
-        """Read the head of the answer, past interim responses."""
+        """Skip interim responses, and read the head of the final one."""
         try:
             super().begin()
             while 100 < self.status < 200 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
                 self.headers = None  # type: ignore[assignment]  # else begin() does nothing
                 super().begin()
-            # Else urllib3 would log what it makes of malformed fields: a warning with the
-            # URL, its query, and the fields that follow, cookies too.
+            # Else urllib3 would log a warning about malformed fields that quotes the URL with
+            # its query, and the fields after them, cookies included.
             self.headers.defects.clear()
             self.headers.set_payload("")
             drop_bad_cookies(self.headers)
         except http.client.HTTPException as error:
-            if type(error) is http.client.HTTPException:  # its only complaint without a name
+            if type(error) is http.client.HTTPException:  # raised for too many fields only
                 raise HeadTooLarge(MAX_FIELDS + 1, MAX_FIELDS, "fields") from None
             raise
         finally:
-            if self.fp is not None:  # else begin() has closed it
+            if self.fp is not None:  # None: begin() has closed it
                 self.fp = self.file  # type: ignore[assignment]
 
 
@@ -179,22 +178,22 @@ class _Response(http.client.HTTPResponse):
 class _Connection(HTTPConnection):
     """A connection whose socket is in `Sockets` before it connects.
 
-    `_new_conn` is where urllib3 makes a socket, and there is no other place to make another;
-    the errors are those that its own raises.
+    `_new_conn` is the only place where urllib3 makes a socket. This one raises the same errors
+    as urllib3's.
     """
 
     def __init__(self, host: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(host, *args, **kwargs)
-        self.name = host.strip("[]")  # with the final dot that `host` is without
+        self.name = host.strip("[]")  # with a final dot, which `self.host` lacks
         self.response: _Response | None = None
         """The last response; http.client makes one for a proxy's answer, too."""
 
     def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> _Response:  # type: ignore[override]
-        """Make a response; http.client looks here for a class."""
+        """Make a response. http.client expects a class here, and calls it."""
         return _Response(self, sock, *args, **kwargs)
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"  # as it stands in the texts of errors
+        return f"{self.host}:{self.port}"  # shown in the texts of errors
 
     def _new_conn(self) -> socket.socket:
         sockets = current_sockets.get()
@@ -204,27 +203,27 @@ class _Connection(HTTPConnection):
             return sockets.connect_to(
                 self.name, self.port, self.timeout, [*(self.socket_options or [])]
             )
-        except UnicodeError as error:  # from the resolver: no such name can be
+        except UnicodeError as error:  # from the resolver: not a valid host name
             raise LocationParseError(self.host) from error
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
-            what = "timed out" if error.errno else error  # TCP's own, or ours
-            raise ConnectTimeoutError(  # without the connection, whose repr would be in the text
+            what = "timed out" if error.errno else error  # with an errno it is TCP's own
+            raise ConnectTimeoutError(  # without the connection: its repr would be in the text
                 f"Connection to {self.host} {what}. (connect timeout={self.timeout})"
             ) from error
         except OSError as error:
             raise NewConnectionError(self, f"Failed to connect: {error}") from error
 
     def send(self, data: Any) -> None:
-        """Send a piece of the request, none of whose steps takes longer than there is time."""
+        """Send part of the request. No call waits past the deadline of the exchange."""
         sockets = current_sockets.get()
         if sockets is None or not isinstance(data, bytes):
             super().send(data)
             return
         for start in range(0, len(data), BLOCK_SIZE):
             if self.sock is None:
-                super().send(data[start : start + BLOCK_SIZE])  # which connects first
+                super().send(data[start : start + BLOCK_SIZE])  # connects first
                 continue
             timeout = self.sock.gettimeout()
             self.sock.settimeout(sockets.bounded(timeout))
@@ -233,10 +232,10 @@ class _Connection(HTTPConnection):
 
 
 class _CallersContext:
-    """A TLS context of the caller's, as urllib3 is given it: it decides alone, unchanged.
+    """Passes the caller's TLS context to urllib3, which can neither change it nor add checks.
 
-    urllib3 sets a context's `verify_mode`, `check_hostname` and the protocols that it offers,
-    and matches names itself where the context does not check them.
+    urllib3 would set its `verify_mode`, `check_hostname` and ALPN protocols, and would match
+    host names itself if the context does not check them.
     """
 
     def __init__(self, context: Any) -> None:
@@ -248,19 +247,19 @@ class _CallersContext:
 
     @verify_mode.setter
     def verify_mode(self, mode: object) -> None:
-        """Leave it."""
+        """Ignore the value."""
 
     @property
     def check_hostname(self) -> bool:
-        """Whether urllib3 may leave names to the context."""
+        """True: urllib3 then does not match host names itself."""
         return True
 
     @check_hostname.setter
     def check_hostname(self, value: object) -> None:
-        """Leave it."""
+        """Ignore the value."""
 
     def set_alpn_protocols(self, protocols: object) -> None:
-        """Leave them."""
+        """Ignore them."""
 
     def wrap_socket(self, sock: socket.socket, server_hostname: str | None = None) -> Any:
         return self._context.wrap_socket(sock, server_hostname=server_hostname)
@@ -284,7 +283,7 @@ class _TLSConnection(_Connection, HTTPSConnection):  # pyright: ignore[reportInc
         except OSError:
             if self.response is None:
                 raise
-            # http.client puts the status into English. It may also quote what the proxy says.
+            # The text of http.client's error may quote the proxy's answer, so it is not used.
             status = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", self.response.head.status_line)
             if status is None or status[1] == b"200":
                 raise
@@ -317,12 +316,12 @@ def _complete(sock: Any) -> Any:
 
 
 SHARED: Final = frozenset(("ssl", "gevent.ssl", "eventlet.green.ssl"))
-"""The modules of whose contexts one is shared. pyOpenSSL's must not be set up again, as urllib3
-does for each connection; truststore's let one handshake go on at a time, so that a server which
-does not answer would hold up all streams."""
+"""Modules whose TLS contexts connections can share. pyOpenSSL's must not be configured again,
+as urllib3 does for each connection. truststore's run one handshake at a time, so a server that
+does not answer would delay all streams."""
 _contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
 MAX_CONTEXTS: Final = 16
-"""TLS contexts that are kept; more than one program has need of."""
+"""The most TLS contexts that are kept; a program needs fewer."""
 
 
 def _shared_context(
@@ -330,9 +329,9 @@ def _shared_context(
 ) -> ssl.SSLContext:
     """Return the TLS context that all connections with these settings share.
 
-    Each of them would otherwise have its own copy of the certificates of all
-    authorities: 0.7 MB, and some ten milliseconds to load them (measured with
-    certifi's, OpenSSL 3). A file or directory that has changed is loaded anew.
+    Otherwise each connection would load its own copy of the CA certificates: 0.7 MB
+    and about ten milliseconds (measured with certifi's, OpenSSL 3). A file or
+    directory that has changed is loaded again.
     """
     try:
         path = ca_certs or ca_cert_dir
@@ -350,15 +349,15 @@ def _shared_context(
         raise SSLError(error) from error
     while len(_contexts) >= MAX_CONTEXTS:
         _contexts.pop(next(iter(_contexts)), None)
-    # No lock: of two threads that get here at once, both take what the first has put.
+    # No lock: if two threads get here at once, both return the context stored first.
     return _contexts.setdefault(key, context)
 
 
 class _Stack:
-    """The connections of a pool, which is used by one thread.
+    """The connections of a pool that one thread uses: a stack without a lock.
 
-    `QueueCls` is where urllib3 has a queue with a lock. A signal handler that raises just when
-    that has been taken leaves it taken, and the same thread waits for it for ever.
+    urllib3's own `QueueCls` has a lock. If a signal handler raises just after the lock has been
+    acquired, it is never released, and the same thread waits for it for ever.
     """
 
     def __init__(self, maxsize: int = 0) -> None:
@@ -418,19 +417,19 @@ class _Adapter(HTTPAdapter):
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002
         if isinstance(verify, TLS_CONTEXT):
             if conn.scheme == "https":
-                # The rest of what a pool makes connections with. No other request of this
-                # session has another context.
+                # The pool passes `conn_kw` to its connections. All requests of this session
+                # have the same context.
                 conn.conn_kw["ssl_context"] = _CallersContext(verify)
             return
-        # requests goes by the URL, and would not verify a proxy that carries plain HTTP in TLS.
+        # requests looks at the URL's scheme: for http it would not verify an https proxy.
         try:
             super().cert_verify(conn, f"{conn.scheme}:", verify, cert)
-        except OSError as error:  # a file is not there: perhaps it is just being renewed
+        except OSError as error:  # a file is missing, perhaps while it is being replaced
             raise requests.exceptions.SSLError(error) from error
 
     def close(self) -> None:
-        # requests only drops the pools, and their connections stay open for as
-        # long as a response remembers its pool.
+        # requests only drops the pools; their connections would stay open as long
+        # as a response refers to its pool.
         for manager in (self.poolmanager, *self.proxy_manager.values()):
             for key in manager.pools.keys():  # noqa: SIM118 - it refuses to be iterated over
                 pool = manager.pools.get(key)
@@ -450,12 +449,12 @@ def new_session(cookies: CookieJar) -> requests.Session:
 
 
 def check_verify(session: requests.Session, url: str, verify: object) -> None:
-    """Refuse a TLS context for a session of the caller's that cannot take one.
+    """Refuse a TLS context if the caller's session cannot use one.
 
-    requests' adapter takes it for a path, in `cert_verify`, unless that is overridden.
+    `cert_verify` of requests' adapter takes it for a path, unless it is overridden.
 
     Raises:
-        TypeError: it cannot.
+        TypeError: the session cannot use it.
     """
     if not isinstance(verify, TLS_CONTEXT):
         return
@@ -472,12 +471,12 @@ def check_verify(session: requests.Session, url: str, verify: object) -> None:
 
 
 class Connected:
-    """What is left of a response whose body is read by us: the socket, and what has come.
+    """What reading a response's body ourselves needs: the socket, and the bytes received.
 
     Attributes:
         sock: the socket.
         received: the bytes that have been received after the head.
-        field: returns the value of a header field; None: there is none.
+        field: returns the value of a header field, or None.
     """
 
     def __init__(self, below: _Response, received: bytes) -> None:
@@ -487,14 +486,14 @@ class Connected:
         self._wire = below.wire
 
     def keep_only_the_socket(self, response: requests.Response) -> None:
-        """Let all else go that has brought the response: nothing is read through it any more.
+        """Drop everything else that the response came through; it is not used any more.
 
-        Pools, connections, http.client's response and the buffer below it: an idle stream
+        With the pool, the connection, http.client's response and its buffer, an idle stream
         would take a fifth more memory.
         """
         below = response.raw.connection.response
         below.fp = None
-        below.file.detach()  # from `_wire`, which holds the socket open
+        below.file.detach()  # from `_wire`, which keeps the socket open
         response.raw.close()
         response.raw = _TakenOver(self.sock)
         response.connection = None  # type: ignore[assignment] # requests' adapter
@@ -508,7 +507,7 @@ class Connected:
 
 
 class _TakenOver(io.RawIOBase):
-    """In the place of a response's body that is read by us: of it only the number is left."""
+    """Replaces the body of a response that we read ourselves; has only its file descriptor."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
@@ -524,14 +523,13 @@ class _TakenOver(io.RawIOBase):
 
 
 def take_over(response: requests.Response) -> Connected | None:
-    """Take the body of a response away from http.client, which must not be asked for it again.
+    """Take the body of a response away from http.client, which must not read it afterwards.
 
-    The connection is to be closed afterwards, and not used for another request.
+    The connection must be closed after the body, not used for another request.
 
     Returns:
-        None if that cannot be done: the connection is not one of ours, as on a session of the
-        caller's, through SOCKS or where a hook replaced the response; or the body has been
-        begun to be read.
+        None if that is not possible: the connection is not one of ours (the caller's session,
+        SOCKS, or a hook that replaced the response), or part of the body has been read.
     """
     raw = response.raw
     connection = getattr(raw, "connection", None)
@@ -541,21 +539,21 @@ def take_over(response: requests.Response) -> Connected | None:
     if below is None or below.fp is not below.file or below.file.closed:
         return None
     if hasattr(below.sock, "suppress_ragged_eofs"):
-        # Of a TLS socket of any make. Not before the head is here: then it would be an SSLError
-        # instead of no answer.
+        # TLS sockets of every library have it. Not set before the head has come: the error
+        # would then be an SSLError, not that there was no answer.
         below.sock.suppress_ragged_eofs = False
     below.wire.is_dry = True  # peek() then returns what the buffer has, and does not wait
     return Connected(below, below.file.peek())
 
 
 def set_content(response: requests.Response, body: bytes) -> None:
-    """Make `body` the `content` of a response, whose own is not read."""
+    """Set the `content` of a response to `body`, without reading its own body."""
     raw, response.raw = response.raw, io.BytesIO(body)
     _ = response.content  # requests reads it once and keeps it
-    response.raw = raw  # which has the cookies
+    response.raw = raw  # requests takes the cookies from it
 
 
-# --- What would fail in silence ---
+# --- Changes of upstream that would go unnoticed ---
 
 KNOWN_TO_WORK: Final = "urllib3 2.8"
 SEAMS: Final[Mapping[str, tuple[Any, str]]] = {
@@ -574,16 +572,16 @@ SEAMS: Final[Mapping[str, tuple[Any, str]]] = {
         "response_class",
     ),
 }
-"""Functions of upstream's, each with a name that it must look up. If it did not, everything
-would work, but for `close()`, which would no longer be prompt, and for the bounds."""
+"""Functions of urllib3 and http.client, each with a name that it must look up. If one did not,
+streams would still work, but `close()` would not be prompt and limits would not hold."""
 
 
 @functools.cache
 def check_upstream() -> None:
-    """Refuse a urllib3 or http.client that no longer comes by our classes.
+    """Refuse a urllib3 or http.client that no longer uses our classes.
 
     Raises:
-        ImportError: it is made in another way; the text says which version is known to work.
+        ImportError: it does not use them; the text says which version is known to work.
     """
     for what, (function, name) in SEAMS.items():
         if name not in function.__code__.co_names:

@@ -22,16 +22,16 @@ from eventsource.protocol.framing import Body
 from .decoding import Decoder
 
 READ_SIZE: Final = 64 * 1024
-"""Bytes taken from the socket at once at the most. Some hundred events: what a read
-costs apart from its bytes is then shared by enough of them."""
+"""The most bytes that one read takes from the socket: some hundred events share the
+fixed cost of a read."""
 
 
 class BodyReader(Protocol):
-    """Reads a body. For one thread.
+    """Reads a body, in one thread.
 
-    `read` returns what has arrived, and waits if nothing has, for `timeout` seconds at the
-    most if that can be had. It returns no bytes at the end of the body. It raises
-    `EventTimeout` when that time has passed, and whatever else is wrong with the body.
+    `read` returns what has arrived. If nothing has, it waits, for at most `timeout` seconds
+    if its waits can be limited, and then raises `EventTimeout`. At the end of the body it
+    returns no bytes. It raises an exception if the body is malformed or cut short.
     """
 
     def read(self, timeout: float | None = None) -> bytes:
@@ -40,10 +40,10 @@ class BodyReader(Protocol):
 
 
 class SocketBody:
-    """The body on a connection of ours.
+    """A body that this client reads from the socket itself.
 
-    Over TLS, the end of the connection is the end of the body only if the server has said so,
-    with the closing alert: anybody between can cut a connection.
+    Over TLS, the end of the connection ends the body only after the server's closing alert:
+    anyone on the path can cut a connection.
 
     Args:
         sock: the socket; its timeout is the longest wait for bytes.
@@ -58,16 +58,16 @@ class SocketBody:
         self._framing = framing
         self._decoder = decoder
         self._read_timeout: float | None = sock.gettimeout()
-        self._timeout = self._read_timeout  # as the socket has it
-        self._waited = 0.0  # seconds since bytes came last, in reads that had less time than that
-        # Of TLS: whether a record is there before it is read. If so, others may be, too. That is
-        # looked at before a wait and not after it, so it delays no event that was waited for.
+        self._timeout = self._read_timeout  # the socket's present timeout
+        self._waited = 0.0  # seconds without bytes, in reads with a shorter timeout than that
+        # TLS only: tells whether bytes have arrived before a record is read. If so, there may be
+        # further records. It is called before a wait, so it delays no event that was waited for.
         self._has_arrived = _arrival_on(sock) if hasattr(sock, "pending") else None
         self._is_cut = False  # TLS has ended without its closing alert
-        self._failure: OSError | None = None  # comes when what came before it has been read
+        self._failure: OSError | None = None  # raised by the next read
 
     def certificate(self) -> Mapping[str, Any] | None:
-        """The other side's, as `ssl.SSLSocket.getpeercert()` has it; None if there is none."""
+        """The peer's, as `ssl.SSLSocket.getpeercert()` returns it; None if there is none."""
         look = getattr(self._sock, "getpeercert", None)
         try:
             return None if look is None else look()
@@ -96,15 +96,15 @@ class SocketBody:
                 continue
             if data:
                 return data
-            # Nothing but a frame has come, or the beginning of what is compressed.
+            # Only framing has come, or compressed bytes without output so far.
             if timeout is not None:
                 timeout = deadline - time.monotonic()
 
     def _receive(self, limit: float | None) -> bytes:
-        """Return what has arrived, at most 64 KiB (and what came with the head); wait for it.
+        """Return what has arrived, at most 64 KiB (or what came with the head); else wait.
 
         Args:
-            limit: seconds to wait at the most.
+            limit: seconds to wait at most.
         """
         data = self._received
         if data:
@@ -140,7 +140,7 @@ class SocketBody:
 
     def _with_more_records(self, record: bytes) -> bytes:
         # A TLS socket returns one record a call, and servers write one per event.
-        # Part of a record must not be waited for: hence without a timeout.
+        # With timeout 0 it does not wait for the rest of a partial record.
         sock = self._sock
         records = [record]
         room = READ_SIZE - len(record)
@@ -152,7 +152,7 @@ class SocketBody:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass  # no more whole records
         except OSError as error:
-            if not _has_timed_out(error):  # so do eventlet and pyOpenSSL say the same
+            if not _has_timed_out(error):  # eventlet's and pyOpenSSL's form of the above
                 self._failure = error
         return b"".join(records)
 
@@ -162,33 +162,33 @@ class SocketBody:
 
 
 def _arrival_on(sock: Any) -> Callable[[], object]:
-    """Return what says whether bytes have arrived on a TLS socket."""
-    if not hasattr(select, "poll"):  # on Windows, or after eventlet
+    """Return a function that tells whether bytes have arrived on a TLS socket."""
+    if not hasattr(select, "poll"):  # on Windows, or patched by eventlet
         return lambda: sock.pending() or wait_for_read(sock, timeout=0)
-    poll = select.poll()  # takes a fourth of the time of `wait_for_read`
+    poll = select.poll()  # takes a quarter of the time of `wait_for_read`
     poll.register(sock, select.POLLIN)
     return lambda: sock.pending() or poll.poll(0)
 
 
 def _has_timed_out(error: OSError) -> bool:
-    """Whether the time of a socket has passed, and not that of the connection, as TCP has it."""
+    """Whether the socket's timeout has passed; TCP's own timeout is another error."""
     return isinstance(error, TimeoutError) and error.errno != errno.ETIMEDOUT
 
 
 def _is_cut(error: OSError) -> bool:
     """Whether a TLS connection has ended without its closing alert."""
-    # OpenSSL 3.6 complains of the end to the peer; a read fails so if that can hear no more.
+    # OpenSSL 3.6 then sends the peer an alert; if the peer has closed, the read fails with EPIPE.
     is_complaint = isinstance(error, BrokenPipeError)
     return is_complaint or isinstance(error, ssl.SSLEOFError) or error.errno == -1  # pyOpenSSL's
 
 
 class RawBody:
-    """A body that urllib3 takes out of its framing, as of a session of the caller's.
+    """A body whose framing urllib3 decodes, for example on a session of the caller's.
 
-    Its reads cannot be limited, and it cannot be told whether TLS was cut.
+    The waits of its reads cannot be limited, and a cut of the TLS connection goes undetected.
 
     Args:
-        raw: the response below that of requests.
+        raw: urllib3's response.
         decoder: undoes the body's coding; None: it has none.
     """
 
@@ -215,7 +215,7 @@ class RawBody:
 
 
 def read_into(read: bytearray, body: BodyReader, size: int, seconds: float) -> None:
-    """Add the beginning of a body to `read`: what comes of it within these bounds."""
+    """Append a body to `read` until `read` has `size` bytes or the time is up."""
     deadline = time.monotonic() + seconds
     while len(read) < size and (left := deadline - time.monotonic()) > 0:
         data = body.read(left)

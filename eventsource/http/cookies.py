@@ -9,19 +9,19 @@ from typing import Any, Final
 from requests.cookies import RequestsCookieJar
 
 MAX_COOKIES: Final = 100
-"""Cookies that a session of ours keeps: twice what RFC 6265, 6.1, asks for of one host."""
+"""The most cookies that our sessions store: twice what RFC 6265, 6.1, demands for one host."""
 MAX_COOKIE_SIZE: Final = 4096
-"""Characters of a `Set-Cookie` field: what RFC 6265, 6.1, asks of a client at the least."""
+"""The most characters of a `Set-Cookie` field: the minimum of RFC 6265, 6.1, for clients."""
 _BAD_AGE: Final = re.compile(r";\s*max-age\s*(?:;|$|=[^;]*[0-9]{16})", re.IGNORECASE)
-"""A value that cannot be an age: missing, or of more digits than time has."""
+"""A `Max-Age` at which the standard library's jar fails: without a value, or too large."""
 
 
 def drop_bad_cookies(headers: http.client.HTTPMessage) -> None:
-    """Take out of a response's head the cookies that the standard library's jar fails at.
+    """Remove from a response's head the cookies at which the standard library's jar fails.
 
-    It prints a traceback then, and loses the others.
+    It would print a traceback, and lose the other cookies.
     """
-    del headers["Set-Cookie2"]  # which RFC 6265 has done away with
+    del headers["Set-Cookie2"]  # obsolete (RFC 6265)
     cookies = headers.get_all("Set-Cookie", [])
     del headers["Set-Cookie"]
     for cookie in cookies:
@@ -30,7 +30,7 @@ def drop_bad_cookies(headers: http.client.HTTPMessage) -> None:
 
 
 class CookieJar(RequestsCookieJar):
-    """A jar that no server can fill: the oldest cookies go."""
+    """A jar of at most `MAX_COOKIES` cookies: beyond that the oldest are dropped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class CookieJar(RequestsCookieJar):
     def clear(
         self, domain: str | None = None, path: str | None = None, name: str | None = None
     ) -> None:
-        """Take a cookie out of the jar, or all of a path, of a domain, of everybody."""
+        """Remove one cookie, or all of a path, of a domain, or of the jar."""
         super().clear(domain, path, name)
         given = [part for part in (domain, path, name) if part is not None]
         for key in [*self._by_age]:
@@ -58,8 +58,8 @@ class CookieJar(RequestsCookieJar):
         self._fill()
 
     def _fill(self) -> None:
-        # From nothing: the tables in which a jar has its cookies stay when they are empty,
-        # one for each path and host that a server makes up.
+        # Cleared first: the jar keeps a table for each path and host even when it is empty,
+        # and a server could make up any number of those.
         super().clear()
         for cookie in self._by_age.values():
             super().set_cookie(cookie)

@@ -24,8 +24,8 @@ def _optional(*names: str) -> Any:
     return None
 
 
-# When the package is imported, and not when a response comes: no thread of ours may import
-# anything, for a fork would keep the import's lock. urllib3 imports the same modules.
+# Imported with the package, not when a response comes: a fork during an import in one of our
+# threads would copy the import's lock while it is held. urllib3 imports the same modules.
 _brotli: Final[Any] = _optional("brotlicffi", "brotli")
 _zstd: Final[Any] = _optional("compression.zstd", "backports.zstd")
 ZSTD_WINDOW_LOG: Final = 23
@@ -67,17 +67,17 @@ class Decoder:
 class _Zlib(Decoder):
     """gzip (RFC 1952), of one member or several, or deflate (RFC 9110, 8.4.1.2).
 
-    What follows a member of gzip must be another.
+    Only another member may follow a member of gzip.
     """
 
     def __init__(self, wbits: int | None) -> None:
-        self._wbits = wbits  # as zlib has it; None: the first two bytes tell
+        self._wbits = wbits  # zlib's parameter; None: the first two bytes decide
         self._rest = b""
         self._object: Any = None
 
     def _decode(self, data: bytes, size: int) -> bytes:
         if self._object is not None and self._object.eof and not self._is_gzip():
-            return b""  # what follows is no part of the body, as to browsers
+            return b""  # what follows is ignored, as in browsers
         data = self._rest + data
         result = b""
         while data or self.holds_more:
@@ -94,7 +94,7 @@ class _Zlib(Decoder):
             data = self._object.unconsumed_tail
             if self._object.eof:
                 data = self._object.unused_data if self._is_gzip() else b""
-            # A full result may have left some in the window, though all input has been taken.
+            # After a full result zlib may have more output, even if all input is consumed.
             self.holds_more = bool(data) or (len(result) == size and not self._object.eof)
             if len(result) == size or not data:
                 break
@@ -106,13 +106,13 @@ class _Zlib(Decoder):
 
 
 class _Brotli(Decoder):
-    """br (RFC 7932). The library's limit is soft: it returns blocks of its own size, and there
-    is more until it returns none.
+    """br (RFC 7932). The library may exceed the limit: it returns blocks of its own size, and
+    has more until it returns none.
     """
 
     def __init__(self) -> None:
         self._object = _brotli.Decompressor()
-        # As `brotli` and `brotlicffi` call it.
+        # The name in `brotli`, and that in `brotlicffi`.
         self._process = getattr(self._object, "process", None) or self._object.decompress
         self._block = b""
 
@@ -184,5 +184,5 @@ def decoder_for(coding: str) -> Decoder | None:
             return _Brotli() if _brotli is not None else _Refusal("br is not installed")
         case ["zstd"]:
             return _Zstd() if _zstd is not None else _Refusal("zstd is not installed")
-        case _:  # what is between them would have no bounds
+        case _:  # the output of each coding but the last would be unbounded
             return _Refusal("there is more than one content coding")

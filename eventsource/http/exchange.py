@@ -56,12 +56,12 @@ class Exchange:
         self._session: requests.Session | None = template.session()
         self._sockets = Sockets()
         self._inside = False  # a thread is in open() or read()
-        self._has_timed_out = False  # by the watch
+        self._has_timed_out = False  # the watch has aborted the exchange
         self._release_once = threading.Lock()
         # Only the reading thread writes these:
         self._response: requests.Response | None = None
-        self._raw: Any = None  # below it, if its body is read through it
-        self._connected: Connected | None = None  # if not
+        self._raw: Any = None  # urllib3's response, if the body is read through it
+        self._connected: Connected | None = None  # otherwise
         self._body: BodyReader | None = None
         self._watch: Deadline | None = None  # of a session of the caller's, when there is a limit
 
@@ -89,7 +89,7 @@ class Exchange:
             self._raw = response.raw
             self._response = response
             if not self._sockets:  # a session of the caller's
-                with contextlib.suppress(OSError, ValueError, AttributeError):  # none below it
+                with contextlib.suppress(OSError, ValueError, AttributeError):  # it has no socket
                     self._sockets.adopt(response.raw.fileno())
             self._sockets.settle()
             self._body = self._body_of(response)
@@ -119,7 +119,7 @@ class Exchange:
         return isinstance(self._body, SocketBody)
 
     def certificate(self) -> Mapping[str, Any] | None:
-        """The server's certificate, as `ssl.SSLSocket.getpeercert()` has it; None: unknown."""
+        """The server's certificate, as `ssl.SSLSocket.getpeercert()` returns it, or None."""
         body = self._body
         return body.certificate() if isinstance(body, SocketBody) else None
 
@@ -142,7 +142,7 @@ class Exchange:
         """
         body = self._body
         assert body is not None
-        if timeout is not None and timeout <= 0:  # though something comes each time
+        if timeout is not None and timeout <= 0:  # even if bytes have arrived
             raise EventTimeout("no message in time")
         if timeout is None or isinstance(body, SocketBody):
             return self._do(body.read, describe_of_socket, timeout)
@@ -170,7 +170,7 @@ class Exchange:
 
     @contextlib.contextmanager
     def _watched(self, seconds: float | None) -> Iterator[None]:
-        """Let a thread abort the exchange if it takes longer than that."""
+        """Have a thread abort the exchange if the block takes longer than `seconds`."""
         if seconds is None:
             yield
             return
@@ -197,7 +197,7 @@ class Exchange:
             self._release()
 
     def leave(self) -> None:
-        """Abort, for the reading thread: it counts as not inside, whatever interrupted it."""
+        """Abort from the reading thread, which counts as not inside, whatever interrupted it."""
         self._inside = False
         self._sockets.shut_down()
         self._release_once.acquire(blocking=False)
@@ -220,7 +220,7 @@ class Exchange:
     ) -> T:
         sockets = self._sockets
         failure: BaseException | None = None
-        self._inside = True  # before the next: see above
+        self._inside = True  # before is_shut_down is read: see the module's docstring
         try:
             if not sockets.is_shut_down:
                 result = work(*args)
@@ -236,8 +236,8 @@ class Exchange:
             raise Aborted("aborted")
         if failure is None:
             return result  # pyright: ignore[reportPossiblyUnboundVariable, reportReturnType]
-        # Here, and not where it was caught: there the exception from below, whose text
-        # may hold secrets, would become its `__context__`.
+        # Raised here, not in the `except` block: there the exception from below, whose
+        # text may contain secrets, would become its `__context__`.
         try:
             raise failure
         finally:
@@ -250,8 +250,8 @@ class Exchange:
 
     def _release(self) -> None:
         """Release sockets, response and our own session. No thread is inside."""
-        # Once only: the abort of a signal handler may get here while the other is under way,
-        # in a thread that holds urllib3's locks.
+        # Once only: a signal handler may abort while its thread is already releasing, and
+        # holds urllib3's locks.
         if self._release_once.acquire(blocking=False):
             self._close_all()
 
@@ -268,9 +268,9 @@ class Exchange:
         for step in steps:
             try:
                 step()
-            except Exception:  # on a dead socket, say; the other steps still count
+            except Exception:  # for example on a dead socket; the other steps still run
                 logger.debug("while releasing", exc_info=True)
-        # After the others: until then a fork finds those by the sockets.
+        # Last: until then a fork finds the connections through the sockets.
         self._sockets.release()
 
     def _close_session(self) -> None:

@@ -20,7 +20,7 @@ from eventsource.urls import redact_text
 
 
 class TunnelRefused(OSError):
-    """A proxy refused to make a tunnel. Its reason is not used: it may quote a secret."""
+    """A proxy refused to make a tunnel. Its reason phrase, which may quote a secret, is dropped."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"Tunnel connection failed: {status} {phrase_of(status)}".rstrip())
@@ -42,9 +42,9 @@ def describe(error: BaseException) -> BaseException:
     elsewhere, such as the caller's `auth`, are returned unchanged, except a `UnicodeError`,
     which contains the text that could not be encoded.
     """
-    for cause in _chain(error):  # ours is an OSError, which libraries below pack into their own
+    for cause in _chain(error):  # HeadTooLarge is an OSError, which other libraries wrap
         if isinstance(cause, HeadTooLarge):
-            return HeadTooLarge(cause.size, cause.limit, cause.unit)  # and no traceback
+            return HeadTooLarge(cause.size, cause.limit, cause.unit)  # a new one, no traceback
     if isinstance(error, UnicodeError):
         return ValueError(str(error))
     if isinstance(error, _READ_TIMEOUTS) and any(
@@ -60,7 +60,7 @@ def describe(error: BaseException) -> BaseException:
         reason = error.args[0] if error.args else error
         is_of_the_answer = isinstance(reason, urllib3.exceptions.InvalidHeader)
         if type(error) in _TEXTS and not is_of_the_answer:
-            text = _TEXTS[type(error)]  # and not its own, which quotes a token or a URL
+            text = _TEXTS[type(error)]  # the error's own text quotes a token or a URL
             return type(error)(text, request=error.request, response=error.response)
         text = redact_text(str(error))
         if isinstance(reason, Exception):
@@ -75,7 +75,7 @@ def describe(error: BaseException) -> BaseException:
 
 
 def describe_of_socket(error: BaseException) -> BaseException:
-    """As `describe`, for an error from reading a body, which may be a socket's own."""
+    """Like `describe`, for an error from reading a body, which may come from the socket."""
     if not isinstance(error, OSError) or isinstance(error, requests.RequestException):
         return describe(error)
     if isinstance(error, TimeoutError):
@@ -88,7 +88,7 @@ def describe_of_socket(error: BaseException) -> BaseException:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and the errors in whose handling it was raised."""
+    """Yield an error and the chain of its `__context__`."""
     while error is not None:
         yield error
         error = error.__context__
@@ -114,14 +114,14 @@ def _lost(reason: str | None) -> str:
 
 def _text_of_body(error: BaseException) -> str:
     """Return what is wrong with a body that urllib3 or http.client has read."""
-    # urllib3's error is of a text and the cause, or the cause itself.
+    # The arguments of urllib3's error are a text and the cause, or it is the cause itself.
     cause = error.args[1] if len(error.args) == 2 else error
     if isinstance(cause, urllib3.exceptions.InvalidChunkLength):
-        return "the size of a chunk is not a hexadecimal number"  # its own quotes the server
+        return "the size of a chunk is not a hexadecimal number"  # its own text quotes the server
     if isinstance(cause, http.client.IncompleteRead):
         if cause.expected is not None and cause.expected < 0:
             return "the response has content where none is allowed"
-        if isinstance(cause.__context__, ValueError):  # http.client's: of no size, or of a bad one
+        if isinstance(cause.__context__, ValueError):  # http.client: no chunk size, or a bad one
             return f"{_lost(None)}, or the size of a chunk is not a hexadecimal number"
         return _lost(f"{cause.expected} bytes are missing" if cause.expected else None)
     if isinstance(cause, OSError):
@@ -151,7 +151,7 @@ def _plain_text(error: BaseException) -> str:
     if any(isinstance(arg, http.client.RemoteDisconnected) for arg in error.args):
         return "the server closed the connection without an answer"
     if any(isinstance(arg, _NOT_HTTP) for arg in error.args):
-        return "the answer is not HTTP"  # an echo of what was sent, perhaps
+        return "the answer is not HTTP"  # it may echo what was sent
     if isinstance(error, urllib3.exceptions.DecodeError) and len(error.args) > 1:
         return f"the body cannot be decompressed: {error.args[1]}"  # args[0] quotes the server
     if len(error.args) == 2 and isinstance(error.args[0], str):  # urllib3's: a text and the cause

@@ -22,7 +22,7 @@ _MEANT: Final = {
     "content": "data",
     "last_event_id": "last_id",
 }
-"""Names of arguments in other clients, and the name here, if the class has it."""
+"""Arguments of other clients, and their names here. A class may lack some of the latter."""
 
 
 def check_keywords(owner: str, given: Iterable[str], known: Iterable[str]) -> None:

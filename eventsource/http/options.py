@@ -21,8 +21,8 @@ DEFAULT_TIMEOUT: Final = (10.0, None)
 """Seconds to connect, and to wait for bytes (no limit: a stream may be silent)."""
 
 TLS_CONTEXT: Final = ssl.SSLContext.__mro__[-2]
-"""The base class of all TLS contexts, even if `ssl.SSLContext` has been replaced: also of those
-of truststore, gevent and eventlet."""
+"""The base class of all TLS contexts, also of those of truststore, gevent and eventlet, which
+replace `ssl.SSLContext`."""
 
 _OPTIONS: Final[dict[str, tuple[type, ...]]] = {
     "params": (object,),
@@ -55,7 +55,7 @@ def check_url(url: object, *, has_own_session: bool = True) -> str:
         f"url must be an absolute URL such as 'https://host/path', not {redact_strictly(url)!r}"
     )
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)", url.lstrip())
-    # "localhost:8000/path" has a scheme by the letter, and a forgotten one in fact.
+    # "localhost:8000/path" matches, but its scheme has been forgotten.
     if scheme is None or re.match(r"[^:/]*:[0-9]+(/|$)", url.lstrip()):
         raise requests.exceptions.MissingSchema(refusal)
     if scheme.group().lower() in ("http", "https"):
@@ -165,7 +165,7 @@ def check_headers(headers: Mapping[Any, Any]) -> None:
             continue
         line = value.decode("latin-1") if isinstance(value, bytes) else value
         foreign = re.search(r"[^\0-\xff]", line)
-        if foreign:  # an encoding error would hold the value
+        if foreign:  # an encoding error would quote the value
             raise ValueError(
                 f"{label}: {foreign.group()!r} at index {foreign.start()} is not latin-1;"
                 " pass the value as bytes"
@@ -231,8 +231,8 @@ def check_sendable(name: str, value: object) -> None:
         if bad is None:
             return
         text = f"{bad.group()!r} cannot be sent"
-    # Here, and not where it was caught: the error from below, which holds the value, would
-    # become the `__context__` of this one.
+    # Raised here, not in an `except` block: there the error from below, which contains the
+    # value, would become its `__context__`.
     raise kind(f"{name}: {text}")
 
 
@@ -253,10 +253,10 @@ def _check_timeout(timeout: Any) -> None:
 
 
 def at_most(timeout: Any, seconds: float) -> tuple[float, float]:
-    """Return `timeout`, in any of its forms, with each part limited to that."""
+    """Return `timeout`, in any of its forms, as (connect, read), each at most `seconds`."""
     if isinstance(timeout, urllib3.Timeout):
         timeout = timeout.clone()
-        timeout.start_connect()  # else it refuses to tell the next but one
+        timeout.start_connect()  # else `read_timeout` may raise an error
         parts = [
             urllib3.Timeout.resolve_default_timeout(part)
             for part in (timeout.connect_timeout, timeout.read_timeout)
@@ -270,8 +270,8 @@ def at_most(timeout: Any, seconds: float) -> tuple[float, float]:
 class ReplayableBody:
     """The request's body, which can be sent again for each attempt, if possible.
 
-    Text, bytes and bodies that are encoded each time need nothing. A file is rewound to its
-    first position. An iterator or an uploaded file can be sent only once.
+    Text, bytes and bodies that are encoded each time need no preparation. A file is rewound to
+    its first position. An iterator or an uploaded file can be sent only once.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:

@@ -1,10 +1,10 @@
 """The request of a stream: made for each attempt, with its credentials and redirects.
 
-The rule for redirects: another origin is sent nothing of the caller's, except what is not a
-secret: the last event ID, `Accept` and `User-Agent`. Origins that the caller trusts by name
-are sent everything that the first origin is sent, unless another origin was on the way: then
-nothing is sent along any more, not even to the first origin. The origin is taken from the
-URL to which the connection is then made.
+The rule for redirects: another origin is sent nothing that the caller gave, except the last
+event ID, `Accept` and `User-Agent`, which are no secrets. Origins that the caller trusts by
+name are sent everything that the first origin is sent. After a redirect to any other origin,
+no later origin is sent that, not even the first. The origin is that of the URL to which the
+connection is then made.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from .options import (
 )
 
 ERROR_BODY_SIZE: Final = 64 * 1024
-"""Bytes kept of the body of a response that is no event stream."""
+"""The most bytes kept of a body that is not an event stream."""
 MARGIN: Final = 0.5
-"""Seconds that the limit of an exchange, which says why it ended, has to come first."""
+"""Seconds that requests waits longer than the limit of an exchange: the limit's error says why."""
 
 OWN_HEADERS: Final = {
     "Accept": "text/event-stream",
@@ -64,7 +64,7 @@ OWN_HEADERS: Final = {
 USER_AGENT: Final = f"eventsource-client/{__version__}"
 """Sent in place of requests' own, which some public servers refuse."""
 _FOR_EVERYBODY: Final = ("Accept", "User-Agent")
-"""Fields of the caller's that also another origin gets: they say what is asked for, and by what."""
+"""Fields of the caller's that other origins are sent, too: they are no secrets."""
 _NO_CREDENTIALS: Final = frozenset(
     (
         *("accept", "accept-encoding", "cache-control", "connection", "host", "user-agent"),
@@ -72,7 +72,7 @@ _NO_CREDENTIALS: Final = frozenset(
         *("last-event-id", "proxy-authorization"),
     )
 )
-"""Fields that no origin could want a client to be known by."""
+"""Fields by which no server identifies a client."""
 _WITHHELD: Final = "_eventsource_withheld_from"
 
 
@@ -85,7 +85,7 @@ class RequestTemplate:
         session: a session of the caller's, or None for one of our own.
         silence: seconds without a byte that end an exchange on a session of the
             caller's, where nothing else ends the wait for the head.
-        trusted_origins: `scheme://host[:port]` each; a redirect there takes all along.
+        trusted_origins: `scheme://host[:port]` each; a redirect there sends everything along.
         options: further arguments of `requests.Session.request`.
 
     Raises:
@@ -109,9 +109,9 @@ class RequestTemplate:
         self.owns_session = session is None
         self._session = session
         self.cookies = CookieJar()
-        """What servers set, on sessions of our own: there is one for each attempt."""
+        """What servers set. Each attempt has a session of its own, and all share this jar."""
         if session is None:
-            check_upstream()  # here, and not in a thread, where nobody would be told
+            check_upstream()  # here, so that the caller gets the error, and not a thread
         else:
             check_verify(session, url, options.get("verify"))
         self.options = {"timeout": DEFAULT_TIMEOUT, "allow_redirects": True, **options}
@@ -120,12 +120,12 @@ class RequestTemplate:
         self._body = ReplayableBody(self.options)
         self.headers: CaseInsensitiveDict[Any] = CaseInsensitiveDict(OWN_HEADERS)
         for name, value in (self.options.pop("headers", None) or {}).items():
-            # Else a name in bytes would be another than ours.
+            # Else a name in bytes would not replace ours.
             self.headers[name.decode("latin-1") if isinstance(name, bytes) else name] = value
         self.auth = self.options.pop("auth", None)
 
     def session(self) -> requests.Session:
-        """Return the session for one attempt. One of our own is to be closed after it."""
+        """Return the session for one attempt. The caller closes it if `owns_session`."""
         return new_session(self.cookies) if self._session is None else self._session
 
     def send(self, session: requests.Session, last_event_id: str) -> requests.Response:
@@ -133,11 +133,11 @@ class RequestTemplate:
 
         `response.history` has the redirects, in order and closed, as with requests.
         """
-        given = CaseInsensitiveDict[Any]()  # the fields of the first request, but for `auth`'s
+        given = CaseInsensitiveDict[Any]()  # the first request's fields, without those of `auth`
 
         def finish(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            # Runs as the request's `auth`: the last step of preparing it. So
-            # sessions that override `request()` to add tokens of their own work.
+            # Runs as the request's `auth`, the last step of preparing it. So sessions
+            # that override `request()` to add tokens of their own also work.
             if not given:
                 given.update(request.headers)
             request = self._authorize(session, request)
@@ -164,14 +164,14 @@ class RequestTemplate:
         return self._follow_redirects(session, response, last_event_id, given, finish)
 
     def _headers(self, session: requests.Session) -> CaseInsensitiveDict[Any]:
-        """Return the caller's fields and our own, among which is `User-Agent` if nobody has one."""
+        """Return the caller's fields and ours, with our `User-Agent` if the caller gave none."""
         headers = self.headers.copy()
         if session.headers.get("User-Agent") in (None, default_user_agent()):
             headers.setdefault("User-Agent", USER_AGENT)
         return headers
 
     def _own_field(self, session: requests.Session, name: str) -> Any:
-        """Return a header field as the caller has given it; None without one."""
+        """Return a header field that the caller gave, or None."""
         return self.headers.get(name, session.headers.get(name))
 
     def _params(self, session: requests.Session, last_event_id: str) -> Any:
@@ -187,11 +187,11 @@ class RequestTemplate:
             text = str(error)
         else:
             return params
-        # Of requests' kind, so that the log says it; with no `__context__`, see Exchange.
+        # A RequestException, so that its text is logged; without `__context__`, as in Exchange.
         raise requests.RequestException(f"{text} (returned by the function)")
 
     def _settings(self, session: requests.Session, url: str) -> dict[str, Any]:
-        """Return what the options, the session and the environment say of the way to a URL."""
+        """Return `proxies`, `verify` and `cert` for a URL: of options, session, environment."""
         return dict(
             session.merge_environment_settings(
                 url,
@@ -205,7 +205,7 @@ class RequestTemplate:
     def _authorize(
         self, session: requests.Session, request: requests.PreparedRequest
     ) -> requests.PreparedRequest:
-        """Add credentials: what the caller gave most explicitly wins, `.netrc` is last."""
+        """Add credentials. The caller's most explicit ones take precedence; `.netrc` is last."""
         url = request.url or self.url
         auth: Any = self.auth
         if auth is None and "Authorization" not in request.headers:
@@ -219,7 +219,7 @@ class RequestTemplate:
         if type(auth) is tuple:
             auth = HTTPBasicAuth(*auth)
         if isinstance(auth, AuthBase) and not isinstance(auth, HTTPBasicAuth):
-            request.register_hook("response", _bound_challenge)  # before one of its own
+            request.register_hook("response", _bound_challenge)  # before the hooks of `auth`
         if auth is None:
             return request
         authorized = auth(request)
@@ -228,7 +228,7 @@ class RequestTemplate:
         return authorized
 
     def _netrc_auth(self, session: requests.Session, url: str) -> tuple[str, str] | None:
-        """Return what `.netrc` has for a host, unless the way there leads from https to http."""
+        """Return what `.netrc` has for a host, unless a redirect leads from https to http."""
         in_the_clear = urlsplit(self.url).scheme == "https" != urlsplit(url).scheme
         return get_netrc_auth(url) if session.trust_env and not in_the_clear else None
 
@@ -241,7 +241,7 @@ class RequestTemplate:
         finish: Callable[[requests.PreparedRequest], requests.PreparedRequest],
     ) -> requests.Response:
         home = here = origin_of(response.request.url or self.url)
-        stranger: str | None = None  # the first origin that may have nothing
+        stranger: str | None = None  # the first origin that is not trusted
         withheld = False
         history: list[requests.Response] = []
         while (request := response.next) is not None:
@@ -251,10 +251,10 @@ class RequestTemplate:
                 )
             location = request.url or ""
             try:
-                request.prepare_url(location, None)  # to what it will be connected to
+                request.prepare_url(location, None)  # the URL of the connection
                 url = request.url or ""
                 origin = origin_of(url)
-                # http.client fails an assertion at a host with a percent sign.
+                # An assertion in http.client fails for a host with a percent sign.
                 is_good = is_fetchable(url) or urlsplit(url).scheme not in ("http", "https")
             except (ValueError, LocationParseError):
                 raise _bad_redirect(location) from None
@@ -270,7 +270,7 @@ class RequestTemplate:
             try:
                 if stranger is not None:
                     request = self._bare_request(session, request, last_event_id, given)
-                    settings["cert"] = None  # nor does the client say who it is
+                    settings["cert"] = None  # the client certificate is a credential, too
                 elif origin != here:
                     request = self._whole_request(session, request, given, finish, origin == home)
                 else:
@@ -295,7 +295,7 @@ class RequestTemplate:
     def _gives_credentials(
         self, session: requests.Session, given: CaseInsensitiveDict[Any]
     ) -> bool:
-        """Whether the caller gave anything that a server could want a client to be known by."""
+        """Whether the caller gave anything by which a server may identify the client."""
         return (
             self.auth is not None
             or session.auth is not None
@@ -311,7 +311,7 @@ class RequestTemplate:
         finish: Callable[[requests.PreparedRequest], requests.PreparedRequest],
         is_home: bool,
     ) -> requests.PreparedRequest:
-        """The request for another origin that is trusted: made anew, so that `auth` runs for it."""
+        """Return the request for another, trusted origin: a new one, for which `auth` runs."""
         headers = given.copy()
         if not is_home:
             headers.pop("Host", None)
@@ -341,10 +341,10 @@ class RequestTemplate:
         last_event_id: str,
         given: CaseInsensitiveDict[Any],
     ) -> requests.PreparedRequest:
-        """The request for another origin: made anew, so that nothing goes along.
+        """Return the request for an untrusted origin: a new one, without the caller's fields.
 
-        The last event ID does: it is a place, not a secret. So do `_FOR_EVERYBODY`, and the
-        body where the redirect keeps it. `.netrc` may have credentials for the new host.
+        It has the last event ID, the fields of `_FOR_EVERYBODY`, the body if the redirect
+        keeps it, and credentials that `.netrc` has for the new host.
         """
         url = request.url or ""
         headers: dict[str, Any] = {
@@ -369,20 +369,20 @@ class RequestTemplate:
 
 
 def withheld_from(response: requests.Response) -> str | None:
-    """Return the origin on the way to a response that was not sent what the caller gave.
+    """Return the first origin on the way to a response that was not sent the credentials.
 
     Returns:
-        The first that is not among the trusted ones; None if there was none, or if the caller
-        gave no credentials: no `auth`, cookies, client certificate, nor fields but our own.
+        The first that is not trusted; None if all were, or if the caller gave no credentials:
+        no `auth`, cookies or client certificate, and no fields but our own.
     """
     return getattr(response, _WITHHELD, None)
 
 
 def _keep_fields(request: requests.PreparedRequest, sent: requests.PreparedRequest) -> None:
-    """Within an origin, have the credentials go along that were sent, and no others.
+    """Within an origin, send the same credentials again, and no others.
 
-    requests adds those of `.netrc`, whatever else there is, and of the scheme's proxy, which
-    may not be the one in use.
+    requests always adds those of `.netrc`, and those of the scheme's proxy, which may not be
+    the one in use.
     """
     for name in ("Authorization", "Proxy-Authorization"):
         request.headers.pop(name, None)
@@ -404,8 +404,8 @@ def _check_proxy(session: requests.Session, url: str, proxies: Any) -> None:
 def _finish(request: requests.PreparedRequest, last_event_id: str) -> None:
     check_headers(request.headers)  # http.client's refusal would quote a bad token
     if last_event_id:
-        # Past requests' check, for an id may begin with a space; and in UTF-8, as the standard
-        # says, which as text it would not be.
+        # Set after requests' check, because an ID may begin with a space. Encoded in UTF-8, as
+        # the standard says; http.client encodes text in Latin-1.
         is_plain = last_event_id.isascii()
         request.headers["Last-Event-ID"] = last_event_id if is_plain else last_event_id.encode()
     request.register_hook("response", _check_redirect)
@@ -414,11 +414,11 @@ def _finish(request: requests.PreparedRequest, last_event_id: str) -> None:
 def _check_redirect(response: requests.Response, **_: Any) -> None:
     if not response.is_redirect:
         return
-    # requests reads a redirect's body to its end, and that may never come.
+    # Else requests would read the redirect's body to its end, which may never come.
     response.close()
     location = response.headers["Location"]
     try:
-        # As requests reads it; its own failures are errors of many kinds.
+        # Decoded as requests does it, whose own failures are of many types.
         target = location.encode("latin-1").decode()
         parts = urlsplit(target)  # without control characters at the beginning
         if parts.netloc and not parts.scheme and not target.startswith("//"):
@@ -431,14 +431,14 @@ def _check_redirect(response: requests.Response, **_: Any) -> None:
 
 
 def _bad_redirect(location: str) -> requests.ConnectionError:
-    # Not InvalidURL: the URL is the server's, which may send another next time.
+    # Not InvalidURL, which is final: the server may send another URL next time.
     return requests.ConnectionError(
         f"redirected to a URL that cannot be fetched: {redact_strictly(location)!r}"
     )
 
 
 def _bound_challenge(response: requests.Response, **_: Any) -> None:
-    # requests' digest authentication, for one, reads the body of a 401 to its end.
+    # For example, requests' digest authentication reads the body of a 401 to its end.
     if response.status_code == requests.codes.unauthorized:
         body = b""
         if has_framing(response):
@@ -449,5 +449,5 @@ def _bound_challenge(response: requests.Response, **_: Any) -> None:
 
 
 def has_framing(response: requests.Response) -> bool:
-    """Whether the end of the body can be told from the end of the connection."""
+    """Whether something else than the end of the connection marks the end of the body."""
     return "Content-Length" in response.headers or "Transfer-Encoding" in response.headers

@@ -36,13 +36,13 @@ from eventsource.runtime.fork import close_in_child, no_fork
 from eventsource.runtime.wakeup import Wakeup
 
 LONGEST_POLL: Final = (2**31 - 1) / 1000
-"""Seconds that `poll` can wait at the most: it counts milliseconds in a C int."""
+"""The most seconds that `poll` can wait: it counts milliseconds in a C int."""
 
 ATTEMPT_DELAY_SECONDS: Final = 0.25
 """Between the starts of two connection attempts, if none fails: RFC 8305, section 5."""
 
 LEAST_ATTEMPT_DELAY_SECONDS: Final = 0.01
-"""However many addresses are to have their turn within the timeout: RFC 8305, section 8."""
+"""The least delay, even if then not all addresses can be tried in time: RFC 8305, section 8."""
 
 KEEP_ALIVE: Final = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -56,8 +56,8 @@ KEEP_ALIVE: Final = [
             ("TCP_KEEPALIVE", 30),  # as macOS calls it
             ("TCP_KEEPINTVL", 10),
             ("TCP_KEEPCNT", 6),
-            # There are no probes while a request waits to be acknowledged: the same
-            # minute and a half, in milliseconds, instead of Linux's quarter of an hour.
+            # There are no probes while sent data is unacknowledged: the same minute
+            # and a half, in milliseconds, instead of Linux's quarter of an hour.
             ("TCP_USER_TIMEOUT", 90_000),
         )
         if hasattr(socket, option)
@@ -66,13 +66,13 @@ KEEP_ALIVE: Final = [
 """The options of each socket: level, option, value."""
 
 RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-"""`struct linger`: on, zero seconds."""
+"""`struct linger`: on, zero seconds. Closing then sends RST."""
 
 
 def set_keep_alive(sock: socket.SocketType) -> None:
-    """Have a dead peer noticed, as far as the system knows how."""
+    """Set the options that detect a dead peer, as far as the system supports them."""
     for option in KEEP_ALIVE:
-        with contextlib.suppress(OSError):  # no TCP, or an option that is only declared
+        with contextlib.suppress(OSError):  # not TCP, or the system does not support the option
             sock.setsockopt(*option)
 
 
@@ -84,12 +84,12 @@ class Sockets:
 
     Attributes:
         is_shut_down: whether the exchange has been aborted. Set once, never unset.
-        deadline: the moment (`time.monotonic()`) by which the head must have come.
+        deadline: the time (`time.monotonic()`) by which the head must have come.
     """
 
     def __init__(self) -> None:
-        # Guarded by `_lock`; with each the number of what it is a duplicate of. First, for
-        # `__del__` needs it, also if a signal handler raises before the end of this.
+        # Guarded by `_lock`. Each with the descriptor of its original. Set first: `__del__`
+        # needs it even if a signal handler raises during this constructor.
         self._duplicates: list[tuple[socket.SocketType, int]] = []
         self.is_shut_down = False
         self.deadline = math.inf
@@ -117,44 +117,44 @@ class Sockets:
         return left if timeout is None else min(timeout, left)
 
     def shut_down(self) -> None:
-        """End whatever is waiting on a socket, now and from now on. Never waits."""
+        """End all waits on the sockets, now and later. Never waits."""
         with self._lock:
             self.is_shut_down = True
             if self._looking_up is not None:
                 self._looking_up.set()
             for sock, _ in self._duplicates:
-                # Not connected any more; or closed, by a signal handler meanwhile.
+                # Already disconnected, or closed by a signal handler.
                 with contextlib.suppress(OSError, ValueError):
                     if wait_for_read(cast("socket.socket", sock), timeout=0):
-                        # Unread bytes: reset when closed, which the system does by
+                        # Unread bytes: close() is to send RST. The system does so by
                         # itself only if nobody reads them after shutdown(). A server
-                        # that waits for our window to open would notice a mere FIN
+                        # that waits for our window to open would notice a FIN only
                         # after a minute.
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                     sock.shutdown(socket.SHUT_RDWR)
 
     def release(self) -> None:
         """Close the duplicates: the exchange is over, and its connections are being closed."""
-        # Not with `no_fork()`: close() must not wait. A child that is forked meanwhile may
-        # keep a copy of a socket that has been shut down.
+        # Without `no_fork()`, because close() must not wait. A child that is forked
+        # meanwhile may keep a copy of a socket that has been shut down.
         with self._lock:
             while self._duplicates:
                 with contextlib.suppress(IndexError):  # a signal handler was here meanwhile
                     self._duplicates.pop()[0].close()
 
     def __del__(self) -> None:
-        for duplicate, _ in self._duplicates:  # of a stream dropped on a session of the caller's
+        for duplicate, _ in self._duplicates:  # a stream on the caller's session was dropped
             duplicate.close()
 
     def renew_lock(self) -> None:
-        """There are no other threads any more: one that held the lock will not release it."""
+        """Make a new lock, after a fork: a thread that no longer exists may hold the old one."""
         self._lock = threading.RLock()
 
     def disown(self) -> None:
         """In the child of a fork: drop the parent's sockets and leave them as they are.
 
-        Their numbers stay taken, by the null device: objects of the parent's threads are
-        left that may yet close them.
+        The null device takes their descriptors, because objects of the parent's threads
+        may still close these.
         """
         self.renew_lock()
         self.is_shut_down = True
@@ -170,9 +170,9 @@ class Sockets:
             duplicate.close()
 
     def settle(self) -> None:
-        """The response has come, on the connection made last: forget the others.
+        """Forget all connections but the last: the response has come on that.
 
-        Others there are of redirects, and after an authentication that took two connections.
+        The others are of redirects, or of an authentication that took two connections.
         """
         with self._lock:
             while len(self._duplicates) > 1:
@@ -183,22 +183,22 @@ class Sockets:
     ) -> socket.socket:
         """Return a socket that is connected to `host`, with this timeout and these options.
 
-        The addresses are tried in turn, each `ATTEMPT_DELAY_SECONDS` after the one before, or
-        as soon as one fails; earlier if not all would have their turn within the timeout. The
-        first that connects is taken, and the others are closed.
+        The addresses are tried in order, each `ATTEMPT_DELAY_SECONDS` after the one before, or
+        as soon as one fails; sooner if not all could be tried within the timeout otherwise. The
+        first that connects is used, and the others are closed.
 
         Args:
             host: a name or an address.
             port: its number.
-            timeout: seconds for the look-up and for connecting to whichever address, all in all.
+            timeout: seconds for the look-up and all attempts together.
             options: of each socket: level, option, value.
 
         Raises:
             Aborted: `shut_down()` has been called.
-            UnicodeError: no host can have this name.
-            OSError: no address can be connected to: that of the first that failed. Its text
-                has the reasons of the others, too, and how many there were.
-            TimeoutError: not in time.
+            UnicodeError: the name is not a valid host name.
+            OSError: no address can be connected to. It is the error of the first that failed;
+                its text also has the reasons of the others, and the number of addresses.
+            TimeoutError: the time is up.
         """
         end = math.inf if timeout is None else time.monotonic() + timeout
         found = interleaved(self.look_up(host, port, timeout))
@@ -221,7 +221,7 @@ class Sockets:
             until, now = end, time.monotonic()
             if now >= end:
                 raise failures.timed_out()
-            if untried:  # each is to have its turn before the end
+            if untried:  # leave time for each before the end
                 turn = min(ATTEMPT_DELAY_SECONDS, (end - now) / len(untried))
                 until = now + max(turn, LEAST_ATTEMPT_DELAY_SECONDS)
                 try:
@@ -251,7 +251,7 @@ class Sockets:
             set_keep_alive(sock)
             sock.setblocking(False)
             self.connect(sock, address)
-        except BaseException:  # Ctrl-C, say
+        except BaseException:  # for example Ctrl-C
             self._drop(sock)
             raise
         return sock
@@ -259,8 +259,8 @@ class Sockets:
     def connect(self, sock: socket.socket, address: Any) -> None:
         """Begin to connect a `new_socket()` that does not block.
 
-        It begins under the lock, for a socket that has not begun to connect cannot be shut
-        down, and nothing would end what began after that.
+        This holds the lock, because shutting down a socket that has not begun to connect has
+        no effect: an attempt that began after `shut_down()` would not end.
 
         Raises:
             Aborted: `shut_down()` has been called.
@@ -270,17 +270,16 @@ class Sockets:
             if not self.is_shut_down:
                 with contextlib.suppress(BlockingIOError):
                     sock.connect(address)
-            if self.is_shut_down:  # also by a signal handler, meanwhile
+            if self.is_shut_down:  # perhaps by a signal handler, meanwhile
                 raise Aborted("aborted")
 
     def _first_connected(
         self, under_way: list[socket.socket], until: float, failures: _Failures
     ) -> socket.socket | None:
-        """Wait for what comes of attempts; return a socket that has connected.
+        """Wait until an attempt connects or fails; return a socket that has connected.
 
         Returns:
-            None if one has failed, or the moment has come. Those that have failed are taken
-            out of `under_way`.
+            None if one has failed, or the time is up. Failed ones are removed from `under_way`.
         """
         for sock in wait_for_write(under_way, until - time.monotonic()):
             if self.is_shut_down:
@@ -294,8 +293,8 @@ class Sockets:
         return None
 
     def new_socket(self, family: int, kind: int, protocol: int) -> socket.socket:
-        """Return a new socket, of which a duplicate is taken."""
-        with no_fork():  # else a child would have a socket that nobody knows of
+        """Return a new socket, and store a duplicate of it."""
+        with no_fork():  # else a child could have a socket that nothing closes
             sock = socket.socket(family, kind, protocol)
             try:
                 self._duplicates.append((_duplicate(sock), sock.fileno()))
@@ -305,9 +304,9 @@ class Sockets:
         return sock
 
     def _drop(self, sock: socket.socket) -> None:
-        """Close a socket that is not needed, and its duplicate, without which it would go on.
+        """Close a socket that is not needed, and its duplicate, which would keep it open.
 
-        The duplicate is forgotten last: until then a fork and `release()` find it.
+        The duplicate is forgotten last, so that until then a fork and `release()` find it.
         """
         number = sock.fileno()
         sock.close()
@@ -318,10 +317,10 @@ class Sockets:
                     self._duplicates.remove(known)
 
     def adopt(self, number: int) -> None:
-        """Take a duplicate of a socket that a session of the caller's has connected.
+        """Store a duplicate of a socket that a session of the caller's has connected.
 
         Raises:
-            OSError: the number is that of no socket.
+            OSError: the descriptor is not a socket's.
         """
         theirs = socket.socket(fileno=number)
         try:
@@ -335,8 +334,8 @@ class Sockets:
     def look_up(self, host: str, port: int, timeout: float | None) -> list[Any]:
         """Return the addresses of `host`, as `socket.getaddrinfo` does.
 
-        Unlike that, `shut_down()` ends it, and `timeout` seconds. What is being looked up
-        for another exchange is waited for, and not looked up a second time.
+        Unlike that, it ends at `shut_down()` and after `timeout` seconds. If another exchange
+        is looking up the same name, this waits for the same answer.
         """
         with contextlib.suppress(socket.gaierror):
             return get_addresses(host, port, allowed_gai_family(), socket.AI_NUMERICHOST)
@@ -358,24 +357,24 @@ class Sockets:
         if self.is_shut_down:
             raise Aborted("aborted")
         if answer.failure is not None:
-            raise copy.copy(answer.failure)  # the others raise it, too, in their threads
+            raise copy.copy(answer.failure)  # other threads raise it, too
         return answer.found
 
 
 class _Failures:
-    """Why the addresses of a host, so many, cannot be connected to."""
+    """The reasons why the addresses of a host cannot be connected to."""
 
     def __init__(self, count: int) -> None:
         self._count = count
-        # Not the exceptions: they would keep the sockets alive, and each other.
+        # Not the exceptions: their tracebacks would keep the sockets alive.
         self._reasons: dict[str, int | None] = {}
 
     def add(self, error: OSError) -> None:
-        """One more has failed."""
+        """Record that an attempt has failed."""
         self._reasons.setdefault(error.strerror or str(error), error.errno)
 
     def of_all(self) -> OSError:
-        """Return the error if all have failed."""
+        """Return the error to raise when all have failed."""
         if not self._reasons:
             return OSError("the name has no address")
         text = "; ".join(self._reasons)
@@ -385,7 +384,7 @@ class _Failures:
         return OSError(text) if number is None else OSError(number, text)
 
     def timed_out(self) -> TimeoutError:
-        """Return the error if the time has passed before that."""
+        """Return the error to raise when the time is up before that."""
         text = "timed out"
         if self._count > 1:
             failed = f"; failed by then: {'; '.join(self._reasons)}" if self._reasons else ""
@@ -394,10 +393,10 @@ class _Failures:
 
 
 class _Answer:
-    """What the resolver says to one question, and who waits for it.
+    """The resolver's answer to one question, and who waits for it.
 
-    Each side changes its part before it reads the other's (`waiting`, `is_here`), so whoever
-    begins to wait is woken, or sees that the answer is here.
+    Each side writes its own part (`waiting`, `is_here`) before it reads the other's, so
+    whoever begins to wait either is woken or sees that the answer is here.
     """
 
     def __init__(self) -> None:
@@ -407,26 +406,26 @@ class _Answer:
         self.failure: Exception | None = OSError("the look-up was given up")
 
     def leave(self, wakeup: Wakeup) -> None:
-        """Wait no longer."""
+        """Stop waiting."""
         with contextlib.suppress(ValueError):
             self.waiting.remove(wakeup)
 
     def give(self) -> None:
-        """Wake those who wait."""
+        """Wake all that wait."""
         self.is_here = True
         for wakeup in [*self.waiting]:
             wakeup.set()
 
 
 class _LookUps:
-    """What this process is asking the resolver: each question once at a time.
+    """The look-ups under way in this process, at most one at a time for each question.
 
-    Nothing can interrupt the resolver, so each question has a thread of its own, which is
-    left to itself when nobody waits any more. While it is under way, whoever has the same
-    question waits for its answer, which nobody gets who asks after that has come. So a
-    resolver that hangs keeps one thread for each host, however many attempts there are.
+    A look-up cannot be interrupted, so each has its own thread, which continues alone if
+    nobody waits any more. Whoever asks the same question meanwhile waits for the same answer;
+    an answer that has come is not used again. So a resolver that hangs keeps one thread for
+    each host, however many attempts there are.
 
-    Threads: all is for any thread. No lock is needed: each step is one call of a dict or list.
+    Threads: for any thread. No lock is needed: each step is one call of a dict or list.
     """
 
     def __init__(self) -> None:
@@ -434,7 +433,7 @@ class _LookUps:
         close_in_child(self, _LookUps._forget)
 
     def ask(self, host: str, port: int, wakeup: Wakeup) -> _Answer:
-        """Return the answer that is to come; `wakeup` is set when it is there."""
+        """Return the future answer; `wakeup` is set when it is here."""
         question = (host, port, allowed_gai_family())
         own = _Answer()
         has_begun = False
@@ -448,7 +447,7 @@ class _LookUps:
                 ).start()
             has_begun = True
         finally:
-            if not has_begun:  # there are too many threads, or Ctrl-C
+            if not has_begun:  # no thread could be started, or Ctrl-C
                 self._end(question, own)
         return answer
 
@@ -456,8 +455,8 @@ class _LookUps:
         try:
             answer.found = get_addresses(*question)
             answer.failure = None
-        except Exception as error:  # whatever it is, it is for those who asked
-            answer.failure = error.with_traceback(None)  # else they keep each other alive
+        except Exception as error:  # raised to those who asked
+            answer.failure = error.with_traceback(None)  # which would be a reference cycle
         finally:
             self._end(question, answer)
 
@@ -467,7 +466,7 @@ class _LookUps:
         answer.give()
 
     def _forget(self) -> None:
-        """In the child of a fork: the threads that would end them are the parent's."""
+        """In the child of a fork: forget all, because their threads exist in the parent only."""
         self._under_way.clear()
 
 
@@ -479,16 +478,16 @@ def _duplicate(sock: socket.socket) -> socket.SocketType:
     if sys.platform == "win32":
         return sock.dup()
     make = functools.partial(socket.SocketType, sock.family, sock.type, sock.proto)
-    # In one call of C: a signal handler that raises between two would leave a descriptor that
-    # nobody knows of, as in `socket.dup`.
+    # One call of C code. In `socket.dup` a signal handler may raise between dup() and the new
+    # object, and the descriptor leaks.
     return next(map(make, map(os.dup, (sock.fileno(),))))
 
 
 def interleaved(found: list[Any]) -> list[Any]:
     """Return what `look_up()` has found in the order to try it (RFC 8305, section 4).
 
-    That is the resolver's, but that the families alternate: where one does not get through,
-    the other has its turn at once.
+    That is the resolver's order, except that the families alternate: if one of them does not
+    work, an address of the other is tried next.
     """
     families: dict[int, list[Any]] = {}
     for one in found:
@@ -498,10 +497,10 @@ def interleaved(found: list[Any]) -> list[Any]:
 
 
 def wait_for_write(socks: Sequence[socket.socket], seconds: float) -> list[socket.socket]:
-    """Wait until one of them has connected or failed; return those that have, in this order.
+    """Wait until one of the sockets has connected or failed; return those that have, in order.
 
-    None if the time has passed. Both ways of waiting are looked up here, and not when this is
-    imported, for gevent and eventlet replace them. eventlet and Windows have no `poll`.
+    The list is empty if the time is up. `poll` and `select` are looked up at each call, because
+    gevent and eventlet may replace them. eventlet and Windows have no `poll`.
     """
     seconds = min(max(seconds, 0.0), LONGEST_POLL)
     if sys.platform != "win32" and hasattr(select, "poll"):
@@ -510,18 +509,18 @@ def wait_for_write(socks: Sequence[socket.socket], seconds: float) -> list[socke
             poll.register(sock, select.POLLOUT)
         numbers = {number for number, _ in poll.poll(seconds * 1000)}
         return [sock for sock in socks if sock.fileno() in numbers]
-    _, writable, failed = select.select([], socks, socks, seconds)  # failed: as Windows tells
+    _, writable, failed = select.select([], socks, socks, seconds)  # failed: on Windows
     return [sock for sock in socks if sock in writable or sock in failed]
 
 
 def get_addresses(host: str, port: int, family: int, flags: int = 0) -> list[Any]:
     """Return the addresses of a host, as `socket.getaddrinfo` does.
 
-    Of an IPv6 address with a zone, too, in its spelling in a URL: `fe80::1%25eth0` (RFC 6874).
+    An IPv6 address may have a zone, spelled as in a URL: `fe80::1%25eth0` (RFC 6874).
     """
     if ":" in host and "%25" in host:
         address, _, zone = host.partition("%25")
-        # By its number: some systems take the name only with an address that needs a zone.
+        # The zone's number: some systems accept its name only if the address needs a zone.
         host = f"{address}%{zone if zone.isdecimal() else socket.if_nametoindex(zone)}"
     return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, flags)
 
@@ -529,5 +528,5 @@ def get_addresses(host: str, port: int, family: int, flags: int = 0) -> list[Any
 current_sockets: contextvars.ContextVar[Sockets | None] = contextvars.ContextVar(
     "eventsource_sockets", default=None
 )
-"""Where connections that the running thread makes belong. A context variable, because
-requests and urllib3 have no way to hand an object down to a connection."""
+"""The `Sockets` to which new connections of this thread belong. A context variable, because
+requests and urllib3 cannot pass an object down to a connection."""

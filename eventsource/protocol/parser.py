@@ -9,12 +9,11 @@ and space are never part of a longer UTF-8 sequence, and they end a broken one.
 Each byte is examined a bounded number of times, however the bytes are split: an
 unfinished line is kept in one growing buffer and is not searched again.
 
-`_process_line` is the definition, for any line in any state. The fast paths take only
-bytes for which they are sure to give the same result, and leave the others:
+`_process_line` is the definition, for any line in any state. Each fast path takes only
+bytes for which its result is certainly the same, and leaves the others:
 `_process_usual_lines` takes lines in the form that most servers use, `_take_run` many
 blocks in a chunk (see `runs`), `_take_block` one block, and `_continues_line` large
-events. The times in their comments are for CPython 3.13, as a fraction of the time
-without them.
+events. The times in their comments are for CPython 3.13.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ from .policy import MAX_RECONNECTION_TIME
 from .runs import LONG_BLOCK, NO_SHAPE, Shape, shape_of, split_into_lines, split_run
 
 MAX_EVENT_SIZE: Final = 64 * 2**20
-"""Default of `max_event_size` in bytes: large enough for payloads that are known
-to occur (whole configurations, base64 images), small enough to hold in memory."""
+"""Default of `max_event_size` in bytes: large enough for known payloads (whole
+configurations, base64 images), small enough for memory."""
 
 MAX_LINES: Final = 1000
 """How many data lines of an unfinished event are kept separately: 50 KB in addition to
@@ -45,9 +44,8 @@ MAX_ID_SIZE: Final = 4096
 to 8 KiB."""
 
 PIECE: Final = 8192
-"""Bytes of a large event that are decoded at once. Python stores each character of a
-text with the width of the widest one, so an emoji makes only its piece four times as
-large."""
+"""Bytes of a large event that are decoded at once. Python stores all characters of a str
+in the width of the widest, so an emoji enlarges only its own piece, four times."""
 
 _LINE_FEED: Final = ord("\n")
 _CARRIAGE_RETURN: Final = ord("\r")
@@ -121,15 +119,15 @@ class EventStreamParser:
         self._data: list[bytes | bytearray] = []
         self._event_type = b""
         self._last_event_id = last_event_id
-        # Where the bytes stand:
+        # The position in the stream:
         self._line = bytearray()  # a line whose end has not arrived
         self._size = 0  # bytes of the block's lines that count, unfinished line excluded
         self._after_cr = False  # a line feed that comes next belongs to the line before
         self._at_start = True  # a byte order mark may come
         # For the fast paths:
-        self._is_between = False  # two blocks, of which the next has not begun, nor is it held
+        self._is_between = False  # no `data`, `event`, `id` or partial line of a block has come
         self._block_limit = min(PIECE, max_event_size)
-        self._held = b""  # an unfinished block that has not been looked at: see `_hold`
+        self._held = b""  # an unfinished block that has not been processed: see `_can_hold`
         self._expect(NO_SHAPE)
 
     def feed(self, chunk: bytes) -> list[MessageEvent]:
@@ -173,7 +171,7 @@ class EventStreamParser:
         return bool(self._size or (self._line and not self._line.startswith(b":")))
 
     def resume_from(self, last_event_id: str) -> None:
-        """Let that be the last event ID from here on; a block that has begun keeps its own."""
+        """Set the last event ID from here on. A block that has set one already keeps that."""
         self._release()
         self._keep_resume_id()
         if self._last_event_id == self.last_event_id:
@@ -191,7 +189,7 @@ class EventStreamParser:
             return []
         self._is_between = False
         if self._held:
-            if len(self._held) <= len(chunk):  # so each byte is moved a few times at most
+            if len(self._held) <= len(chunk):  # so each byte is copied a few times at most
                 chunk = self._held + chunk
                 self.unfinished_bytes -= len(self._held)
                 self._held = b""
@@ -247,10 +245,10 @@ class EventStreamParser:
         return items
 
     def _continues_line(self, chunk: bytes) -> bool:
-        """Add `chunk` to the line that has begun, and return True; False if it ends there.
+        """Add `chunk` to the unfinished line and return True; False if it has a line end.
 
-        Most chunks of a large event end no line. Searched for blank lines as well, such an
-        event takes 1.4 times as long.
+        Most chunks of a large event have none. Without this they would be searched for blank
+        lines, too, which takes 1.4 times as long.
         """
         if _LINE_FEED in chunk or _CARRIAGE_RETURN in chunk:
             return False
@@ -263,17 +261,16 @@ class EventStreamParser:
         return True
 
     def _can_hold(self, chunk: bytes) -> bool:
-        """Whether `chunk` can wait, unseen, until more of its block is here.
+        """Whether `chunk` can be held, unprocessed, until more of its block has come.
 
-        A block that two chunks share is then one of the next run; in two parts it takes as
-        long as ten others: a sixth of the time of chunks of 16 KiB. Nothing that is held has
-        an effect before its block ends, and `_release` comes before a look at anything
-        that depends on it.
+        A block that two chunks share is then part of the next run. Processed in two parts it
+        takes as long as ten others, a sixth of the time for chunks of 16 KiB. The usual fields
+        have no effect before their block ends, and whatever depends on them calls `_release`.
         """
         if not chunk or _CARRIAGE_RETURN in chunk or len(chunk) > min(PIECE, self._max_event_size):
             return False
         lines = chunk.split(b"\n")
-        del lines[-1]  # which has not ended
+        del lines[-1]  # the unfinished line
         return all(line.startswith(_USUAL_FIELDS) for line in lines)
 
     def _release(self) -> None:
@@ -284,10 +281,10 @@ class EventStreamParser:
             self._process_lines(held, [], comments=False)
 
     def _take_block(self, chunk: bytes, *, comments: bool) -> list[Any] | None:
-        """Return the items of `chunk` if it is just one usual block, else None.
+        """Return the items of `chunk` if it is exactly one usual block, else None.
 
-        That is what a read brings that had to wait for it. Without this, `id`, `event` and
-        `data` take 1.5 times as long, `data` alone 1.3 times.
+        A read that had to wait mostly returns one. Without this, `id`, `event` and `data` take
+        1.5 times as long, `data` alone 1.3 times.
         """
         if not self._is_between or type(chunk) is not bytes or len(chunk) > self._block_limit:
             return None
@@ -305,7 +302,7 @@ class EventStreamParser:
         if _CARRIAGE_RETURN in value:
             return None
         if _LINE_FEED in value:  # several data lines, or several blocks
-            value = value.replace(b"\ndata: ", b"\r")  # of which it has none
+            value = value.replace(b"\ndata: ", b"\r")  # the value has no other CR
             if _LINE_FEED in value:
                 return None
             value = value.replace(b"\r", b"\n")
@@ -316,19 +313,19 @@ class EventStreamParser:
         return [_new(self.event_class, (name, text, self.last_event_id, self._origin))]
 
     def _expect(self, shape: Shape) -> None:
-        """Let that be the shape of the next run or block, which is that of the last, mostly."""
+        """Expect this shape of the next run or block; mostly it is that of the last."""
         self._shape = shape
         head, middle, name, blank = shape
-        # For `_take_block`: a plain tuple is unpacked in a third of the time.
+        # A plain tuple for `_take_block`: unpacking it takes a third of the time.
         self._expected = head, middle, name, blank, len(head), -len(blank)
 
     def _take_other_block(self, chunk: bytes, *, comments: bool) -> list[Any] | None:
-        """Do so for a block of another shape than the one before it, or of none."""
+        """Like `_take_block`, for a block of another shape than the expected one, or of none."""
         if not chunk.endswith(b"\n"):
             return None
         if chunk.startswith(_USUAL_FIELDS):
             self._expect(shape_of(chunk))
-            # Of a shape that it has itself, it does not get here again.
+            # No endless recursion: the chunk begins with the head of the shape found in it.
             return None if self._shape is NO_SHAPE else self._take_block(chunk, comments=comments)
         if chunk.find(b"\n\n") != len(chunk) - 2 or _CARRIAGE_RETURN in chunk:
             return None
@@ -342,14 +339,14 @@ class EventStreamParser:
 
         Most servers send the same few fields in the same order. Without this, several data
         lines take 2.5 times as long, `id`, `event` and `data` 1.8 times, short `data` 1.4
-        times, and comments that are wanted 4.5 times. The stream must stand between two blocks.
+        times, and `Comment` items 4.5 times. A block must begin at the start of `chunk`.
 
         Returns:
             The number of bytes taken; 0 if too many blocks are of another shape.
         """
         end = chunk.rfind(blank)
         first_end = _find_blank(chunk, blank)
-        if end > self._max_event_size or first_end == end:  # also if there is none
+        if end > self._max_event_size or first_end == end:  # also equal if there is none
             return 0
         shape = self._shape
         if shape.blank != blank or not chunk.startswith(shape.head):
@@ -361,7 +358,7 @@ class EventStreamParser:
         if run is None and shape is not NO_SHAPE:
             run = split_run(chunk, end, shape)
         if run is None:
-            self._expect(NO_SHAPE)  # let the next run show its own
+            self._expect(NO_SHAPE)  # the next run determines its own shape
             return 0
         values, ids, odd = run
         if not (shape.type or comments):
@@ -386,7 +383,7 @@ class EventStreamParser:
         *,
         comments: bool,
     ) -> None:
-        """Add the items of blocks of this shape; `map` and `zip` make them without a loop here."""
+        """Add the items of blocks of this shape; `map` and `zip` are faster than a loop."""
         if shape.type:
             last_ids = ids or repeat(self.last_event_id)
             fields = zip(repeat(shape.type), values, last_ids, repeat(self._origin))
@@ -397,7 +394,7 @@ class EventStreamParser:
             self._move_last_event_id(ids)
 
     def _move_last_event_id(self, ids: Sequence[str]) -> None:
-        """Do what the ends of blocks with these ids do. Most need not be looked at."""
+        """Set the last event ID to the last of `ids`, and `_resume_id` to the last sendable one."""
         last_id = ids[-1]
         if can_be_sent(last_id):
             self._resume_id = last_id
@@ -415,9 +412,9 @@ class EventStreamParser:
         if _LINE_FEED not in chunk and _CARRIAGE_RETURN not in chunk:
             self.unfinished_bytes += len(chunk)
             return
-        # What stands before it, as far as it matters, with it:
+        # With the line end before the chunk, if there is one:
         seen = chunk if self._line else b"\n" + chunk
-        # A line end right after another; of the latter, a line feed may follow.
+        # Two line ends in a row. If the second is a CR, its line feed may follow.
         pairs = (b"\n\n", b"\n\r", b"\r\r") if _CARRIAGE_RETURN in chunk else (b"\n\n",)
         last = max(map(seen.rfind, pairs))
         if last < 0:
@@ -431,7 +428,7 @@ class EventStreamParser:
     def _process_lines(
         self, chunk: bytes, items: list[MessageEvent | Comment], *, comments: bool
     ) -> None:
-        """Process the lines that `chunk` ends; keep what follows the last of them."""
+        """Process the lines that end in `chunk`; keep the unfinished one."""
         self._count_unfinished(chunk)
         if _CARRIAGE_RETURN in chunk:
             self._after_cr = chunk.endswith(b"\r")
@@ -444,7 +441,7 @@ class EventStreamParser:
                 self._process_line(whole, items, comments=comments)
                 if self.error is not None:
                     return
-        # Unlike bytes.split(), it looks for the line ends eight or more bytes at a time.
+        # Unlike bytes.split(), readlines() searches eight or more bytes at a time.
         lines = io.BytesIO(chunk).readlines()
         rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
         if self._size + len(chunk) > self._max_event_size:
@@ -456,18 +453,18 @@ class EventStreamParser:
             self._continue_line(rest, ended=False)
             unfinished = len(self._line)
             if self._at_start and _BOM.startswith(self._line):
-                unfinished = 0  # it may yet become a byte order mark
+                unfinished = 0  # it may be the beginning of a byte order mark
             if self._size + unfinished > self._max_event_size:
                 self._fail(self._size + unfinished)
 
     def _process_usual_lines(
         self, lines: list[bytes], items: list[MessageEvent | Comment], *, comments: bool
     ) -> None:
-        """Do what `_process_line` does with each, if none of them can exceed the size.
+        """Do what `_process_line` does with each, if none of them can exceed the size limit.
 
-        Those in the spelling that servers use take a third of the time here.
+        Lines in the usual spelling take a third of the time here.
         """
-        size = 0  # of what counts here, beside self._size
+        size = 0  # counted here, to be added to `_size`
         data, event_type, new, kind = self._data, self._event_type, _new, self.event_class
         for line in lines:
             first = line[0]
@@ -490,7 +487,7 @@ class EventStreamParser:
                 size += len(line) - 1
             elif line.startswith(b"id: ") and _NUL not in line:
                 self._last_event_id = text = line[4:-1].decode("utf-8", "replace")
-                if not text.isprintable() or len(line) > MAX_ID_SIZE:  # a quick look
+                if not text.isprintable() or len(line) > MAX_ID_SIZE:  # a quick check
                     self._keep_resume_id()
                 size += len(line) - 1
             else:
@@ -512,8 +509,8 @@ class EventStreamParser:
     ) -> None:
         """Process a line, as the standard says.
 
-        A `bytearray` is the caller's no more: it becomes the value, so that the value
-        of a long line does not take its memory again.
+        The caller must not use a `bytearray` afterwards: it becomes the value, so that a
+        long line is not copied.
         """
         if self.error is not None:
             return
@@ -542,7 +539,7 @@ class EventStreamParser:
             items.append(Comment(value.decode("utf-8", "replace")))
 
     def _process_field(self, name: bytes, value: bytes | bytearray, size: int) -> None:
-        """Process the field, as the standard says, of a line of `size` bytes."""
+        """Process the field of a line of `size` bytes, as the standard says."""
         if name == b"data":
             self._data.append(value)
             self._size += size
@@ -561,7 +558,7 @@ class EventStreamParser:
             self.unknown_lines += 1
 
     def _keep_resume_id(self) -> None:
-        """Note the present one: the block may change it to one that cannot be sent."""
+        """Store the present `resume_id`: the block may set an ID that cannot be sent."""
         self._resume_id = self.resume_id
 
     def _dispatch(self) -> MessageEvent | None:
@@ -576,9 +573,9 @@ class EventStreamParser:
         return _new(self.event_class, (name, text, self.last_event_id, self._origin))
 
     def _take_data(self) -> bytes | bytearray:
-        """Return the values of the block's `data` lines as one, and keep none.
+        """Return the values of the block's `data` lines, joined, and forget them.
 
-        A `bytearray` at their head is that of a large event, and takes up the others.
+        If the first is a `bytearray`, the event is large, and the others are appended to it.
         """
         data = self._data
         first = data[0]
@@ -600,7 +597,7 @@ class EventStreamParser:
 def can_be_sent(last_event_id: str) -> bool:
     """Whether a last event ID can be the value of a header field: see `MAX_ID_SIZE`."""
     if last_event_id.isprintable() and len(last_event_id) <= MAX_ID_SIZE // 4:
-        return True  # a quick look
+        return True  # a quick check
     return (
         len(last_event_id.encode("utf-8", "replace")) <= MAX_ID_SIZE
         and _CONTROL.search(last_event_id) is None
@@ -610,16 +607,16 @@ def can_be_sent(last_event_id: str) -> bool:
 def _find_blank(chunk: bytes, blank: bytes) -> int:
     """Return where the first blank line begins, -1 without one.
 
-    From the first line end on: to look for one byte takes a hundredth of the time of two,
-    which would be most of that of a large event.
+    The search starts at the first line end: searching for one byte takes a hundredth of the
+    time of searching for two, which would be most of the time for a large event.
     """
     return chunk.find(blank, max(chunk.find(b"\n") - 1, 0))
 
 
 def _text(value: bytes | bytearray) -> str:
-    """Decode `value`; one that is a `bytearray` is the caller's no more.
+    """Decode `value`. The caller must not use a `bytearray` afterwards.
 
-    To decode a large one at once could take up to six times its size.
+    A large one is decoded in pieces: at once it could take up to six times its size.
     """
     if len(value) <= PIECE or value.isascii():
         return value.decode("utf-8", "replace")
@@ -632,7 +629,7 @@ def _text(value: bytes | bytearray) -> str:
 
 
 class Block(MessageEvent):
-    """An event that remembers what its own block said.
+    """An event with the fields of its own block.
 
     Attributes:
         id (str | None): the block's `id`; None: it has none.
@@ -680,7 +677,7 @@ class BlockParser(EventStreamParser):
     def _process_usual_lines(
         self, lines: list[bytes], items: list[MessageEvent | Comment], *, comments: bool
     ) -> None:
-        for line in lines:  # each as it stands in the definition, which notes id and retry
+        for line in lines:  # only `_process_field` and `_dispatch` record `id` and `retry`
             self._process_line(line[:-1], items, comments=comments)
 
     def _process_field(self, name: bytes, value: bytes | bytearray, size: int) -> None:

@@ -21,7 +21,7 @@ from eventsource.errors import (
 )
 
 MIN_RECONNECTION_TIME: Final = 0.02
-"""The shortest wait, so neither `retry: 0` nor `delay=0` causes a hot loop."""
+"""The shortest wait, so that neither `retry: 0` nor `delay=0` causes a busy loop."""
 MAX_RECONNECTION_TIME: Final = 3600.0
 """The longest wait that a server can ask for: a mistake in a `retry` field or a
 `Retry-After` must not silence a client for days."""

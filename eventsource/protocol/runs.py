@@ -1,8 +1,8 @@
-"""Runs of blocks of one shape, split at once: the fast path of `parser`.
+"""Splits runs of blocks of one shape at once: the fast path of `parser`.
 
-Most servers send the same few fields in the same order. This module learns the shape of a
-block, and splits a chunk by what such blocks have in common. It has no state: it returns
-values, or None if the blocks do not have that shape and the parser must go line by line.
+Most servers send the same few fields in the same order. This module finds the shape of a
+block, and splits a chunk at the bytes that all blocks of this shape share. It has no state:
+it returns values, or None if too many blocks differ; the parser then processes each line.
 Times are for CPython 3.13.
 """
 
@@ -26,10 +26,10 @@ _BEGINNING: Final = re.compile(
 )
 
 USUAL_BLOCKS: Final = 0.75
-"""Part of the blocks of a run that must be of one shape: the others take longer there."""
+"""The share of a run's blocks that must be of one shape. The others take longer here."""
 
 LONG_BLOCK: Final = 256
-"""Bytes of a block from which on `split_into_lines` is faster than `split_run`."""
+"""Bytes of a block; from this size on `split_into_lines` is faster than `split_run`."""
 
 
 class Shape(NamedTuple):
@@ -42,11 +42,11 @@ class Shape(NamedTuple):
 
 
 NO_SHAPE: Final = Shape(b"\n", b"", "", b"")
-"""No shape, and no block begins so."""
+"""Stands for no shape: no block begins with a line feed."""
 
 
 def shape_of(chunk: bytes) -> Shape:
-    """Return the shape of the first block, as far as there is a fast path for it."""
+    """Return the shape of the first block; `NO_SHAPE` if there is no fast path for it."""
     match = _BEGINNING.match(chunk)
     if match is None:
         return NO_SHAPE
@@ -62,22 +62,21 @@ def shape_of(chunk: bytes) -> Shape:
 
 
 Run = tuple[Sequence[str], Sequence[str], Sequence[tuple[int, bytes]]]
-"""What the functions that split a run return: the values of `data`, or comments; the ids,
-if the shape has them; and each block that is of another shape, with its index among the
-values."""
+"""The result of splitting a run: the values of `data`, or the comments; the ids, if the shape
+has them; and each block of another shape, with its index among the values."""
 
 
 def split_into_lines(chunk: bytes, first_end: int, end: int, shape: Shape) -> Run | None:
     """Split blocks of the same number of lines each, the first of which ends at `first_end`.
 
-    A line end is looked for eight or more bytes at a time, two of them and a name byte by
-    byte: `split_run` takes 1.2 times as long for lines of 1 KB, and less for short ones.
+    A search for one byte takes eight or more bytes at a time, a search for several bytes one
+    at a time. So `split_run` takes 1.2 times as long for lines of 1 KB, but less for short ones.
 
     Returns:
         None if one of the blocks is of another shape.
     """
     head, middle, name, blank = shape
-    starts = (head + middle).split(b"\n")  # of the lines, but for the blank one at the end
+    starts = (head + middle).split(b"\n")  # of all lines except the blank one
     data_place = len(starts) - 1
     if not name or blank != b"\n\n" or chunk.count(b"\n", 0, first_end) != data_place:
         return None
@@ -101,8 +100,8 @@ def split_into_lines(chunk: bytes, first_end: int, end: int, shape: Shape) -> Ru
 
 
 def _values(lines: list[bytes], start: bytes) -> list[str] | None:
-    """Return the values of fields that all start like this, else None."""
-    # In the order of bytes, what is between two that start like this does, too.
+    """Return the values of fields that all begin with `start`, else None."""
+    # In byte order, everything between two lines that begin with `start` does so, too.
     if not (min(lines).startswith(start) and max(lines).startswith(start)):
         return None
     if start == b"id: " and _NUL in b"".join(lines):
@@ -114,8 +113,8 @@ def _values(lines: list[bytes], start: bytes) -> list[str] | None:
 def split_run(chunk: bytes, end: int, shape: Shape) -> Run | None:
     """Split the blocks in `chunk[:end]`, of which the first is of this shape.
 
-    ASCII is decoded at once and split as text, which takes three quarters of the time; of
-    other text all would be as wide as the widest character, so its values are decoded.
+    ASCII is decoded as a whole and split as text, which takes three quarters of the time.
+    Other text is split first: as a whole, each character would be as wide as the widest.
 
     Returns:
         None if too many blocks are of another shape.
@@ -136,7 +135,7 @@ def split_run(chunk: bytes, end: int, shape: Shape) -> Run | None:
     if nul in joined_ids or (is_crlf and (cr in joined or cr in joined_ids)):
         return None
     is_folded = lf in joined and name
-    if is_folded:  # several data lines: there is no CR in the chunk but these
+    if is_folded:  # several data lines: joined by CR meanwhile, as the chunk has no CR
         values = [value.replace(more, cr) if lf in value else value for value in values]
         joined = nothing.join(values)
     odd: list[tuple[int, bytes]] = []

@@ -1,9 +1,9 @@
-"""The life of a stream as a state machine: all that can happen, and what follows from it.
+"""The life of a stream as a state machine: when to connect, what to yield, when to end.
 
 Sans-I/O: no sockets, threads, clocks or randomness. Times are seconds on a monotonic clock
 and are arguments, and so are random numbers. There is a method for everything that happens
-to a stream. What follows is returned or can be asked for: whether there is something to
-yield, how long to wait, and from where to resume.
+to a stream. Results and attributes say what follows: whether there is something to yield,
+how long to wait, and from where to resume.
 
 The invariants:
 
@@ -12,12 +12,12 @@ The invariants:
 - One loss of a connection is one `ErrorEvent`, and none if `restart()` or `close()` caused
   it.
 - The parsed items and the last event ID that belongs to them are stored by one assignment.
-  If a signal handler raises an exception before it, nothing has happened; if it raises one
+  If a signal handler raises an exception before it, nothing has changed; if it raises one
   after it, the next call continues.
 
-Threads: `received`, and reading the stored items, are for the thread that iterates, and need
-no lock. Everything else is for a thread that holds the lock of the session's owner. `close`
-and `restart` may come in the middle of `received`.
+Threads: only the thread that iterates may call `received` and read the stored items; it needs
+no lock. Everything else is for a thread that holds the lock of the session's owner. Another
+thread or a signal handler may call `close` and `restart` during `received`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Phase(enum.Enum):
     OPEN = enum.auto()
     """The stream is being read."""
     DROPPED = enum.auto()
-    """`restart()` has ended the connection or the attempt; the reader does not know yet."""
+    """`restart()` has ended the connection or the attempt; the reader has not handled it yet."""
     FAILED = enum.auto()
     """A failure has closed the stream for good. What is kept may still be yielded."""
     CLOSED = enum.auto()
@@ -72,7 +72,7 @@ class _What(enum.Enum):
     CLOSE = enum.auto()
 
 
-_CLOSED: Final = Phase.CLOSED  # which takes longer to look up, on Python 3.11
+_CLOSED: Final = Phase.CLOSED  # faster than the attribute on Python 3.11
 _UNDER_WAY: Final = (Phase.CONNECTING, Phase.OPEN, Phase.DROPPED)
 _NEXT: Final[dict[_What, dict[Phase, Phase]]] = {
     _What.BEGIN: {Phase.WAITING: Phase.CONNECTING},
@@ -83,7 +83,7 @@ _NEXT: Final[dict[_What, dict[Phase, Phase]]] = {
     _What.ABANDON: dict.fromkeys(_UNDER_WAY, Phase.WAITING),
     _What.CLOSE: dict.fromkeys(Phase, Phase.CLOSED),
 }
-"""What happens, and from which phase it leads to which. From any other it changes nothing."""
+"""What happens: {phase before: phase after}. In a phase without an entry nothing changes."""
 
 _READY_STATES: Final = {
     Phase.WAITING: ReadyState.CONNECTING,
@@ -96,11 +96,11 @@ _READY_STATES: Final = {
 
 
 class Kept(NamedTuple):
-    """What one read has brought, and where a connection resumes that is made after it."""
+    """The items of one read, and where a connection made after them resumes."""
 
     items: list[Item]
     rest: Iterator[Item]
-    """Over the items: those that have not been yielded."""
+    """An iterator over `items`: it has those that have not been yielded."""
     last_event_id: str
     resume_id: str
     """The ID that the next connection sends: the latest that can be sent."""
@@ -135,8 +135,8 @@ class Session:
         heard_at (float): the time when the connection opened or the last bytes came.
         parse_error (Exception | None): the error after which the rest of this response cannot
             be read: an event that is too large.
-        odd_lines (int): how many lines of this body were neither a field nor a comment, as long
-            as it has brought no event.
+        odd_lines (int): how many lines of this body were neither a field nor a comment. It is
+            not updated after the first event.
     """
 
     def __init__(
@@ -169,9 +169,9 @@ class Session:
         self.parse_error: Exception | None = None
         self._opened_at: float | None = None  # None: it has not opened
         self._headers: Mapping[str, str] = {}
-        self._has_event = False  # it has brought one
+        self._has_event = False  # a message has come
         self._silence = 0.0  # seconds waited since it began or a message came
-        self._waits_since = 0.0  # when the wait that goes on has begun
+        self._waits_since = 0.0  # when the present wait began
 
     # --- What there is to know ---
 
@@ -238,9 +238,9 @@ class Session:
     def take(self) -> list[Item]:
         """Return all stored items that have not been yielded; they now count as yielded."""
         kept = self.kept
-        # No call from here to the end, so that no signal handler comes in between.
+        # No call from here to the end, so that no signal handler runs in between.
         items = [*kept.rest]
-        del kept.items[:]  # large, perhaps, and the next read may come in days
+        del kept.items[:]  # frees memory: the next read may come in days
         return items
 
     def wait(self, now: float) -> float:
@@ -307,9 +307,9 @@ class Session:
         finally:
             self.parse_error = parser.error
         last_event_id = resume_id = parser.last_event_id
-        if last_event_id is not self.kept.resume_id:  # most reads bring no other
+        if last_event_id is not self.kept.resume_id:  # most reads do not change it
             resume_id = parser.resume_id
-        kept = _new(Kept, (items, iter(items), last_event_id, resume_id))  # as `_keep` does it
+        kept = _new(Kept, (items, iter(items), last_event_id, resume_id))  # `_keep`, inlined
         if parser.reconnection_time is not None:
             self.reconnection_time = self._policy.reconnection_time(parser.reconnection_time)
         self.heard_at = now
@@ -331,17 +331,17 @@ class Session:
         self._waits_since = now
 
     def parsed(self, seconds: float) -> None:
-        """Parsing bytes without a message took so long. That time also counts as silence.
+        """Count as silence the time that it took to parse bytes without a message.
 
-        Otherwise a flood of comments, during which the reader never waits, would keep a stream
-        alive.
+        Otherwise `event_timeout` would never end a stream of comments so fast that the reader
+        never waits.
         """
         self._silence += seconds
 
     def lost(
         self, error: Exception, now: float, *, random: float, retry_after: float | None = None
     ) -> ErrorEvent | None:
-        """The connection is lost or could not be made; `kept` has that, unless we ended it.
+        """The connection is lost or could not be made. `kept` has the event, unless we ended it.
 
         Args:
             error: the failure.
@@ -403,7 +403,7 @@ class Session:
         return True
 
     def resume_from(self, last_event_id: str) -> None:
-        """Let the next connection resume from this ID, unless an event comes before.
+        """Set the ID from which the next connection resumes, unless an event comes before.
 
         Raises:
             TypeError, ValueError: the value cannot be a last event ID.
@@ -414,7 +414,7 @@ class Session:
         self._parser.resume_from(last_event_id)
 
     def set_reconnection_time(self, seconds: float) -> None:
-        """Wait so long before reconnecting, until the server sets another time.
+        """Set the reconnection time, until the server sets another.
 
         Raises:
             TypeError, ValueError: the value is not a number of at least 0.
@@ -432,19 +432,19 @@ class Session:
         return self._has_event or seconds >= BRIEF
 
     def _enter(self, what: _What, item: Item | None = None, error: Exception | None = None) -> bool:
-        """Enter the phase that this leads to, and store the item; return whether there is such
-        a phase.
+        """Enter the phase that `_NEXT` has for this, and store the item; return whether there is
+        one.
 
-        Then only this item is stored: all items before it have been yielded.
+        The item replaces the stored ones, all of which have been yielded.
         """
         while (after := _NEXT[what].get(before := self.phase)) is not None:
             kept = self.kept
             if item is not None:
                 kept = _keep([item], kept.last_event_id, kept.resume_id)
-            # A signal handler may have called close() or restart() up to here, but not from
-            # here to the end, for there is no call.
+            # A signal handler may have called close() or restart() before this. After this
+            # none can run, because there is no call.
             if self.phase is before:
-                if item is not None:  # else `received` may just be putting another there
+                if item is not None:  # else keep what `received` may be storing meanwhile
                     self.kept = kept
                 self.error = self.error if error is None else error
                 self.phase = after

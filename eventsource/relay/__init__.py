@@ -1,9 +1,9 @@
-"""One stream into a log that many can read: each event once, across crashes and machines.
+"""Stores one stream in a log that many can read: each event once, across crashes and machines.
 
-`Relay` reads the stream and stores each batch of events together with the place in the stream,
-in one atomic step of an engine that a `Sink` stands for: `RedisStream` (extra `redis`),
-`JetStream` (extra `nats`), or one of yours. Neither client library is imported unless its sink
-is used.
+`Relay` reads the stream and stores each batch of events together with the place in the stream
+(a last event ID), in one atomic step of an engine. A `Sink` connects to the engine:
+`RedisStream` (extra `redis`), `JetStream` (extra `nats`), or one of yours. Neither client
+library is imported unless its sink is used.
 """
 
 from __future__ import annotations

@@ -1,23 +1,22 @@
 """A NATS JetStream stream as a relay's log.
 
-The invariant: **the last message of the stream says where the upstream goes on**, and a
-message is stored only if the one before it is the one that this relay has seen or written
-last. There is no second store, so an event and the place after it cannot come apart.
+The invariant: **the last message of the stream has the place from which the relay resumes**,
+and a message is stored only if the one before it is the one that this relay has seen or
+written last. There is no second store, so an event and the place after it cannot differ.
 
 What is stored:
 
-- An event is one message on the subject. Each has the place after itself, so that the relay
-  can go on after any prefix of a batch. A server stores a message at a time: batches are sent
-  without waiting in between, and all of a batch is acknowledged before `append` returns.
+- An event is one message on the subject. Each has the place after it, so the relay can resume
+  after any prefix of a batch. A server stores one message at a time: batches are sent without
+  waiting in between, and all of a batch is acknowledged before `append` returns.
 - A *marker* is a message on `SUBJECT.relay`, which a consumer of the subject does not get.
-  `claim` writes one: that moves the sequence of the stream, and so whatever an earlier owner
-  still sends is refused by the server. An id without an event writes one, too. A marker
-  replaces the one before it, so that the stream does not fill with them.
+  `claim` writes one: it advances the sequence of the stream, so the server refuses whatever an
+  earlier owner still sends. An id without an event also writes one. A marker replaces the one
+  before it, so the stream does not fill with them.
 
-The fence is two headers that the server checks as it stores a message: the sequence of the
-last message, and its id (`Nats-Msg-Id`), which has the owner's random token in it. The
-sequence alone would do, were it not for servers that are restored from a copy: there numbers
-come again, tokens do not.
+The fence is two headers that the server checks when it stores a message: the sequence of the
+last message, and its id (`Nats-Msg-Id`), which contains the owner's random token. The
+sequence alone is not enough: a server restored from a backup assigns the same ones again.
 """
 
 from __future__ import annotations
@@ -63,30 +62,30 @@ PLACE: Final = "Relay-Place"
 STORED: Final = "Relay-Stored"
 
 DEFAULT_PORT: Final = 4222
-"""That of NATS."""
+"""The port of NATS."""
 
 WINDOW: Final = 500
-"""Messages that may wait for their acknowledgements. Servers since 2.11 hold 10,000 for a
-stream and refuse more; a twentieth of that keeps one busy just as well."""
+"""The most messages that wait for their acknowledgements. Servers since 2.11 hold 10,000 for a
+stream and refuse more; a twentieth of that is enough for full speed."""
 
 MAX_HEADERS: Final = 65_535
-"""Bytes of the headers of a message that JetStream takes."""
+"""The most bytes of a message's headers that JetStream accepts."""
 
 FENCE_BYTES: Final = 300
-"""The headers of the fence have no more, whatever the numbers."""
+"""An upper limit for the bytes of the fence's headers, whatever the numbers."""
 
 MAX_TYPE: Final = 200
 """Characters that are kept of the type of an event that is too large."""
 
 MAX_CLAIMS: Final = 100
-"""How often `claim` looks again because a message came in between. A look takes three answers
-of the server; a leader waits for one after each batch, so there are gaps."""
+"""How often `claim` tries again because a message came in between. A try takes three replies of
+the server; a leader waits for a reply after each batch, so there are gaps."""
 
 MIN_LEASE_SECONDS: Final = 0.1
-"""The shortest `max_age` that a server takes."""
+"""The shortest `max_age` that a server accepts."""
 
 GOODBYE_SECONDS: Final = 1.0
-"""Seconds that `close()` waits for the server at the most."""
+"""The most seconds that `close()` waits to give back the lease, and then to disconnect."""
 
 _SCHEMES: Final = ("nats", "tls", "ws", "wss")
 _OWN_OPTIONS: Final = {
@@ -104,16 +103,16 @@ _WRONG_LAST: Final = {10070, 10071, 10164}
 """The server's error codes for another last message id, and another last sequence (two)."""
 _NAME_IN_USE: Final = 10058
 
-# What a header can hold: printable ASCII. Clients strip spaces, and `%` is the escape.
+# What a header can carry: printable ASCII. Clients strip spaces, and `%` is the escape.
 _PLAIN: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 
 _left_behind: Final[list[object]] = []
-"""In a child: what belongs to the parent. The destructors of an event loop and of its
-transports would change what both processes share, so they must not run."""
+"""In the child of a fork: the parent's objects. The destructors of an event loop and of its
+transports would change what both processes share; in this list they do not run."""
 
 
 class _Run(NamedTuple):
-    """Events of one id of which only the first are stored: the place is before all of them."""
+    """Events with one id, of which only the first are stored; the place is before all of them."""
 
     event_id: str = ""
     stored: int = 0
@@ -126,10 +125,10 @@ def _quoted(text: str) -> str:
 def _after_each(
     before: str, events: Sequence[MessageEvent], after: str, stored: int
 ) -> Iterator[tuple[str, _Run]]:
-    """Yield the place after each event of a batch, and what of the next events is stored.
+    """Yield, for each event of a batch, the place after it and the `_Run` that it is part of.
 
-    Several events may have one id. Whoever asked for what follows that id after the first
-    of them would not get the others: until the last, the place stays before the first.
+    Several events may have one id. A relay that resumed from that id after the first of them
+    would not get the others. So the place stays before the first until the last is stored.
     """
     for event, following in itertools.zip_longest(events, events[1:]):
         stored += 1
@@ -145,23 +144,23 @@ def _after_each(
 class JetStream:
     """A sink for `Relay`: a stream of NATS JetStream (the extra `nats`).
 
-    The stream is made if it is not there: on disk, with the limits given here, trimmed at
-    its beginning when it is full. One that is there is used as it is and must keep its last
-    message: a stream that deletes by age, or what has been consumed, is refused.
+    The stream is made if it does not exist: on disk, with the limits given here; when it is
+    full, the oldest messages are removed. An existing one is used as it is. It must keep its
+    last message: a stream that deletes by age, or what has been consumed, is refused.
 
     An event is one message on `subject`: its data in UTF-8 as the payload, its id and type
     in the headers `Event-Id` and `Event-Type`, percent-encoded where they are not printable
-    ASCII. An event that is larger than the server or the stream takes (`max_payload`, 1 MiB
+    ASCII. An event that is larger than the server or the stream accepts (`max_payload`, 1 MiB
     by default, `max_msg_size`, half of `max_bytes`, 64 KiB of headers) is stored without its
-    data and with the first 200 characters of its type. It has the header `Event-Too-Large`, the
-    size of its data in bytes, and a warning is logged: nobody is blocked, and a consumer knows
-    what it does not have. Only an id that is too large by itself cannot be stored: an
-    `EventSourceError` each time.
+    data and with the first 200 characters of its type. Its header `Event-Too-Large` has the
+    size of its data in bytes, and a warning is logged. So the stream goes on, and a consumer
+    sees that data is missing. Only an event whose id alone is too large cannot be stored:
+    `append()` raises an `EventSourceError` each time.
 
-    All calls come from one thread, but for `close()`, which may come from any. The
-    connection is served by an event loop in a thread of its own, `eventsource-nats`, which
-    begins with the first call and ends with `close()`. After a fork the child has neither:
-    `claim()` makes both anew there.
+    All calls must come from one thread, except `close()`, which may come from any. An event
+    loop in a thread of its own, `eventsource-nats`, serves the connection; it starts with the
+    first call and ends with `close()`. After a fork the child has neither: `claim()` makes
+    both again there.
 
     Args:
         url: `nats://host:4222`, which is the usual port. User name and password, or a token,
@@ -170,11 +169,11 @@ class JetStream:
         name: of the stream: letters, digits, `-` and `_`. The leader's lease is in the
             key-value bucket `NAME-relay`.
         subject: of the messages; `name` by default. The relay's own are on `SUBJECT.relay`.
-        max_msgs: how many messages the stream keeps; by default, all.
-        max_bytes: how large the stream grows, in bytes; by default, as far as the server lets it.
+        max_msgs: how many messages the stream keeps; None: all.
+        max_bytes: the largest size of the stream in bytes; None: the limit of the server.
         replicas: how many servers of a cluster keep the stream.
-        timeout: seconds without progress after which a call gives up.
-        **connect_options: what `nats.connect` takes besides: `user`, `password`, `token`,
+        timeout: seconds without progress after which a call fails.
+        **connect_options: further arguments of `nats.connect`: `user`, `password`, `token`,
             `user_credentials`, `nkeys_seed`, `tls`, ...
 
     Raises:
@@ -203,7 +202,7 @@ class JetStream:
                 raise TypeError(f"{what} must be a str, not {type(text).__name__}")
         servers = [_with_port(server.strip()) for server in url.split(",")]
         if None in servers:
-            # Not quoted: what cannot be parsed may hold a password anywhere.
+            # Not quoted: what cannot be parsed may contain a password anywhere.
             raise ValueError("url must be like nats://host:4222, or several separated by commas")
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError(f"name must be letters, digits, - and _, not {name!r}")
@@ -241,11 +240,11 @@ class JetStream:
         """Become the owner of the stream: whatever an earlier owner still sends is refused.
 
         Returns:
-            The place: the last event ID to go on after, or `""` in a new stream.
+            The place: the last event ID to resume from, or `""` in a new stream.
 
         Raises:
             EventSourceError: the server cannot be reached or refuses, the stream cannot
-                serve, or none of its messages has a place. `claim()` again tries again.
+                be used, or none of its messages has a place. `claim()` may be called again.
         """
         return self._call(self._claim)
 
@@ -253,11 +252,11 @@ class JetStream:
         """Store events, in order, and the place after them.
 
         When it returns, all are acknowledged. When it raises, a prefix of them may be
-        stored: `claim()` returns the place after that, and what the server of the events
-        sends from there is stored without gap or repetition.
+        stored: `claim()` then returns the place after that prefix, and what the server of the
+        events sends from there is stored without gap or repetition.
 
         Args:
-            events: as they came. None moves the place alone.
+            events: in order; an empty sequence changes only the place.
             last_event_id: the place after the last of them.
 
         Raises:
@@ -273,8 +272,8 @@ class JetStream:
     def lease(self, seconds: float) -> bool:
         """Take or renew the leader's lease.
 
-        It saves connections to the server of the events, and no more: what is stored
-        depends on `claim()` alone.
+        It only saves connections to the server of the events. What is stored depends on
+        `claim()` alone.
 
         Args:
             seconds: how long the lease lasts from now; 0.1 at least, the server's limit.
@@ -283,7 +282,7 @@ class JetStream:
             Whether this sink has the lease. `close()` gives it back.
 
         Raises:
-            TypeError, ValueError: `seconds` is no number, below 0.1 or not finite.
+            TypeError, ValueError: `seconds` is not a number, below 0.1 or not finite.
             EventSourceError: the server cannot be reached or refuses.
         """
         check_number("seconds", seconds, MIN_LEASE_SECONDS)
@@ -293,8 +292,8 @@ class JetStream:
     def close(self) -> None:
         """Give the lease back, close the connection and end the thread; never raises.
 
-        From any thread: a call under way in another one raises `EventSourceError`. The
-        server gets a second to answer. `claim()` begins anew.
+        For any thread: a call under way in another one raises `EventSourceError`. The server
+        has a second to answer. After that `claim()` may be called again.
         """
         worker, self._worker = self._worker, None
         if worker is None:
@@ -309,9 +308,9 @@ class JetStream:
 
     def _reset(self) -> None:
         self._worker = None
-        self._nats: Any = None  # the connection; all up to the next gap is the loop's
-        self._inbox = ""  # where the server acknowledges
-        self._replies: asyncio.Queue[Any] = asyncio.Queue()  # errors, too; None: it is closed
+        self._nats: Any = None  # the connection; this group is used only on the loop
+        self._inbox = ""  # the subject of acknowledgements
+        self._replies: asyncio.Queue[Any] = asyncio.Queue()  # errors, too; None: closed
         self._max_size = 0  # of a message with its headers, in bytes
         self._can_replace = False  # the stream lets a marker replace the one before it
 
@@ -328,12 +327,12 @@ class JetStream:
         self._passed = 0  # events of `_run` that have come again
 
     def _forget(self) -> None:
-        """In a child: leave the parent's things alone."""
+        """In the child of a fork: leave the parent's objects as they are."""
         _left_behind.extend((self._worker, self._nats))
         self._reset()
 
     def _call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run `work` on the loop; after any failure, there is no owner and no connection."""
+        """Run `work` on the loop. After any failure there is no owner and no connection."""
         worker = self._worker
         if worker is None:
             worker = self._worker = _Worker()
@@ -348,7 +347,7 @@ class JetStream:
             self._disown()
             raise
         self._disown()
-        raise failure  # out here: what went wrong may quote what it was sent
+        raise failure  # out here: the error below may quote what was sent
 
     # --- On the loop ---
 
@@ -365,7 +364,7 @@ class JetStream:
             try:
                 async with asyncio.timeout(GOODBYE_SECONDS):
                     await connection.close()
-            except Exception as error:  # it is given up anyway
+            except Exception as error:  # the connection is not used again in any case
                 logger.debug("%r: closing: %s", self, _said(error))
 
     async def _connected(self) -> Any:
@@ -380,8 +379,8 @@ class JetStream:
             try:
                 await self._nats.connect(
                     self._servers,
-                    allow_reconnect=False,  # what was sent is lost or not: claim() finds out
-                    max_reconnect_attempts=1,  # of the first connection, too
+                    allow_reconnect=False,  # claim() must first find out what was stored
+                    max_reconnect_attempts=1,  # also limits the first connection
                     reconnect_time_wait=0,
                     connect_timeout=max(1, math.ceil(self._timeout)),
                     error_cb=note,
@@ -390,7 +389,7 @@ class JetStream:
                 )
             except Exception as error:
                 noted = [replies.get_nowait() for _ in range(replies.qsize())]
-                # More than that no server is available.
+                # A noted error says more than that no server is available.
                 raise next(filter(None, reversed(noted)), error) from None
             while not replies.empty():  # of servers that were tried before
                 replies.get_nowait()
@@ -415,7 +414,7 @@ class JetStream:
             raise EventSourceError(f"{self!r}: somebody else writes to the stream all the time")
 
     async def _stream(self, jetstream: Any) -> Any:
-        """Return what the server says of the stream; make it if it is not there."""
+        """Return the server's information on the stream; make it if it does not exist."""
         try:
             info = await jetstream.stream_info(self._name)
         except errors.NotFoundError:
@@ -432,10 +431,10 @@ class JetStream:
             except errors.APIError as error:
                 if error.err_code != _NAME_IN_USE:
                     raise
-                info = await jetstream.stream_info(self._name)  # somebody else was faster
+                info = await jetstream.stream_info(self._name)  # another relay has made it
         self._check(info.config)
         limits = [self._nats.max_payload, info.config.max_msg_size or -1]
-        # Half: a message that fills the stream would be deleted to make room, and the place.
+        # Half: a message that fills the stream, and its place, would be deleted for the next.
         limits.append((info.config.max_bytes or -1) // 2)
         self._max_size = min(limit for limit in limits if limit > 0)
         self._can_replace = bool(info.config.allow_rollup_hdrs)
@@ -491,7 +490,7 @@ class JetStream:
             known += 1
             self._passed += 1
         if known == len(events) and self._passed < self._run.stored:
-            return  # the place before them, with their number, says more than the one here
+            return  # the stored place and the count of `_run` still hold
         stored = self._passed - known if known else 0
         if known < len(events):
             self._run, self._passed = _Run(), 0
@@ -572,7 +571,7 @@ class JetStream:
             await take_reply()
 
     def _note_progress(self, limit: asyncio.Timeout) -> None:
-        if limit.expired():  # nats-py may swallow a cancellation while it flushes
+        if limit.expired():  # nats-py may suppress a cancellation while it flushes
             raise TimeoutError
         limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
 
@@ -609,11 +608,11 @@ class JetStream:
                 else:
                     return False
             except errors.KeyWrongLastSequenceError:
-                return False  # another was faster, or it has just run out
+                return False  # another sink was first, or the lease has just expired
             return True
 
     async def _bucket(self, jetstream: Any, seconds: float) -> Any:
-        """The bucket of the lease, whose entries live for `seconds`."""
+        """Return the bucket of the lease, whose entries expire after `seconds`."""
         bucket = f"{self._name}-relay"
         try:
             info = await jetstream.stream_info(f"KV_{bucket}")
@@ -621,7 +620,7 @@ class JetStream:
             return await jetstream.create_key_value(
                 bucket=bucket, ttl=seconds, history=1, replicas=self._replicas
             )
-        if abs((info.config.max_age or 0) - seconds) > 0.001:  # it is kept in whole nanoseconds
+        if abs((info.config.max_age or 0) - seconds) > 0.001:  # stored in whole nanoseconds
             info.config.max_age = seconds
             info.config.duplicate_window = min(seconds, 120.0)
             await jetstream.update_stream(info.config)
@@ -638,7 +637,7 @@ class JetStream:
                         entry = await bucket.get("leader")
                         if entry.value == self._token.encode():
                             await bucket.delete("leader", last=entry.revision)
-                    except (errors.BucketNotFoundError, errors.KeyNotFoundError):  # nobody's
+                    except (errors.BucketNotFoundError, errors.KeyNotFoundError):  # no lease
                         pass
         finally:
             await self._disconnect()
@@ -652,7 +651,7 @@ def _headers(place: str, run: _Run) -> dict[str, str]:
 
 
 def _said(error: BaseException) -> str:
-    """Say `error` without the URLs in it."""
+    """Return the text of `error` without secrets in URLs."""
     if isinstance(error, TimeoutError):
         return "the server did not answer in time"
     if isinstance(error, concurrent.futures.CancelledError):
@@ -661,7 +660,7 @@ def _said(error: BaseException) -> str:
 
 
 def _with_port(url: str) -> str | None:
-    """Return a server's URL, with the usual port if it has none; None if it is no URL."""
+    """Return a server's URL, with the usual port if it has none; None if it is not a URL."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -669,7 +668,7 @@ def _with_port(url: str) -> str | None:
         return None
     if parts.scheme not in _SCHEMES or not parts.hostname or port == 0:
         return None
-    if port is None and parts.scheme in ("nats", "tls"):  # nats-py: for one server only
+    if port is None and parts.scheme in ("nats", "tls"):  # nats-py adds it to a single server only
         parts = parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{DEFAULT_PORT}")
     return urlunsplit(parts)
 
@@ -696,14 +695,14 @@ class _Worker:
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what `work()` returns. Raises `CancelledError` if it is stopped meanwhile."""
-        with self._lock:  # so that nothing begins on a loop that is about to end
+        with self._lock:  # so that nothing starts on a loop that is about to end
             if self._is_stopped:
                 raise concurrent.futures.CancelledError
             future = asyncio.run_coroutine_threadsafe(work(), self._loop)
         try:
             return future.result()
         except BaseException:
-            future.cancel()  # for Ctrl-C; nothing else leaves it running
+            future.cancel()  # needed for Ctrl-C only; after anything else it is not running
             raise
 
     def stop(self) -> None:

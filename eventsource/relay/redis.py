@@ -1,11 +1,11 @@
 """`RedisStream`: a log that is a stream of Redis, written by one script for each read.
 
-A script is atomic in Redis: it compares the owner, the place and the count with those that are
-believed, adds the events, and writes the place last. The count, the number of events that the
-log has had, tells two batches apart that do not move the place.
+A script is atomic in Redis: it compares the owner, the place and the count with those that this
+sink knows, adds the events, and writes the place last. The count is the number of events stored
+so far; it also changes with a batch that does not change the place.
 
 The client does not retry: a call whose reply is lost is a failure like any other. If something
-in between does, the second call finds another count or place, and is refused.
+in between retries, the second call finds another count or place, and is refused.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class RedisStream:
     An entry has the fields `id` (the last event ID), `type`, `data` (of the event) and `n` (its
     number in the log: 1, 2, 3, …). The key of the stream is `name`. The relay's own keys are
     `{name}:relay`, a hash with the owner, the place and the count, and `{name}:lease`. All are in
-    one slot of a cluster. They must not be removed, nor be evicted: a warning is logged if the
+    one slot of a cluster. They must be neither removed nor evicted: a warning is logged if the
     server's settings allow that.
 
     Connects when it is first used.
@@ -89,11 +89,11 @@ class RedisStream:
     Args:
         url: of the server, as redis-py takes it: `redis://`, `rediss://` or `unix://`, with its
             options as the query, such as `?ssl_ca_certs=…`.
-        name: the key of the stream. If it has braces, they are one hash tag, as in `a{b}c`, and
-            the relay's own keys begin with it as it is.
+        name: the key of the stream. If it has braces, they must be one hash tag, as in
+            `a{b}c`; the relay's own keys then begin with the name as it is.
         maxlen: about how many entries to keep (`MAXLEN ~`): Redis removes older ones in whole
             nodes. None: all.
-        timeout: seconds to wait at the most to connect, and for each reply.
+        timeout: the most seconds to wait for the connection, and for each reply.
 
     Raises:
         TypeError, ValueError: an argument cannot be used; the message names it, and quotes
@@ -127,7 +127,7 @@ class RedisStream:
         self._append = self._client.register_script(_APPEND)
         self._take_lease = self._client.register_script(_LEASE)
         self._release = self._client.register_script(_RELEASE)
-        self._candidate = secrets.token_hex(16)  # who asks for the lease
+        self._candidate = secrets.token_hex(16)  # identifies this sink as holder of the lease
         self._owner = self._place = ""
         self._count = "0"
         self._has_checked_eviction = False
@@ -139,7 +139,7 @@ class RedisStream:
         """Become the owner, and return the place: see `Sink.claim`.
 
         Raises:
-            EventSourceError: Redis cannot be asked, or refuses.
+            EventSourceError: Redis cannot be reached, or refuses.
         """
         self._warn_of_eviction()
         owner = secrets.token_hex(16)
@@ -152,7 +152,7 @@ class RedisStream:
 
         Raises:
             Superseded: the owner, the place or the count is another. Nothing has been stored.
-            EventSourceError: Redis cannot be asked, or refuses.
+            EventSourceError: Redis cannot be reached, or refuses.
         """
         arguments = [self._owner, self._place, self._count, last_event_id, self._maxlen]
         for event in events:
@@ -169,10 +169,10 @@ class RedisStream:
         """Take or renew the lease; return whether it is this sink's.
 
         Args:
-            seconds: how long it lasts, by the clock of Redis; to the millisecond.
+            seconds: how long it lasts, by the clock of Redis; rounded to milliseconds.
 
         Raises:
-            EventSourceError: Redis cannot be asked, or refuses.
+            EventSourceError: Redis cannot be reached, or refuses.
         """
         arguments = [self._candidate, str(max(round(seconds * 1000), 1))]
         return bool(int(self._call(self._take_lease, [self._lease], arguments)))
@@ -201,7 +201,7 @@ class RedisStream:
             )
 
     def _call(self, function: Any, *arguments: Any) -> Any:
-        # Raised below, so that redis-py's error, which may quote what was sent, is no context.
+        # Raised below: redis-py's error, which may quote what was sent, is not its `__context__`.
         try:
             return function(*arguments)
         except redis.RedisError as error:
@@ -221,9 +221,9 @@ def _client(url: str, timeout: float) -> redis.Redis:
 
 
 def _reason(error: redis.RedisError) -> str:
-    """Say what Redis or redis-py says, without what may quote a secret."""
+    """Return the text of the error, without the parts that may quote a secret."""
     kind = f"Redis: {type(error).__name__}"
-    if type(error) in (redis.ConnectionError, redis.TimeoutError):  # the network's, not a reply
+    if type(error) in (redis.ConnectionError, redis.TimeoutError):  # of the network, not a reply
         return f"{kind}: {brief(str(error))}"
     code = re.match(r"[A-Z]{3,}\b", str(error))
     return f"{kind}: {code.group()}" if code else kind

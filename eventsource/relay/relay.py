@@ -1,15 +1,15 @@
-"""`Relay`: reads a stream, and stores what each read brings, with the place, in a sink.
+"""`Relay`: reads a stream, and stores the events of each read, with the place, in a sink.
 
-The invariants:
+The *place* is the last event ID after the stored events. The invariants:
 
 - What has been read is stored before anything more is read. So memory has one batch, and TCP
-  holds the server while the engine is slow.
-- A connection to the stream begins at the place that `claim()` returned, and lives only as long
-  as each call of the sink succeeds. Whatever fails, the place that counts is the engine's.
-- All state changes in the thread of `run()`, but for `_is_closed`, which anybody may set.
+  slows the server while the engine is slow.
+- A connection to the stream begins at the place that `claim()` returned, and is dropped at the
+  first call of the sink that fails. So the place in the engine always decides.
+- All state changes in the thread of `run()`, except `_is_closed`, which any thread may set.
 
 Only changes of state are logged: who leads, an outage of the log and its end, an outage of the
-stream and its end, and what the server's ids do not allow to be promised.
+stream and its end, and what cannot be guaranteed because of the server's ids.
 """
 
 from __future__ import annotations
@@ -38,37 +38,37 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 POLLS: Final = 3
-"""How often in the time of a lease it is renewed, or asked for: two may be late or lost."""
+"""How often the lease is renewed, or asked for, within its duration: two polls may fail."""
 
 FIRST_WAIT: Final = 0.05
-"""Seconds before the log is claimed anew after a failure; doubled with each that follows, up to
-the time between two polls."""
+"""Seconds before the log is claimed again after a failure; doubled with each further one, up
+to the time between two polls."""
 
 
 class Relay:
     """Relays an event stream into a log: each event once and in order, whatever crashes.
 
-    Each batch, which is what one read brought, is stored together with the place in the stream,
-    in one atomic step of the engine. So a relay that starts anew, here or on another machine,
-    begins exactly where the log ends. That takes a server that gives its events ids, and sends
-    what follows the `Last-Event-ID` that it is asked for.
+    Each batch, the events of one read, is stored together with the place in the stream, in one
+    atomic step of the engine. So a relay that starts again, here or on another machine, begins
+    exactly where the log ends. The server must give its events ids, and must send the events
+    after the `Last-Event-ID` of a request.
 
-    Of several relays with the same log, the one with the lease leads. The others hold no
-    connection to the stream; they poll, and take over when the lease has run out. If two believe
-    that they lead, the log refuses the one that claimed it earlier.
+    Of several relays with the same log, the one with the lease leads. The others have no
+    connection to the stream; they poll, and take over when the lease has expired. If two relays
+    both act as the leader, the log refuses the one that claimed it earlier.
 
     When a call of the sink fails, the connection to the stream is dropped. After a wait, the
-    relay claims the log anew and connects anew, from the place that the log has.
+    relay claims the log again, and connects again from the place that the log has.
 
-    Ids, as the standard has them, decide what can be promised:
+    What is guaranteed depends on the server's ids:
 
-    - Without ids (judged at the first event), what the server sends while no relay is connected
-      is missing; a warning says so. A relay that has waited for another one to end refuses to
+    - Without ids (decided at the first event), what the server sends while no relay is connected
+      is missing; a warning is logged. A relay that has waited for another one to end refuses to
       take over, unless `allow_gaps` is set.
-    - Of several events under one id, some may come twice or be missing when a connection is lost
-      between them: the server decides what follows that id. A warning says so, once.
-    - An ID without an event moves the place, at the next event or poll.
-    - An empty id resets the place: from there on, it is as with a server without ids.
+    - Of several events with one id, some may come twice or be missing when a connection is lost
+      between them: the server decides what follows that id. A warning is logged, once.
+    - An ID without an event changes the place, at the next event or poll.
+    - An empty id resets the place: from there on, the server counts as one without ids.
     - An id that no request can carry (see `EventStream.resume_id`) ends the relay, and the events
       of that read are not stored.
 
@@ -78,10 +78,10 @@ class Relay:
     Args:
         url: of the stream, as of `EventStream`.
         sink: the log; no other relay of this process may use the same object.
-        lease: seconds for which the lease is taken. It is renewed, and others ask for it, every
-            third of that, so that another relay takes over within four thirds.
+        lease: seconds that the lease lasts. It is renewed, and others ask for it, after each
+            third of that, so another relay takes over within four thirds.
         allow_gaps: take over from another relay although the server sends no ids.
-        **options: those of `EventStream`, but for `last_event_id`, which is the log's.
+        **options: those of `EventStream`, except `last_event_id`, which comes from the log.
 
     Raises:
         TypeError, ValueError: an argument cannot be used; the message names it. Nothing has been
@@ -114,7 +114,7 @@ class Relay:
             raise TypeError("last_event_id must not be given: the log has the place")
         self._url = url
         self._options = options
-        self._new_stream("")  # which refuses what cannot be used; it has not connected
+        self._new_stream("")  # raises if an option cannot be used; it does not connect
         self._name = redact(url)
         self._sink = sink
         self._lease = lease
@@ -128,11 +128,11 @@ class Relay:
         self._leads = False
         self._place = ""
         self._failures = 0  # of the sink; 0: there is no outage
-        self._cannot_store = False  # so what the log says to claims and polls ends no outage
+        self._cannot_store = False  # append() failed: successful claims and polls end no outage
         self._waits_since: float | None = None  # when another relay was first seen to lead
-        self._is_second = False  # another one has renewed its lease meanwhile
+        self._is_second = False  # a living relay led meanwhile: it has renewed its lease
         self._has_ids = True
-        self._shares_ids = False  # several events have come under one id
+        self._shares_ids = False  # several events had one id; this has been logged
 
     # --- What there is to know ---
 
@@ -143,7 +143,7 @@ class Relay:
 
     @property
     def last_event_id(self) -> str:
-        """The place in the stream up to which the log has all; `""`: none is known."""
+        """The place up to which the log has all events; `""`: it is not known."""
         return self._place
 
     def __repr__(self) -> str:
@@ -155,7 +155,7 @@ class Relay:
     def close(self) -> None:
         """End `run()`. Never waits and never raises; a second call does nothing.
 
-        A call of the sink that is under way is waited for by `run()`: a batch is stored whole.
+        `run()` waits for a call of the sink that is under way, so a batch is stored whole.
         """
         self._is_closed = True
         if (stream := self._stream) is not None:
@@ -169,11 +169,11 @@ class Relay:
 
         Raises:
             RuntimeError: it has been called before.
-            TypeError, ValueError: `claim()` has returned what is no last event ID.
-            EventSourceError: the server sends no ids and this relay was to take over from
-                another; or an id that no request can carry.
-            Exception: what closed the stream for good, unless that is no failure: the server
-                answered 204, or the body is complete and the stream is not to reconnect.
+            TypeError, ValueError: the result of `claim()` cannot be a last event ID.
+            EventSourceError: the server sends no ids, and this relay would take over from
+                another; or it sends an id that no request can carry.
+            Exception: what closed the stream for good, unless that is not a failure: the server
+                answered 204, or the body is complete and the stream does not reconnect.
         """
         if self._has_run:
             raise RuntimeError("run() has been called before: make another relay")
@@ -193,14 +193,14 @@ class Relay:
                 close()
 
     def _lead(self) -> None:
-        """Claim the log, and relay for as long as it is ours."""
+        """Claim the log, and relay until the lease is lost, a call fails or the stream ends."""
         self._place = place = self._call(self._sink.claim)
         check_last_event_id("what claim() returns", place)
         self._check_can_be_sent(place)
         stream = self._stream = self._new_stream(place)
         try:
             self._leads = True
-            if not self._failures:  # else nothing shows yet that the outage is over
+            if not self._failures:  # else the outage may not be over
                 logger.info("%s: leading", self._name)
             self._relay(stream)
         finally:
@@ -211,7 +211,7 @@ class Relay:
     def _relay(self, stream: EventStream) -> None:
         interval = self._lease / POLLS
         poll_at = time.monotonic() + interval
-        while not self._is_closed:  # at first, too: close() may not have seen the stream
+        while not self._is_closed:  # checked first: close() may have come before `_stream` was set
             try:
                 items = stream.take(max(poll_at - time.monotonic(), 0.0))
             except TimeoutError:
@@ -224,7 +224,7 @@ class Relay:
             for item in items:
                 if isinstance(item, MessageEvent):
                     events.append(item)
-                else:  # what is final is raised
+                else:  # a final failure is raised, so it is not logged as a warning
                     is_final = stream.error is not None
                     self._telling.tell(item, is_heard=is_final, is_end=stream.ended)
             if (events or stream.last_event_id != self._place) and not self._is_closed:
@@ -254,7 +254,7 @@ class Relay:
         self._recovered()
 
     def _ended(self, stream: EventStream) -> None:
-        """The stream is over, and not because of us, or because of `close()`."""
+        """The stream is over. Raise its failure, unless `close()` ended it."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -271,7 +271,7 @@ class Relay:
             )
 
     def _judge_ids(self, events: Sequence[MessageEvent], place: str) -> None:
-        """Say what the ids of these events do not allow to be promised."""
+        """Log, or raise, what cannot be guaranteed because of the ids of these events."""
         if place and not self._has_ids:
             self._has_ids = True
             logger.info("%s: the server sends ids", self._name)
@@ -300,7 +300,7 @@ class Relay:
     # --- The sink ---
 
     def _has_lease(self) -> bool:
-        """Take or renew the lease; say whether it is ours. Without one, it always is."""
+        """Take or renew the lease; return whether it is ours: always, if the sink has none."""
         if self._take_lease is None or self._call(self._take_lease, self._lease):
             self._waits_since = None
             return True
@@ -308,7 +308,7 @@ class Relay:
         if self._waits_since is None:
             self._waits_since = now
             logger.info("%s: another relay leads", self._name)
-        # A lease that nobody renews, such as that of a process that was killed, would be over.
+        # A lease that nobody renews, such as a killed process's, would have expired by now.
         self._is_second |= now - self._waits_since > self._lease * (1 + 1 / POLLS)
         return False
 
@@ -324,16 +324,16 @@ class Relay:
         self._failures += 1
         wait = min(FIRST_WAIT * 2.0 ** min(self._failures - 1, 20), self._lease / POLLS)
         if isinstance(error, Superseded) and self._take_lease is None:
-            wait = self._lease  # else two relays would claim the log from each other all the time
+            wait = self._lease  # else two relays would take the log from each other all the time
         if self._failures == 1:
             what = "superseded" if isinstance(error, Superseded) else "the log cannot be written"
             logger.warning("%s: %s; claiming it anew: %s", self._name, what, summary(error))
-            for frame in traceback.extract_tb(error.__traceback__):  # its text may hold anything
+            for frame in traceback.extract_tb(error.__traceback__):  # no text: it may be secret
                 logger.debug("%s: %s, line %d", self._name, frame.filename, frame.lineno or 0)
         return wait
 
     def _recovered(self) -> None:
-        """Something was stored; or the log has been ours for the time between two polls."""
+        """Log the end of an outage, after a batch was stored or a poll has succeeded."""
         if self._failures:
             self._failures = 0
             logger.info("%s: leading; the outage of the log is over", self._name)

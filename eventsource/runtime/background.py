@@ -35,7 +35,7 @@ class Background(Generic[T]):
     def _run(self, work: Callable[[], T]) -> None:
         try:
             self._results.append(work())
-        except BaseException as error:  # it is for the one who asks for the result
+        except BaseException as error:  # raised by result()
             self._error = error
         self.is_done = True
         self._wakeup.set()
@@ -48,5 +48,5 @@ class Background(Generic[T]):
             try:
                 raise error
             finally:
-                del error  # the traceback would keep this frame, and that the error
+                del error  # else error, traceback and frame would be a reference cycle
         return self._results.pop()

@@ -16,8 +16,8 @@ LATENESS: Final = 0.01
 
 
 class Deadline:
-    """Calls a method once, in its own thread, when the deadline has passed. At first there is
-    none.
+    """Calls a method once, in its own thread, when the deadline has passed. Initially there is
+    no deadline.
 
     The deadline does not keep the method's object alive.
 
@@ -31,18 +31,18 @@ class Deadline:
         self._wakeup = wakeup = Wakeup()
         self._passed = weakref.WeakMethod(passed, lambda _: wakeup.set())
         self._is_cancelled = False
-        # Written by who sets it:
+        # Written by the thread that sets it:
         self.moment = math.inf
-        """On the monotonic clock."""
+        """The deadline, on the monotonic clock; `math.inf`: there is none."""
         self._is_watched = False
         # And by the thread that watches:
-        self._next_look = math.inf  # when it looks at the moment again
+        self._next_look = math.inf  # when it checks the deadline again
 
     def set(self, seconds: float) -> None:
         """Move the deadline to `seconds` from now; `math.inf`: never."""
         self.moment = time.monotonic() + seconds
         if self._is_watched:
-            # It mostly moves later; the watcher sees that when it wakes for the old moment.
+            # Mostly it moves later; the watcher sees that when it wakes at the old deadline.
             if self.moment < self._next_look - LATENESS:
                 self._wakeup.set()
         elif seconds != math.inf:
@@ -63,8 +63,8 @@ class Deadline:
         passed = self._passed()
         if passed is None or self._is_cancelled:
             return None
-        now = time.monotonic()  # first: a deadline that moves on meanwhile has not passed
-        self._next_look = math.inf  # from here to the next but one line, be told of any
+        now = time.monotonic()  # before reading the deadline, which may move later meanwhile
+        self._next_look = math.inf  # while the deadline is read, set() is to wake this thread
         moment = self.moment
         self._next_look = moment
         if moment > now:

@@ -1,7 +1,7 @@
 """After a fork: in the child, everything that streamed is closed.
 
 Only the thread that forked exists in the child. Locks that other threads held stay locked
-there for ever. The sockets belong to the parent, and no other process may take their bytes.
+there for ever. The sockets belong to the parent; no other process may read from them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 TELL_SECONDS: Final = 0.2
-"""Seconds that a child waits at most for its log lines to be written: threads that do not exist
-in it may hold the locks of its log handlers. To write a few lines takes a thousandth of
-that."""
+"""The most seconds that a child waits for its log lines to be written: threads that do not
+exist in it may hold the locks of its log handlers. Writing takes a thousandth of that."""
 
 _lock: Final = threading.RLock()  # re-entrant for a signal handler that forks, or closes
 _inherited: weakref.WeakKeyDictionary[Any, Callable[[Any], str | None]] = (
@@ -46,7 +45,7 @@ def no_fork() -> AbstractContextManager[object]:
 
     Returns the lock itself, so Ctrl-C cannot come between taking it and entering the block.
     """
-    if sys.is_finalizing():  # a thread that is no more may have the lock
+    if sys.is_finalizing():  # a thread that no longer exists may hold the lock
         return contextlib.nullcontext()
     return _lock
 
@@ -57,7 +56,7 @@ def _close_all() -> None:
     for inherited, close in list(_inherited.items()):
         try:
             text = close(inherited)
-        except Exception as error:  # the others are to be told all the same
+        except Exception as error:  # close the others all the same
             told.append(f"{inherited!r}: after a fork: {error!r}")
         else:
             told += [text] if text is not None else []

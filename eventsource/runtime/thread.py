@@ -8,7 +8,7 @@ import threading
 from .fork import no_fork
 from .wakeup import Wakeup
 
-# Guarded by `no_fork()`, so that it is whole in a child.
+# Guarded by `no_fork()`, so that it is consistent in a child.
 _waits_for: dict[threading.Thread, ReaderThread] = {}
 
 
@@ -28,7 +28,7 @@ class ReaderThread(threading.Thread):
         try:
             super().run()
         finally:
-            self._has_ended = True  # before the next: who comes late finds this
+            self._has_ended = True  # first: a thread that begins to wait later sees this
             for wakeup in self._waiting:
                 wakeup.set()
 
@@ -42,7 +42,7 @@ class ReaderThread(threading.Thread):
             Whether it has ended. False at once if it waits for the calling thread, or is that
             thread.
         """
-        if sys.is_finalizing() or not self.is_alive():  # in the child of a fork, for one
+        if sys.is_finalizing() or not self.is_alive():  # also in the child of a fork
             return True
         current = threading.current_thread()
         wakeup = Wakeup()
@@ -52,7 +52,7 @@ class ReaderThread(threading.Thread):
                 if other is current:
                     return False
                 other = _waits_for.get(other)
-            interrupted = _waits_for.get(current)  # a join that this one has a signal handler in
+            interrupted = _waits_for.get(current)  # a join that this signal handler interrupted
             _waits_for[current] = self
             self._waiting += (wakeup,)
         try:
@@ -66,5 +66,5 @@ class ReaderThread(threading.Thread):
                 else:
                     _waits_for[current] = interrupted
         if self._has_ended:
-            self.join()  # it is on its last lines
+            self.join()  # it is about to end
         return self._has_ended

@@ -28,7 +28,7 @@ class Wakeup:
         """End the current or the next `wait()`."""
         try:
             self._door.release()
-        except RuntimeError:  # it is open already
+        except RuntimeError:  # it has been set already
             return
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -1,9 +1,8 @@
 """Test what your program does with a stream.
 
-`SSEServer` is a real server on loopback that a test tells what to do; with pytest, the
-fixture `sse_server` is one. `Recorder` and `wait_until` wait, so that no test sleeps.
-`emit` and `aemit` call handlers without any server. `ScriptedServer` is for those who
-want to see each byte.
+`SSEServer` is a real server on loopback that a test controls; with pytest, the fixture
+`sse_server` is one. `Recorder` and `wait_until` wait, so that no test sleeps. `emit` and
+`aemit` call handlers without a server. `ScriptedServer` gives control of each byte.
 """
 
 from .blocks import format_comment, format_event

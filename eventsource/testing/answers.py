@@ -1,4 +1,4 @@
-"""What an `SSEServer` answers a request with, if not with its stream. No sockets."""
+"""The answers of an `SSEServer` to requests that do not get its stream. No sockets."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Answer(NamedTuple):
     """How one request is answered."""
 
     name: str
-    """For error texts."""
+    """The name in error texts."""
     response: bytes = b""
-    """All of it, for those that are complete."""
+    """The whole response; empty for `STREAM` and `STALL`."""
 
 
 STREAM: Final = Answer("stream")
-"""The stream, from then on."""
+"""The stream."""
 STALL: Final = Answer("stalled")
-"""Nothing."""
+"""No response at all."""
 
 
 def make_answer(
@@ -46,7 +46,7 @@ def make_answer(
     The arguments are those of `Stream.status`.
 
     Raises:
-        TypeError, ValueError: it would be no response; the message says why.
+        TypeError, ValueError: it would not be a valid response; the message says why.
     """
     if not isinstance(status, int) or isinstance(status, bool):
         raise TypeError(f"status must be an int, not {status!r}")
@@ -76,11 +76,11 @@ def make_answer(
 
 
 NO_MORE: Final = make_answer(204)
-"""There is nothing more to come, and the client is not to ask again."""
+"""The end: no more comes, and the client must not reconnect."""
 
 
 def make_stream_head(fields: Mapping[str, str]) -> bytes:
-    """Make the head of a response with these header fields, whose body is a chunked stream."""
+    """Make the head of a response with these header fields and a chunked body."""
     lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in fields.items())]
     lines += ["Transfer-Encoding: chunked", "Connection: close", "", ""]
     return "\r\n".join(lines).encode("latin-1")

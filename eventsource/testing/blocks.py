@@ -1,4 +1,4 @@
-"""The bytes of an event stream (WHATWG HTML 9.2.5): fields checked, lines ended."""
+"""Formats the blocks of an event stream (WHATWG HTML 9.2.5), and checks their fields."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def format_event(
     r"""Return the bytes of one block of an event stream.
 
     Args:
-        data: the text; each of its lines becomes a `data` field, so that CR and CRLF
-            arrive as LF. None: no such field, and clients dispatch nothing.
-        event: the event's type; None: none is named, which is `message`.
-        id: the event's id; None: it has none, and the last one stays.
+        data: the text; each of its lines becomes a `data` field, so CR and CRLF arrive as
+            LF. None: no such field, and clients dispatch nothing.
+        event: the event's type; None: no such field, so the type is `message`.
+        id: the event's id; None: no such field, so the last event ID does not change.
         retry: the reconnection time in milliseconds.
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: a field cannot hold it: a line end in `event` or `id`, NUL in `id`,
-            a negative `retry`, a lone surrogate.
+        ValueError: a field cannot have this value: a line end in `event` or `id`, NUL in
+            `id`, a negative `retry`, a lone surrogate.
 
     Examples:
         >>> format_event("two\nlines", event="greet", id="7")
@@ -57,7 +57,7 @@ def format_comment(text: str = "") -> bytes:
     r"""Return the bytes of a comment; each line of the text becomes one.
 
     Raises:
-        TypeError: `text` is no str.
+        TypeError: `text` is not a str.
         ValueError: it has a lone surrogate.
 
     Examples:
@@ -75,7 +75,7 @@ def check_text(name: str, value: object) -> None:
 
 
 def check_retry(value: object) -> None:
-    """Refuse what is no reconnection time in milliseconds."""
+    """Refuse a value that is not a reconnection time in milliseconds."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"retry must be an int (milliseconds), not {value!r}")
     if value < 0:
@@ -83,7 +83,7 @@ def check_retry(value: object) -> None:
 
 
 def check_count(name: str, value: object) -> None:
-    """Refuse what is no whole number of 1 or more."""
+    """Refuse a value that is not a whole number of 1 or more."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {value!r}")
     if value < 1:

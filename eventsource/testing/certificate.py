@@ -1,4 +1,4 @@
-"""A certificate for a server on loopback, made by an authority that nobody else trusts."""
+"""A certificate for a server on loopback, made by a new CA that no other program trusts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ssl
 
 
 def make_certificate() -> tuple[ssl.SSLContext, bytes]:
-    """Return a server's context for 127.0.0.1 and localhost, and its authority as PEM.
+    """Return a server's context for 127.0.0.1 and localhost, and the CA certificate as PEM.
 
     Raises:
         ModuleNotFoundError: trustme is not installed.

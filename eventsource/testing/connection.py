@@ -13,11 +13,11 @@ from .request import MalformedRequest, Request, chunk_size, parse_head
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n\r\n"
 )
-"""The head of a response whose body lasts as long as the connection."""
+"""The head of a response whose body ends with the connection."""
 
 
 class Server(Protocol):
-    """What a connection and its script know of their server."""
+    """The parts of its server that a connection and its script use."""
 
     closing: threading.Event
     """Set when the server is being closed."""
@@ -34,9 +34,9 @@ class Server(Protocol):
 
 
 class Connection:
-    """One client's connection, on the server's side. Belongs to its script's thread.
+    """One client's connection, on the server's side. For the thread of its script.
 
-    Sending to a client that has gone raises `OSError`, which ends the script in peace.
+    Sending to a client that has closed raises `OSError`; a script need not handle that.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Connection:
         self.server = server
         self.sock = sock
         self.number = number
-        """Connections before this one."""
+        """The number of connections before this one."""
         self.request: Request | None = None
         """The last request read."""
         self.gone = threading.Event()
-        """Set when the client is seen to have closed."""
+        """Set when the server sees that the client has closed."""
         self.over = threading.Event()
         """Set when the script has ended and the socket is closed."""
-        self._max_request = max_request  # bytes of all that the client may send; None: any number
+        self._max_request = max_request  # the most bytes that the client may send; None: no limit
         self._unread = b""
         self._received = 0
 
@@ -66,12 +66,12 @@ class Connection:
         A client that waits for "100 Continue" before it sends the body gets that.
 
         Raises:
-            MalformedRequest: the client sent something else, a `ConnectionError`.
-            ConnectionError: the client closed before it was complete.
+            MalformedRequest: the client sent something else. It is a `ConnectionError`.
+            ConnectionError: the client closed before the request was complete.
         """
         if not self._unread:
             self._receive()
-        if self._unread.startswith(b"\x16"):  # no CR LF would ever end that
+        if self._unread.startswith(b"\x16"):  # else this would wait for a CRLF
             raise MalformedRequest("a TLS handshake, where plain HTTP is spoken")
         self.request = request = parse_head(self._read_until(b"\r\n\r\n"))
         length = request.length()
@@ -93,7 +93,7 @@ class Connection:
         return b"".join(body)
 
     def _read_until(self, end: bytes) -> bytes:
-        """Return what comes before `end`, and skip that."""
+        """Return the bytes before `end`, and skip `end`."""
         while end not in self._unread:
             self._receive()
         data, _, self._unread = self._unread.partition(end)
@@ -137,7 +137,7 @@ class Connection:
         self.send(format_event(data, event=event, id=id, retry=retry))
 
     def send_chunk(self, data: bytes) -> None:
-        """Send bytes as one chunk of a chunked body; none end the body."""
+        """Send bytes as one chunk of a chunked body; `b""` ends the body."""
         self.send(b"%x\r\n%b\r\n" % (len(data), data))
 
     def hold(self) -> None:
@@ -150,10 +150,10 @@ class Connection:
                 self.gone.set()
 
     def pause(self, seconds: float) -> None:
-        """Wait; the server's `close()` cuts it short."""
+        """Wait; the server's `close()` ends the wait."""
         self.server.closing.wait(seconds)
 
     def reset(self) -> None:
-        """Close with RST: what was under way is lost."""
+        """Close with RST: data that has not arrived is lost."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()

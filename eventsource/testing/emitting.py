@@ -24,20 +24,20 @@ def emit(
     *,
     id: str | None = None,  # noqa: A002 - the field's name
 ) -> bool:
-    """Call a source's handlers of an event, here and now, and raise what they raise.
+    """Call a source's handlers of an event in this thread, and raise what they raise.
 
-    For a source that is not started. As on a stream, handlers run in the order
-    registered, one that has been removed is not called, nobody is called once the source
-    is closed, and `source.last_event_id` follows. Unlike there, they run in the caller's
-    thread, whatever `dispatch` is; and the first exception is raised as it is, and the
-    handlers after it are not called. (`source.emit(event.type, event)` logs it and goes
-    on, as a stream does.)
+    For a source that has not been started. As with a stream, handlers run in the order
+    registered, one that has been removed is not called, none is called after the source is
+    closed, and `source.last_event_id` changes. Unlike with a stream, they run in the caller's
+    thread, whatever `dispatch` is; and the first exception is raised, and the handlers after it
+    are not called. (`source.emit(event.type, event)` logs exceptions and continues, as with a
+    stream.)
 
     Args:
-        source: whose handlers are called.
+        source: the source whose handlers are called.
         event: the type of a `MessageEvent`, such as `"message"`. Or an event of any
             kind, such as an `ErrorEvent`; a `Comment` goes to `on_comment`.
-        data: the message's data; as on a stream, its line ends become LF.
+        data: the message's data; as in a stream, its line ends become LF.
         id: its id; None: it has none, and the last event ID stays.
 
     Returns:
@@ -45,9 +45,9 @@ def emit(
 
     Raises:
         TypeError: an argument is of another type; or a handler is a coroutine function,
-            which takes an event loop: see `aemit`.
-        ValueError: a field of a stream cannot hold the type or the id.
-        RuntimeError: the source has been started: its own events would come in between.
+            which needs an event loop: see `aemit`.
+        ValueError: a field of a stream cannot have this type or id.
+        RuntimeError: the source has been started, so its own events could come in between.
         Exception: what a handler raised.
 
     Examples:
@@ -74,7 +74,7 @@ async def aemit(
     *,
     id: str | None = None,  # noqa: A002 - the field's name
 ) -> bool:
-    """Like `emit`, and await the handlers that are coroutine functions, each in its turn.
+    """Like `emit`, but also await handlers that are coroutine functions, one after another.
 
     They run in the caller's task. Raises what they raise.
     """

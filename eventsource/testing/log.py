@@ -1,4 +1,4 @@
-"""`Log`: what has been sent on a stream, and who is to get which part of it."""
+"""`Log`: what has been sent on a stream, and which part of it a new client gets."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from typing import NamedTuple
 
 
 class Block(NamedTuple):
-    """Bytes that are sent in one piece."""
+    """Bytes that are sent as one chunk."""
 
     data: bytes
     id: str | None = None
     is_event: bool = False
-    """A client that resumes gets it again."""
+    """Whether a client that resumes gets it again."""
 
 
 class Log:
-    """The blocks of a stream in order. Guarded by the lock of whoever has it."""
+    """The blocks of a stream in order. The owner's lock guards it."""
 
     def __init__(self) -> None:
         self._blocks: list[Block] = []
-        self._waiting = 0  # the place of the first block that nobody was sent
+        self._waiting = 0  # the index of the first block that no client was sent
 
     def append(self, block: Block, *, is_sent: bool) -> None:
-        """Add a block; say whether anybody is being sent it."""
+        """Add a block. `is_sent`: at least one client is being sent it."""
         self._blocks.append(block)
         if is_sent:
             self._waiting = len(self._blocks)
 
     def take(self, last_event_id: str) -> list[bytes]:
-        """Return what a new client is to be sent; from now on, nothing waits.
+        """Return what to send to a new client; after that, nothing waits.
 
-        That is all events after the last one of that id, and whatever has been waiting.
+        That is all events after the last one with that id, and all blocks that wait.
         """
         start = self._place_after(last_event_id)
         data = [
@@ -42,7 +42,7 @@ class Log:
         return data
 
     def _place_after(self, last_event_id: str) -> int:
-        """Return the place after that id, or of what waits if there is none such."""
+        """Return the index after that id; if no block has it, of the first that waits."""
         if last_event_id:
             for place in range(len(self._blocks), 0, -1):
                 if self._blocks[place - 1].id == last_event_id:

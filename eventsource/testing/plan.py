@@ -11,7 +11,7 @@ from .site import Site
 
 
 class Planned:
-    """A queue of answers, one for each request to come; after them, the stream.
+    """A queue of answers, one for each further request; when it is empty, the stream.
 
     Threads: every method may be called from any.
     """
@@ -31,14 +31,14 @@ class Planned:
     ) -> None:
         """Answer the next requests with a status instead of the stream.
 
-        Such answers queue up with those of `redirect()` and `stall()`, one for a
+        The answers of `status()`, `redirect()` and `stall()` form one queue, one for each
         request; then the stream is served again.
 
         Args:
-            status: 200 to 599. A 200 is one of another content type than a stream's.
+            status: 200 to 599. A 200 has another content type than a stream.
             retry_after: for the `Retry-After` field: seconds, or an HTTP date.
             headers: more header fields.
-            body: what the response says; a str is sent as UTF-8.
+            body: the body; a str is sent as UTF-8.
             times: how many requests.
 
         Raises:
@@ -60,13 +60,13 @@ class Planned:
         self._plan_answer(make_redirect(location, status), times)
 
     def stall(self, *, times: int = 1) -> None:
-        """Answer the next requests with nothing, until the client goes or `drop()`.
+        """Send no answer to the next requests, until the client closes or `drop()`.
 
         Args:
             times: how many requests; see `status()`.
 
         Raises:
-            TypeError, ValueError: `times` is no whole number of 1 or more.
+            TypeError, ValueError: `times` is not a whole number of 1 or more.
         """
         self._plan_answer(STALL, times)
 
@@ -76,5 +76,5 @@ class Planned:
             self._plan.extend([answer] * times)
 
     def _next_answer(self) -> Answer:
-        """Take the answer of a request. With the site's lock."""
+        """Take the answer to a request from the queue. The caller holds the site's lock."""
         return self._plan.popleft() if self._plan else STREAM

@@ -1,13 +1,13 @@
-"""`Replay`: a recording, as what a server sends to the clients that come. No sockets, no clock.
+"""`Replay`: what a server sends to its clients when it plays a recording. No sockets, no clock.
 
 A recording is a sequence of parts, one for each connection that opened. A client begins with
-the first part and reconnects after a loss. The last event ID that it sends says what to play
+the first part and reconnects after a loss. The last event ID that it sends decides what to play
 next:
 
-- A client that has heard a part to its end goes on with the next one. It is known by the ID that
-  it has by then: the last one of the part, else the one that it came with. `""` counts as one, so
-  that a recording without IDs goes on where the loss was.
-- A client with any other ID goes on after the last block that carries it.
+- A client that has received a whole part continues with the next one. It is recognized by its
+  last event ID at that time: the last one of the part, else the one that it had sent. `""` counts
+  as an ID, so a recording without IDs continues after the loss.
+- A client with any other ID continues after the last block that has this ID.
 - One without an ID, or with one that is not in the recording, begins at the start.
 """
 
@@ -27,43 +27,43 @@ from eventsource.recording import End, Loss, Opening, Received, Recording
 from .subscriber import Ending, Step
 
 _BLOCK: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
-"""The end of a block: a line end, and that of an empty line."""
+"""The end of a block: a line end, and the line end of an empty line."""
 _OWN_ID: Final = re.compile(rb"(?:^|[\r\n])id(?:[:\r\n])")
 _DATA: Final = re.compile(rb"(?:^|[\r\n])data(?:[:\r\n])")
 _RETRY: Final = re.compile(rb"(?<![^\r\n])retry: ?([0-9]{1,15})(?=[\r\n])")
-"""A `retry` field of a number that a float holds; clients bound those that are longer."""
+"""A `retry` field with up to 15 digits; clients bound longer numbers anyway."""
 _BOM: Final = b"\xef\xbb\xbf"
 MAX_LEFT: Final = 1_000
-"""Clients with IDs that are not in the recording, of which it is kept where they go on."""
+"""The most clients with IDs that are not in the recording whose next part is remembered."""
 _NOT_SENT: Final = frozenset(
     (
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"),
         *("content-length", "transfer-encoding", "content-encoding"),
-        "alt-svc",  # which would lead the client elsewhere
+        "alt-svc",  # it would send the client to another server
     )
 )
-"""Header fields that are about the recorded connection, and wrong on any other."""
+"""Header fields that describe the recorded connection, and are wrong on any other."""
 
 
 class Part(NamedTuple):
-    """What one connection brought."""
+    """What was received on one connection."""
 
     headers: Mapping[str, str]
     times: list[float]
-    """When each piece came, in seconds since the connection had opened."""
+    """When each piece came, in seconds since the connection opened."""
     ends: list[int]
     """Where each piece ends in `data`."""
     data: bytes
     ended_at: float
     ending: Ending
     last_event_id: str
-    """Which a client has that has heard all of the parts so far."""
+    """The last event ID of a client that has received this part and all before it."""
     places: dict[str, int]
-    """By ID, where the last block that carries it ends in `data`; `""` takes the ID away."""
+    """For each ID, where the last block that has it ends in `data`; `""`: of an empty `id`."""
 
 
 class Playback:
-    """What one client is played. Belongs to the thread of its connection."""
+    """What one client is sent. For the thread of its connection."""
 
     def __init__(
         self,
@@ -90,10 +90,10 @@ class Playback:
         return {name: value for name, value in fields if name.lower() not in _NOT_SENT}
 
     def steps(self) -> Iterator[Step]:
-        """Yield what to send, piece by piece as it had come, and how the connection ends."""
+        """Yield what to send, in the pieces in which it came, and how the connection ends."""
         part, start = self._part, self._offset
         first = bisect.bisect_right(part.ends, start)
-        # Who goes on in the middle is not kept waiting for what comes next to it.
+        # A client that resumes within a part gets the first piece at once.
         base = 0.0 if start == 0 else part.times[first]
         for time, end in zip(part.times[first:], part.ends[first:], strict=True):
             yield max(time - base, 0.0) / self._speed, part.data[start:end]
@@ -112,12 +112,12 @@ class Replay:
         recording: what to play.
         speed: how much faster than it was recorded; `math.inf`: at once. Reconnection times
             that the recorded server set are divided by it, too.
-        numbered: events of a recording without any ID get one, so that every client can be
-            told where to go on.
+        numbered: if the recording has no IDs, its events get some, so that every client can
+            resume.
 
     Raises:
-        TypeError: `speed` is no number.
-        ValueError: it is not above 0; or no connection had opened in the recording.
+        TypeError: `speed` is not a number.
+        ValueError: it is not more than 0; or no connection opened in the recording.
 
     Threads: every method may be called from any.
     """
@@ -126,22 +126,22 @@ class Replay:
         check_speed(speed)
         self._speed = speed
         self._lock = threading.Lock()
-        self._left: dict[str, int] = {}  # by ID, the part that goes on for who was left with it
+        self._left: dict[str, int] = {}  # by ID: the next part of clients that ended with it
         self.parts = _parts(recording, speed)
         if not self.parts:
             raise ValueError("there is nothing to play: no connection had opened")
         if numbered and not any(part.places for part in self.parts):
-            # A client of another recording, which had an event 7, too, is to be told apart.
+            # Part of each ID: an ID of another recording must not match one of these.
             name = zlib.crc32(f"{recording.started} {recording.url}".encode(errors="replace"))
             self.parts = _number(self.parts, f"{name:x}")
 
     def play(self, last_event_id: str, *, asks_anew: bool = False) -> Playback | None:
-        """Return what a client is to be played; None: it has heard everything.
+        """Return what to send to a client; None: it has received everything.
 
         Args:
             last_event_id: what the client sends; `""`: none.
-            asks_anew: its request is one that is not repeated to go on, such as a POST. At the
-                end there is then no 204 for who asks again.
+            asks_anew: its request does not resume, such as a POST. After the end of the
+                recording, the next such request begins at the start.
         """
         with self._lock:
             number, offset = self._place(last_event_id)
@@ -159,7 +159,7 @@ class Replay:
         )
 
     def left(self, number: int, last_event_id: str, *, keeps_end: bool) -> None:
-        """A client has heard all of a part: note where it goes on, by the ID that it has."""
+        """Note, by its last event ID, that a client has received all of a part."""
         is_last = number + 1 == len(self.parts)
         with self._lock:
             if keeps_end or not is_last:
@@ -174,15 +174,15 @@ class Replay:
             if last_event_id and offset is not None:
                 left = self._left.get(last_event_id)
                 return (number, offset) if left is None else (left, 0)
-        # No ID, or one that the recording does not know: the next one with it may be new.
+        # Without an ID, or with an unknown one. Forgotten, as the next with it may be a new client.
         return self._left.pop(last_event_id, 0), 0
 
 
 def check_speed(speed: object) -> None:
-    """Refuse what is no speed."""
+    """Refuse a value that is not a speed."""
     if not isinstance(speed, int | float) or isinstance(speed, bool):
         raise TypeError(f"speed must be a number, not {speed!r}")
-    if not speed > 0:  # nor not a number
+    if not speed > 0:  # also refuses nan
         raise ValueError(f"speed must be more than 0, not {speed!r}")
 
 
@@ -230,7 +230,7 @@ def _part(
     ended_at = times[-1] if times else 0.0
     if last is not None:
         ended_at = last.at - opening.at
-    # A stream that was still open when the recording was ended is played as one that ended.
+    # A stream that was still open at the end of the recording is played as one that ended.
     was_cut = isinstance(last, Loss) and not last.in_order
     ending = Ending.FIN if was_cut else Ending.REGULAR
     part = Part(opening.headers, times, ends, data, ended_at, ending, last_event_id, {})
@@ -238,7 +238,7 @@ def _part(
 
 
 def _with_places(part: Part) -> Part:
-    """Find where in a part its IDs are; `last_event_id` is that of the part before."""
+    """Return a part with its `places` and `last_event_id`; it has that of the part before."""
     parser = EventStreamParser(last_event_id=part.last_event_id, resume_id=part.last_event_id)
     places: dict[str, int] = {}
     start = 0
@@ -247,7 +247,7 @@ def _with_places(part: Part) -> Part:
         start = found.end()
         if _OWN_ID.search(block.removeprefix(_BOM)):
             parser.feed(block)
-            if parser.resume_id == parser.last_event_id:  # else no client can send it
+            if parser.resume_id == parser.last_event_id:  # else clients cannot send it
                 places[parser.resume_id] = start
     return part._replace(last_event_id=parser.resume_id, places=places)
 
@@ -275,12 +275,12 @@ def _number(parts: list[Part], name: str) -> list[Part]:
 def _edited(
     data: bytes, ends: list[int], edits: list[tuple[int, int, bytes]]
 ) -> tuple[bytes, list[int]]:
-    """Put other bytes in some places; return all of them, and where each piece ends now.
+    """Replace parts of `data`; return the result, and where each piece ends in it.
 
     Args:
         data: all bytes.
         ends: where each piece ends in them.
-        edits: from where, to where, and what takes the place of that; in order.
+        edits: start, end and replacement of each change, in order.
     """
     parts: list[bytes] = []
     new_ends: list[int] = []
@@ -291,7 +291,7 @@ def _edited(
         parts += (data[copied:start], text)
         copied = end
         grown += len(text) - (end - start)
-        while len(new_ends) < len(ends) and ends[len(new_ends)] < end:  # it was cut in two
+        while len(new_ends) < len(ends) and ends[len(new_ends)] < end:  # ends within the change
             new_ends.append(end + grown)
     new_ends += [each + grown for each in ends[len(new_ends) :]]
     return b"".join((*parts, data[copied:])), new_ends

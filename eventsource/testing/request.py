@@ -12,7 +12,7 @@ _FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ 
 
 
 class MalformedRequest(ConnectionError):
-    """What a client sent is no HTTP request. An `OSError`, so it ends a script in peace."""
+    """A client sent something else than an HTTP request. An `OSError`: not a script's failure."""
 
 
 class Request(NamedTuple):
@@ -49,7 +49,7 @@ class Request(NamedTuple):
         return None
 
     def json(self) -> Any:
-        """Return what the body says as JSON.
+        """Return the body decoded as JSON.
 
         Raises:
             ValueError: it is not JSON.
@@ -60,7 +60,7 @@ class Request(NamedTuple):
         """Return the bytes of the body to come; None: it is chunked.
 
         Raises:
-            MalformedRequest: the length is no number, or one beyond all reason.
+            MalformedRequest: the length is not a number of up to 18 digits.
         """
         if (self.header("Transfer-Encoding") or "").lower() == "chunked":
             return None
@@ -74,7 +74,7 @@ def parse_head(head: bytes) -> Request:
     """Parse a request's head, without the empty line that ends it.
 
     Raises:
-        MalformedRequest: it is none.
+        MalformedRequest: it is not the head of a request.
     """
     first, *lines = head.decode("latin-1").split("\r\n")
     start = _REQUEST_LINE.fullmatch(first)
@@ -90,10 +90,10 @@ def parse_head(head: bytes) -> Request:
 
 
 def chunk_size(line: bytes) -> int:
-    """Parse the line before a chunk; an extension is left out.
+    """Parse the line before a chunk; an extension is ignored.
 
     Raises:
-        MalformedRequest: it is none.
+        MalformedRequest: it has no chunk size.
     """
     digits = line.partition(b";")[0].strip()
     if re.fullmatch(rb"[0-9A-Fa-f]+", digits) is None:

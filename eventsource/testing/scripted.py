@@ -1,7 +1,7 @@
 """`ScriptedServer`: a server on loopback whose answers are functions on a raw socket.
 
-A test shows on one screen the bytes that go over the wire, and waits for what it
-waits for: a connection, a request, the client's going away. Nothing sleeps.
+A test shows on one screen the bytes that are sent, and waits for events: a connection, a
+request, the end of the client. Nothing sleeps.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _NO_MORE_FILES: Final = (errno.EMFILE, errno.ENFILE)
 
 
 class ScriptedServer:
-    """Answers each connection with a script: a function that is given the connection.
+    """Answers each connection with a script: a function that gets the `Connection`.
 
     Each script runs in a thread of its own; when it returns, the connection is closed.
-    An exception other than `OSError` that leaves a script is raised by `close()`; so is the
-    `OSError` of a program that has run out of file descriptors.
+    If a script raises an exception other than an `OSError`, `close()` raises it; likewise the
+    `OSError` of a program that has no more file descriptors.
 
     Args:
         *scripts: for the first connection, the second, ...; the last one is for all
-            that follow.
+            further connections, too.
         ssl_context: serve TLS with it.
-        port: 0: a free one.
+        port: the port to listen on; 0: any free port.
 
     Threads: all methods may be called from any.
 
@@ -49,11 +49,11 @@ class ScriptedServer:
     """
 
     _keeps = True
-    """Whether connections and requests are kept, for a test to look at. A server that runs for
-    days does not; nor does it end when the program runs out of descriptors for a while."""
+    """Whether connections and requests are kept for tests. A server that runs for days sets
+    False; then a lack of file descriptors does not end it, either."""
 
     _max_request: int | None = None
-    """Bytes that a client may send; None: any number."""
+    """The most bytes that a client may send; None: no limit."""
 
     def __init__(
         self, *scripts: Script, ssl_context: ssl.SSLContext | None = None, port: int = 0
@@ -63,14 +63,14 @@ class ScriptedServer:
         self._scripts = scripts
         self._ssl_context = ssl_context
         self._listener = self._listen(port)
-        self._listener.setblocking(False)  # a client may have gone between select and accept
+        self._listener.setblocking(False)  # a client may close between select and accept
         self._waker, self._woken = socket.socketpair()
         self.port: int = self._listener.getsockname()[1]
         scheme = "http" if ssl_context is None else "https"
         self.url = f"{scheme}://127.0.0.1:{self.port}/"
         self.closing = threading.Event()
         """Set by `close()`."""
-        self._changed = threading.Condition()  # guards the lists, and tells of changes
+        self._changed = threading.Condition()  # guards the lists; notified of changes
         self._connections: list[Connection] = []
         self._requests: list[Request] = []
         self._threads: list[threading.Thread] = []
@@ -127,7 +127,7 @@ class ScriptedServer:
         """Close all connections, end all scripts.
 
         Raises:
-            Exception: what left a script, but for an `OSError` of the connection.
+            Exception: the first that a script raised, other than an `OSError` of its connection.
         """
         if self.closing.is_set():
             return
@@ -136,7 +136,7 @@ class ScriptedServer:
         self._accepting.join()
         for connection in self.connections:
             with contextlib.suppress(OSError):
-                # Not that of an `SSLSocket`, which pulls TLS from under the script's thread.
+                # Not SSLSocket.shutdown(), which would end TLS while the script's thread uses it.
                 socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
@@ -159,11 +159,11 @@ class ScriptedServer:
                     return
                 try:
                     sock, _ = self._listener.accept()
-                except (BlockingIOError, ConnectionAbortedError):  # it has gone again
+                except (BlockingIOError, ConnectionAbortedError):  # the client has closed
                     continue
-                except OSError as error:  # for the test to see, in close()
+                except OSError as error:  # raised by close()
                     if not self._keeps and error.errno in _NO_MORE_FILES:
-                        self.closing.wait(0.1)  # until others have gone; who comes now waits
+                        self.closing.wait(0.1)  # try again: other connections may have closed
                         continue
                     self._failures.append(error)
                     return
@@ -182,7 +182,7 @@ class ScriptedServer:
         self._threads = [other for other in self._threads if other.is_alive()]
         try:
             thread.start()
-        except RuntimeError as error:  # the program is ending, or has too many threads
+        except RuntimeError as error:  # the program is ending, or no thread could be started
             self._failures.append(error)
             self._end(connection)
         else:
@@ -197,7 +197,7 @@ class ScriptedServer:
             connection.gone.set()
             if self._keeps and error.errno in _NO_MORE_FILES:
                 self._failures.append(error)
-        except Exception as error:  # for the test to see, in close()
+        except Exception as error:  # raised by close()
             self._failures.append(error)
         finally:
             self._end(connection)
@@ -206,11 +206,11 @@ class ScriptedServer:
                     self._connections.remove(connection)
 
     def _shake_hands(self, connection: Connection, context: ssl.SSLContext) -> None:
-        # In two steps: close() has to find the socket that the handshake waits on.
+        # In two steps, so that close() finds the socket that the handshake waits on.
         connection.sock = context.wrap_socket(
             connection.sock, server_side=True, do_handshake_on_connect=False
         )
-        if self.closing.is_set():  # and may have been too early to find it
+        if self.closing.is_set():  # close() may have come before the socket was replaced
             raise ConnectionError("the server is closed")
         assert isinstance(connection.sock, ssl.SSLSocket)
         connection.sock.do_handshake()
@@ -218,12 +218,12 @@ class ScriptedServer:
     @staticmethod
     def _end(connection: Connection) -> None:
         if isinstance(connection.sock, ssl.SSLSocket):
-            # Say that this is the end, as servers do, else it is a cut; do not wait for the same.
+            # Send the closing alert, as servers do; do not wait for the client's.
             with contextlib.suppress(OSError, ValueError):
                 connection.sock.settimeout(0.0)
                 connection.sock.unwrap()
         with contextlib.suppress(OSError):
-            # FIN also when a duplicate of the socket lives on.
+            # Sends FIN even if a duplicate of the socket exists.
             connection.sock.shutdown(socket.SHUT_RDWR)
         connection.sock.close()
         connection.over.set()

@@ -1,4 +1,4 @@
-"""`SSEServer`: a server on loopback that a test tells what to do while clients are there."""
+"""`SSEServer`: a server on loopback that a test controls while clients are connected."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _NOT_FOUND = make_answer(404)
 class SSEServer(Stream):
     r"""An HTTP server on 127.0.0.1 with event streams, for tests.
 
-    The server is itself the stream at `/`: see `Stream` for what can be done with it.
-    `stream(path)` makes others. A path without a stream is answered with a 404, what is no
-    HTTP with a 400. It runs until `close()`, which `with` calls.
+    The server is itself the stream at `/`: see `Stream` for its methods. `stream(path)` makes
+    other streams. A path without a stream is answered with 404, a malformed request with 400.
+    The server runs until `close()`, which `with` calls.
 
     Args:
         tls: True: serve TLS with a certificate made for this server (needs the extra
-            `testing`), which clients trust by `verify=server.ca_file`. Or serve it with
-            this context. False: plain HTTP.
-        port: 0: a free one.
+            `testing`); clients trust it with `verify=server.ca_file`. A context: serve TLS
+            with it. False: plain HTTP.
+        port: the port to listen on; 0: any free port.
 
     Raises:
         TypeError: `tls` is something else.
         ModuleNotFoundError: `tls=True` and trustme is not installed.
-        OSError: there is no such port to be had.
+        OSError: the port cannot be used.
 
     Threads: every method may be called from any.
 
@@ -66,8 +66,8 @@ class SSEServer(Stream):
         self._site.origin = self._server.url.removesuffix("/")
         self.port: int = self._server.port
         self.ca_file: str | None = None
-        """With `tls=True`, a file with the authority's certificate, for `verify`; removed
-        by `close()`."""
+        """With `tls=True`, a file with the CA certificate, for `verify`; `close()` removes
+        it."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         if authority:
             self._folder = tempfile.TemporaryDirectory(prefix="eventsource-")
@@ -76,14 +76,14 @@ class SSEServer(Stream):
             self.ca_file = str(path)
 
     def stream(self, path: str) -> Stream:
-        """Return the stream at a path, which is there from now on.
+        """Return the stream at a path; make it if it does not exist.
 
         Args:
-            path: begins with `/`; without percent-encoding. A client's query is no part
+            path: begins with `/`; without percent-encoding. A client's query is not part
                 of it: `/prices` also serves `/prices?of=tea`.
 
         Raises:
-            TypeError: no str.
+            TypeError: the path is not a str.
             ValueError: it does not begin with `/`.
             RuntimeError: the server is closed.
         """
@@ -102,12 +102,12 @@ class SSEServer(Stream):
         return "any path"
 
     def close(self) -> None:
-        """Break off all connections, and wait until all threads have ended.
+        """Close all connections, and wait until all threads have ended.
 
         Later calls do nothing.
 
         Raises:
-            Exception: what went wrong in the server's own threads, if anything did.
+            Exception: the first failure in the server's own threads, if there was one.
         """
         try:
             self._server.close()
@@ -132,7 +132,7 @@ class SSEServer(Stream):
         with self._site.changed:
             stream = self._streams.get(request.path)
         if stream is not None:
-            stream._answer(connection, request)  # noqa: SLF001 - of its class
+            stream._answer(connection, request)  # noqa: SLF001 - a base class
         else:
             self._site.note(request, _NOT_FOUND.name)
             connection.send(_NOT_FOUND.response)

@@ -1,4 +1,4 @@
-"""What the streams of an `SSEServer` share: its origin, its requests, its one condition."""
+"""What the streams of an `SSEServer` share: its origin, its requests, and one condition."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Final
 from .request import Request
 
 _SHOWN: Final = 20
-"""Requests that an error's text lists: the last ones. A client may have come thousands of times."""
+"""The most requests that an error's text lists: the last ones of perhaps thousands."""
 
 
 class Site:
-    """The requests of a server, and the condition that everything is waited for on.
+    """The requests of a server, and the condition variable for all waits.
 
-    Its lock guards whatever can change in the streams of the server. It is held for
+    Its lock guards everything that can change in the streams of the server. It is held for
     assignments and for system calls that never wait.
     """
 
@@ -29,7 +29,7 @@ class Site:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[None]:
-        """Hold the lock for a change, and tell of it.
+        """Hold the lock for a change, then wake all that wait.
 
         Raises:
             RuntimeError: the server is closed.
@@ -55,17 +55,17 @@ class Site:
     def wait_for(
         self, condition: Callable[[], bool], timeout: float, what: str, now: Callable[[], str]
     ) -> None:
-        """Wait until a condition, which is looked at with the lock, is true.
+        """Wait until a condition is true.
 
         Args:
-            condition: what is waited for.
-            timeout: seconds to wait at the most.
-            what: the same, for the error's text.
-            now: says, for the same text, what is there instead.
+            condition: called with the lock held.
+            timeout: seconds to wait at most.
+            what: a description of the condition, for the error's text.
+            now: returns a description of the present state, for the same text.
 
         Raises:
             TimeoutError: it has not become true; the message says what came instead.
-            RuntimeError: the server is closed, so it never will.
+            RuntimeError: the server is closed, so it cannot become true.
         """
         with self.changed:
             self.changed.wait_for(lambda: condition() or self._closed, timeout)
@@ -84,7 +84,7 @@ class Site:
             )
 
     def close(self) -> None:
-        """Let nobody change anything or wait any more."""
+        """End all waits, and refuse all further changes."""
         with self.changed:
             self._closed = True
             self.changed.notify_all()

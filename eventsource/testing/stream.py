@@ -1,8 +1,8 @@
-"""`Stream`: one event stream of an `SSEServer`, told what to do by a test.
+"""`Stream`: one event stream of an `SSEServer`, controlled by a test.
 
-A stream is a log of blocks. Each subscriber has a queue of what it is still to be sent,
-and a thread that empties it: so no method waits for a client. One lock, the site's, makes
-each method one step, seen whole or not at all by every request.
+A stream is a log of blocks. Each subscriber has a queue of what is still to be sent to it, and
+a thread that empties the queue, so no method waits for a client. The invariant: each method is
+one step under one lock, the site's, so a request sees all of its effect or none.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _LISTENING = (State.ARRIVED, State.SERVED)
 class Stream(Planned):
     """An event stream at one path. `SSEServer.stream()` makes it; the server is one, too.
 
-    An event goes to all clients that are connected; if nobody is, it waits for the next
-    one. A client that sends a `Last-Event-ID` under which an event has been sent gets all
-    events after the last one of that id. Any other gets what has been waiting. Comments,
-    `retry` and bytes wait, too, but are not sent again. Everything is sent in the order of
-    the calls, and over one connection each event at most once.
+    An event is sent to all clients that are connected; if there are none, it waits for the
+    next one. A client that sends a `Last-Event-ID` with which an event has been sent gets all
+    events after the last one with that id. Any other client gets what has been waiting.
+    Comments, `retry` and bytes wait, too, but are not sent again. Everything is sent in the
+    order of the calls, and over one connection each event at most once.
 
-    A client counts as connected until the server sees that it has gone. What is sent
-    in between is lost to it: `wait_for_disconnect()` first.
+    A client counts as connected until the server sees that it has closed. What is sent before
+    that does not reach it: call `wait_for_disconnect()` first.
 
-    What sends, ends or plans never waits for a client, not even for one that does not read;
-    once the server is closed, it raises `RuntimeError`.
+    Methods that send, end or plan never wait for a client, not even for one that does not read;
+    after the server is closed, they raise `RuntimeError`.
 
     Threads: every method may be called from any.
     """
@@ -46,8 +46,8 @@ class Stream(Planned):
     def __init__(self, site: Site, path: str) -> None:
         super().__init__(site)
         self.path: str = path
-        """Without percent-encoding."""
-        # All that follows is guarded by the site's lock.
+        """The path, without percent-encoding."""
+        # The site's lock guards what follows.
         self._log = Log()
         self._subscribers: list[Subscriber] = []
         self._replay: Replay | None = None
@@ -57,7 +57,7 @@ class Stream(Planned):
 
     @property
     def url(self) -> str:
-        """Where clients find it."""
+        """The URL of the stream."""
         return self._site.origin + quote(self.path)
 
     # --- What is sent ---
@@ -77,7 +77,7 @@ class Stream(Planned):
             id: its id; None: it has none, and the client's last event ID stays.
 
         Raises:
-            TypeError, ValueError: a field cannot hold it; see `format_event`.
+            TypeError, ValueError: a field cannot have this value; see `format_event`.
         """
         check_text("data", data)
         self._send(Block(format_event(data, event=event, id=id), id, is_event=True))
@@ -86,7 +86,7 @@ class Stream(Planned):
         """Send a comment, by convention a heartbeat; each line of the text is one.
 
         Raises:
-            TypeError, ValueError: it is no text; see `format_comment`.
+            TypeError, ValueError: it cannot be a comment; see `format_comment`.
         """
         self._send(Block(format_comment(text)))
 
@@ -94,17 +94,17 @@ class Stream(Planned):
         """Set the clients' reconnection time.
 
         Raises:
-            TypeError: no int.
-            ValueError: less than 0.
+            TypeError: the value is not an int.
+            ValueError: it is less than 0.
         """
         check_retry(milliseconds)
         self._send(Block(format_event(retry=milliseconds)))
 
     def send_bytes(self, data: bytes) -> None:
-        """Send bytes as they are: part of an event, or what is none.
+        """Send bytes as they are, such as part of an event, or malformed lines.
 
         Raises:
-            TypeError: no bytes.
+            TypeError: the value is not bytes.
         """
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data must be bytes, not {data!r}")
@@ -113,19 +113,19 @@ class Stream(Planned):
     def replay(self, file: str | os.PathLike[str], *, speed: float = 1.0) -> None:
         """Play a recording of `eventsource URL --record FILE` to each client from now on.
 
-        Clients get the recorded bytes, cut as they had arrived, with the recorded header fields,
-        and are dropped where the stream was lost; a body that had ended in order ends in
-        order. A client that was dropped goes on behind the loss when it comes again. One that
-        sends another id goes on after that; one that sends none, or one that is not in the
-        recording, hears it from the start. Whoever comes again after the end gets a 204, but a
-        POST is answered from the start again. Without ids in the recording, clients cannot be
-        told apart: the first that comes after a loss or the end, without an id, is taken for
-        the one that was dropped.
+        Clients get the recorded bytes, in the pieces in which they came, with the recorded header
+        fields. They are dropped where the stream was lost; a body that ended in order ends in
+        order. A client that was dropped and reconnects continues after the loss. One that sends
+        another id continues after that; one that sends none, or one that is not in the recording,
+        gets it from the start. A client that reconnects after the end gets a 204, but a POST gets
+        the recording from the start again. Without ids in the recording, clients cannot be
+        distinguished: the first that comes without an id after a loss or the end counts as the
+        one that was dropped.
 
-        A stream that was still open when the recording was ended ends there in order. Attempts
-        that had failed are left out. What `status()`, `redirect()` and `stall()` have planned
-        comes first; `drop()` and `end()` work as ever. Clients that are connected already stay
-        as they are. A second call plays another recording from then on.
+        A stream that was still open at the end of the recording ends there in order. Failed
+        attempts are omitted. What `status()`, `redirect()` and `stall()` have planned comes
+        first; `drop()` and `end()` work as usual. Clients that are already connected are not
+        affected. A second call plays another recording from then on.
 
         Args:
             file: the recording. It is read now, and kept in memory.
@@ -133,9 +133,9 @@ class Stream(Planned):
                 times that the recorded server set (`retry`) are divided by it, too.
 
         Raises:
-            TypeError: `speed` is no number.
-            ValueError: it is not more than 0; or the file is no recording, damaged, or no
-                connection had opened in it. The message names the file and the line.
+            TypeError: `speed` is not a number.
+            ValueError: it is not more than 0; or the file is not a recording, is damaged, or no
+                connection opened in it. The message names the file and the line.
             OSError: the file cannot be read.
         """
         check_speed(speed)
@@ -159,29 +159,29 @@ class Stream(Planned):
     # --- How connections end ---
 
     def end(self) -> int:
-        """End the streams that are being served, regularly: their bodies are complete.
+        """End the streams that are being served, in order: their bodies are complete.
 
-        What was sent before still goes out. The next request is answered as usual.
+        What was sent before still reaches the clients. The next request is answered as usual.
 
         Returns:
-            How many there were.
+            How many streams there were.
         """
         return self._end(_LISTENING, b"", Ending.REGULAR)
 
     def drop(self, *, reset: bool = False, partial: str | bytes = b"") -> int:
-        """Break all connections off, stalled ones included, in the middle of the body.
+        """Close all connections, stalled ones included, in the middle of the body.
 
-        What was sent before still goes out. When this has returned, none of them counts
-        for `wait_for_connection()`.
+        What was sent before is still sent. After this returns, none of them counts for
+        `wait_for_connection()`.
 
         Args:
-            reset: with RST, which may destroy what the client has not read yet; else
+            reset: close with RST, which may discard what the client has not read yet; else
                 with FIN.
-            partial: is sent before, but not to stalled connections. It is lost like
-                the connection: nobody gets it again.
+            partial: sent before the end, but not to stalled connections. It is not sent
+                again.
 
         Returns:
-            How many there were.
+            How many connections there were.
 
         Raises:
             TypeError: `partial` is neither str nor bytes.
@@ -212,17 +212,17 @@ class Stream(Planned):
     def wait_for_connection(self, timeout: float = 10.0, *, count: int = 1) -> None:
         """Wait until clients are being served: the response's head has been sent.
 
-        Clients that are served already count; those that are stalled, have been
-        dropped, or were seen to leave, do not.
+        Clients that are already being served count; those that are stalled, have been
+        dropped or have closed do not.
 
         Args:
-            timeout: seconds to wait at the most.
-            count: how many clients at once.
+            timeout: seconds to wait at most.
+            count: how many clients at the same time.
 
         Raises:
             TimeoutError: there were fewer; the message says what came instead.
-            RuntimeError: the server is or was closed.
-            TypeError, ValueError: `count` is no whole number of 1 or more.
+            RuntimeError: the server is closed, or is closed meanwhile.
+            TypeError, ValueError: `count` is not a whole number of 1 or more.
         """
         check_count("count", count)
 
@@ -240,10 +240,10 @@ class Stream(Planned):
         """Wait until no client is connected to this stream, stalled ones included.
 
         Args:
-            timeout: seconds to wait at the most.
+            timeout: seconds to wait at most.
 
         Raises:
-            TimeoutError: one still is.
+            TimeoutError: a client is still connected.
         """
         self._site.wait_for(
             lambda: not self._subscribers,
@@ -253,16 +253,16 @@ class Stream(Planned):
         )
 
     def wait_for_request(self, count: int = 1, *, timeout: float = 10.0) -> Request:
-        """Wait until `count` requests have come in all; return the last of these.
+        """Wait until there have been `count` requests; return the last of these.
 
         Args:
-            count: 1 is the first request that ever came.
-            timeout: seconds to wait at the most.
+            count: counted from the start of the server; 1: the first request.
+            timeout: seconds to wait at most.
 
         Raises:
             TimeoutError: there were fewer.
-            RuntimeError: there were fewer, and the server is or was closed.
-            TypeError, ValueError: `count` is no whole number of 1 or more.
+            RuntimeError: there were fewer, and the server is closed, or is closed meanwhile.
+            TypeError, ValueError: `count` is not a whole number of 1 or more.
         """
         check_count("count", count)
         self._site.wait_for(
@@ -279,7 +279,7 @@ class Stream(Planned):
     # --- In the thread of a connection ---
 
     def _answer(self, connection: Connection, request: Request) -> None:
-        """Answer a request, until that is done or the client has gone."""
+        """Answer a request; return when it has been answered or the client has closed."""
         subscriber: Subscriber | None = None
         playback: Playback | None = None
         with self._site.changed:

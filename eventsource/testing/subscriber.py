@@ -16,20 +16,20 @@ from typing import Final
 from .connection import Connection
 
 LONGEST_WAIT: Final = 3600.0
-"""Seconds that a selector is given at once: its milliseconds have 31 bits."""
+"""The most seconds of one wait: a selector counts milliseconds in 31 bits."""
 
 
 class State(enum.Enum):
-    """Where a subscriber stands; it goes down this list."""
+    """The state of a subscriber; it changes only to a later one in this list."""
 
     ARRIVED = enum.auto()
-    """Its request has come; the response's head is on its way."""
+    """The request has come; the response's head is being sent."""
     SERVED = enum.auto()
     """The head has been sent."""
     STALLED = enum.auto()
-    """It gets no answer at all."""
+    """It gets no response at all."""
     LEAVING = enum.auto()
-    """It gets what was sent before, and no more."""
+    """It gets what was sent before, and then its connection ends."""
 
 
 class Ending(enum.Enum):
@@ -50,8 +50,8 @@ Step = tuple[float, bytes | Ending]
 class Subscriber:
     """A queue that one thread empties into a connection, until either side ends it.
 
-    `put()` and `state` are for those who hold the site's lock, and only while the stream
-    has the subscriber on its list; the rest is for the thread of the connection.
+    Threads: `put()` and `state` may be used with the site's lock held, while the stream has
+    the subscriber in its list; everything else is for the thread of the connection.
     """
 
     def __init__(self, state: State, backlog: Iterable[bytes] = ()) -> None:
@@ -61,18 +61,18 @@ class Subscriber:
         self._waker.setblocking(False)
 
     def put(self, step: bytes | Ending) -> None:
-        """Add what is to be done next. Never waits."""
+        """Add bytes to send, or an end. Never waits."""
         self._queue.append(step)
-        with contextlib.suppress(BlockingIOError):  # full: it is awake
+        with contextlib.suppress(BlockingIOError):  # full: it will wake
             self._waker.send(b"\0")
 
     def run(self, connection: Connection, steps: Iterable[Step] = ()) -> None:
-        """Send what comes, each as one chunk, until the end or until the client has gone.
+        """Send what is put, each as one chunk, until an end or until the client has closed.
 
         Args:
-            connection: where to.
-            steps: what to do before that, and when, in seconds from now. What is put into the
-                queue meanwhile is done at once.
+            connection: the connection to the client.
+            steps: what to do first, and when, in seconds from now. What is put into the queue
+                meanwhile is done at once.
         """
         with selectors.DefaultSelector() as selector:
             selector.register(connection.sock, selectors.EVENT_READ)
@@ -88,13 +88,13 @@ class Subscriber:
     def _ends_before(
         self, due: float, connection: Connection, selector: selectors.BaseSelector
     ) -> bool:
-        """Do what is in the queue until then; say whether the connection has ended."""
+        """Do what is put into the queue until `due`; return whether the connection has ended."""
         while True:
             while self._queue:
                 if _ends_with(self._queue.popleft(), connection):
                     return True
             left = due - time.monotonic()
-            # Once it is due it is still looked whether the client has gone.
+            # At least once, even if it is due: the client may have closed.
             ready = selector.select(min(max(left, 0.0), LONGEST_WAIT))
             for key, _ in ready:
                 if key.fileobj is self._woken:
@@ -105,13 +105,13 @@ class Subscriber:
                 return False
 
     def close(self) -> None:
-        """Let go of what it waits on. Only when nobody can `put()` any more."""
+        """Close the sockets by which it is woken. Only when nothing can call `put()` any more."""
         self._waker.close()
         self._woken.close()
 
 
 def _ends_with(step: bytes | Ending, connection: Connection) -> bool:
-    """Do what is next; say whether the connection has ended with it."""
+    """Do a step; return whether it has ended the connection."""
     if isinstance(step, Ending):
         _end(connection, step)
         return True
@@ -126,15 +126,15 @@ def _end(connection: Connection, ending: Ending) -> None:
         return
     if ending is Ending.REGULAR:
         connection.send_chunk(b"")
-    has_gone(connection.sock)  # to close with unread bytes would be a reset
+    has_gone(connection.sock)  # reads: closing with unread bytes would send RST
 
 
 def has_gone(sock: socket.socket) -> bool:
-    """Say whether a readable socket is so because the client has closed. Never waits."""
+    """Read from a readable socket; return whether the client has closed. Never waits."""
     sock.setblocking(False)
     try:
         return not sock.recv(65536)
-    except (BlockingIOError, ssl.SSLWantReadError):  # less than a TLS record
+    except (BlockingIOError, ssl.SSLWantReadError):  # part of a TLS record
         return False
     finally:
         sock.setblocking(True)

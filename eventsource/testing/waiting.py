@@ -1,4 +1,4 @@
-"""Waiting in tests, so that none has to sleep: `wait_until` and `Recorder`."""
+"""Waiting in tests without sleeping: `wait_until` and `Recorder`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from eventsource.urls import brief
 T = TypeVar("T")
 
 INTERVAL: Final = 0.005
-"""Seconds between two looks at a condition: too few to be felt, too many to load a machine."""
+"""Seconds between two checks of a condition: short for a test, but a small load."""
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 10.0) -> T:
     """Wait until a condition is true; return what it returned.
 
-    For what nothing tells of: it is looked at every 5 ms, in the caller's thread, the
+    For conditions that nothing signals: it is checked every 5 ms, in the caller's thread, the
     last time when the time is up.
 
     Args:
         condition: called without arguments, at least once; what it raises is raised.
-        timeout: seconds to wait at the most.
+        timeout: seconds to wait at most.
 
     Raises:
-        TimeoutError: it has not become true.
+        TimeoutError: the condition has not become true.
 
     Examples:
         >>> wait_until(lambda: 6 * 7)
@@ -47,7 +47,7 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0) -> T:
 
 
 class Recorder:
-    """A handler that keeps what it is called with, and can be waited for.
+    """A handler that stores the events it is called with, and that a test can wait for.
 
     Given a source, it registers for `open`, `message`, `error` and the further types.
     Handlers run in the order registered. So when it has an event, the handlers that were
@@ -58,25 +58,25 @@ class Recorder:
     Without a source it is a handler like any other, also for `on_comment`.
 
     Args:
-        source: whose events are to be recorded.
+        source: the source whose events are recorded.
         *types: further event types.
 
     Raises:
-        TypeError: `source` is no `EventSource`, or a type is no str.
+        TypeError: `source` is not an `EventSource`, or a type is not a str.
 
-    Threads: every method may be called from any; no event is returned twice. Not from
-    the thread or event loop in which the handlers run: that would wait for itself. There,
-    `await asyncio.to_thread(recorder.wait_for, "greet")`.
+    Threads: every method may be called from any; no event is returned twice. Do not wait in
+    the thread or event loop in which the handlers run: it would wait for itself. In a
+    coroutine, `await asyncio.to_thread(recorder.wait_for, "greet")`.
     """
 
     def __init__(self, source: EventSource | None = None, *types: str) -> None:
         self._changed = threading.Condition()  # guards the next two
         self._events: list[Any] = []
-        self._taken = 0  # how many have been returned or passed over
+        self._taken = 0  # how many have been returned or skipped
         if source is not None:
             if not isinstance(source, EventSource):
                 raise TypeError(f"source must be an EventSource, not {source!r}")
-            # What waits for a source's first handler must not come between two of these.
+            # In one call: events that wait for the first handler must wait for all of these.
             source.add_listeners(("open", "message", "error", *types), self)
 
     def __call__(self, event: Any) -> None:
@@ -95,7 +95,7 @@ class Recorder:
         """Return the next event; wait for it.
 
         Args:
-            timeout: seconds to wait at the most.
+            timeout: seconds to wait at most.
 
         Raises:
             TimeoutError: none came.
@@ -107,15 +107,15 @@ class Recorder:
     @overload
     def wait_for(self, what: str | Callable[[Any], object], timeout: float = 10.0) -> Any: ...
     def wait_for(self, what: Any, timeout: float = 10.0) -> Any:
-        """Return the next event that is as wanted; wait for it.
+        """Return the next event that matches; wait for it.
 
-        Events before it are passed over: neither this nor `next()` returns them any more
-        (`events` has them). If none comes, nothing is passed over.
+        Events before it are skipped: neither this nor `next()` returns them any more
+        (`events` has them). If none matches in time, nothing is skipped.
 
         Args:
             what: an event type, such as `"greet"`; a class, such as `MessageEvent`; or
-                a function that is given an event and says whether it is wanted.
-            timeout: seconds to wait at the most.
+                a function that gets an event and returns whether it matches.
+            timeout: seconds to wait at most.
 
         Raises:
             TimeoutError: none came; the message says what came instead.
@@ -130,7 +130,7 @@ class Recorder:
 
     def _take(self, is_wanted: Callable[[Any], object], what: str, timeout: float) -> Any:
         deadline = time.monotonic() + timeout
-        end = sys.maxsize  # once the time is up: how many there were
+        end = sys.maxsize  # after the time is up: how many events there were by then
         with self._changed:
             start = seen = self._taken
         while True:
@@ -144,8 +144,8 @@ class Recorder:
                     raise TimeoutError(f"waited {timeout} s for {what}; there came {brief(came)}")
                 event = self._events[seen]
             seen += 1
-            if is_wanted(event):  # called without the lock: it is the test's own
+            if is_wanted(event):  # called without the lock, because it may be the test's code
                 with self._changed:
-                    if self._taken < seen:  # else another thread has been quicker
+                    if self._taken < seen:  # else another thread has taken it
                         self._taken = seen
                         return event

@@ -1,6 +1,6 @@
-"""What `docs/comparison.md` says of this package and its peers, observed.
+"""Observes what `docs/comparison.md` says about this package and its peers.
 
-`clients.py` uses each client as its own documentation has it, `probes.py` asks all of them
-the same questions over a socket on loopback, `page.py` knows the page, and
-`python -m tests.peers` asks everything anew. `tests/system/test_peers.py` compares.
+`clients.py` uses each client as its own documentation says, `probes.py` tests all of them in
+the same way over a socket on loopback, and `page.py` reads and writes the page.
+`python -m tests.peers` observes everything again; `tests/system/test_peers.py` compares.
 """

@@ -1,7 +1,7 @@
-"""`python -m tests.peers`: observe all clients and print that part of the page.
+"""`python -m tests.peers`: observe all clients and print the observed part of the page.
 
-With `--write` it takes the place of the one in `docs/comparison.md`, and `versions.txt` is
-written. All peers must be installed; the page says how.
+`--write` replaces that part of `docs/comparison.md`, and `versions.txt`. All peers must be
+installed; the page says how.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """The clients that are compared, each used as its own documentation has it.
 
-What a probe wants of a client is an `Ask`; a client turns it into its own documented options
-and leaves alone what it has no option for. Each client is imported only in the process that
-asks it.
+A probe gives each client the same settings, an `Ask`. The client sets its own documented
+options accordingly, and ignores settings for which it has no option. Each client is imported
+only in the process that tests it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from benchmarks.peers import import_sseclient
 from .reading import PATIENCE, Ask, Reading
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For httpx, which makes a context for each client, and takes its time. All is plain here."""
+"""For httpx, which otherwise makes a context for each client, which is slow. No probe uses TLS."""
 
 
 class Client:
-    """One column, or one of several ways to use what it is about."""
+    """One column, or one of several ways to use its client."""
 
     name: ClassVar[str]
     """The distribution."""
@@ -35,20 +35,20 @@ class Client:
     modules: ClassVar[tuple[str, ...]] = ()
     """Imported before the probes begin."""
     way: str = ""
-    """What the documentation calls this way, where there are several."""
+    """The name of this way in the documentation, if there are several."""
     framing = "chunked"
-    """The framing in which it delivers what is sent separately separately."""
+    """A framing in which it delivers each event when it comes."""
     reconnects = True
-    """Whether its documentation says that it does."""
+    """Whether its documentation says that it reconnects."""
     takes_handlers = False
-    """Whether functions can be given to it that it calls with the events."""
+    """Whether it accepts functions that it calls with the events."""
 
     def read(self, reading: Reading) -> None:
         """Read the stream in this thread, until it is over."""
         raise NotImplementedError
 
     def ways(self) -> list[Client]:
-        """All the ways that its documentation shows, the first one first."""
+        """All the ways to use it that its documentation shows, in order."""
         return [self]
 
     @property
@@ -60,10 +60,10 @@ class Client:
         raise NotImplementedError
 
     def decode(self, chunks: list[bytes]) -> list[str] | None:
-        """The texts of the events in bytes that something else has read."""
+        """The data of the events in bytes that another HTTP client has read."""
 
     async def read_on_trio(self, url: str) -> str | None:
-        """The text of the stream's first event, read in a task of trio's."""
+        """The data of the stream's first event, read in a trio task."""
 
     def read_over_http2(self, url: str) -> str | None:
         """The same over HTTP/2 without TLS."""
@@ -72,7 +72,7 @@ class Client:
         return reading.heard[0].data if reading.heard else None
 
     async def read_app(self, app: Callable[..., Any]) -> str | None:
-        """The text of the first event of an ASGI application that no server serves."""
+        """The data of the first event of an ASGI application, read without a server."""
 
     def import_all(self) -> None:
         for module in self.modules:
@@ -266,7 +266,7 @@ def _note_ours(reading: Reading, item: Any) -> None:
 
 
 def _bearer(token: Callable[[], str]) -> Callable[[Any], Any]:
-    """A token for requests, anew for each of them."""
+    """An `auth` of requests that sets a new token for each request."""
 
     def authorize(request: Any) -> Any:
         request.headers["Authorization"] = f"Bearer {token()}"
@@ -299,7 +299,7 @@ class LaunchDarkly(Client):
 
         strategy = ErrorStrategy.always_continue()
         if ask.only_messages:
-            strategy = ErrorStrategy.always_fail()  # the default: who wants no errors asks for none
+            strategy = ErrorStrategy.always_fail()  # the default
         elif ask.final_statuses:
             strategy = ErrorStrategy.from_lambda(
                 lambda error: (isinstance(error, HTTPStatusError), None)
@@ -415,7 +415,7 @@ class HttpxSse(Client):
         return importlib.import_module(self.modules[-1])
 
     def client_options(self, ask: Ask) -> dict[str, Any]:
-        """Those of the client under it. Its limit of 5 s to read is for no stream."""
+        """The options of the httpx client, without its read timeout of 5 s (too short here)."""
         options: dict[str, Any] = {"follow_redirects": ask.redirects, "verify": NO_TLS}
         if not ask.defaults:
             options["timeout"] = self.httpx.Timeout(None, read=ask.silence)
@@ -748,7 +748,7 @@ class Sseclient(Client):
             options["auth"] = _bearer(ask.token)
         client = import_sseclient().SSEClient(reading.url, retry=round(ask.delay * 1000), **options)
         reading.headers = client.resp.headers
-        reading.close = lambda: client.resp.close()  # it has no close of its own
+        reading.close = lambda: client.resp.close()  # the client has no close()
         for event in client:
             reading.hear(event.event, event.data, client.last_id)
             reading.take_a_break()

@@ -1,4 +1,4 @@
-"""Asks the probes: each client in a process of its own, each probe in a fork of that."""
+"""Runs the probes: each client in a process of its own, each probe in a fork of that."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from .reading import PATIENCE
 from .rows import FAILED, UNKNOWN, Probe, Unobservable, Verdict, together
 
 Asked = tuple[Probe, clients.Client]
-"""A question, and the way to use a client that it is put to."""
+"""A probe, and the way of using a client that it tests."""
 AT_ONCE = 12
-"""Questions to one client at a time: most of them wait."""
+"""Probes of one client at a time: most of them wait."""
 LIMIT = 12 * PATIENCE
-"""Seconds after which a probe has failed. It says itself when a client does not do a thing."""
+"""Seconds after which a probe has failed. A client that fails has a verdict long before."""
 ROOT = Path(__file__).parents[2]
 
 
 def observe_all(
     names: Iterable[str], only: Iterable[str] = (), patience: float = PATIENCE
 ) -> dict[str, dict[str, Verdict]]:
-    """Ask these clients, all at the same time; return verdicts by client and probe.
+    """Observe these clients, all at the same time; return verdicts by client and probe.
 
     Args:
         names: distributions.
         only: names of probes; none: all.
-        patience: seconds after which what has not come is taken not to come.
+        patience: seconds to wait for something before a probe decides that it does not come.
 
     Raises:
         RuntimeError: a process has ended without an answer.
@@ -50,7 +50,7 @@ def observe_all(
 
 @contextlib.contextmanager
 def _asked(arguments: list[str], patience: float) -> Iterator[subprocess.Popen[str]]:
-    # The machine's own settings have no say.
+    # The settings of the machine must not change the result.
     environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     process = subprocess.Popen(
         [sys.executable, "-m", __name__, *arguments],
@@ -69,7 +69,7 @@ def _asked(arguments: list[str], patience: float) -> Iterator[subprocess.Popen[s
                 process.kill()
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its forks, if it was stopped by the above
+            os.killpg(process.pid, signal.SIGKILL)  # its forks, if it was killed above
 
 
 def _verdicts(process: subprocess.Popen[str]) -> dict[str, Verdict]:
@@ -83,12 +83,12 @@ def _verdicts(process: subprocess.Popen[str]) -> dict[str, Verdict]:
 
 
 def main(name: str, *only: str) -> None:
-    """Ask one client and write what it says to standard output, as JSON."""
+    """Observe one client, and write the verdicts to standard output as JSON."""
     answers = os.fdopen(os.dup(1), "w")
     _silence(1)  # some clients print
     client = next(client for client in clients.ALL if client.name == name)
     for way in client.ways():
-        with contextlib.suppress(ImportError):  # of a way that needs more: its probes say so
+        with contextlib.suppress(ImportError):  # of a way that needs more: its probes report that
             way.import_all()
     asked_of = {p: p.ways(client) for p in PROBES if not only or p.name in only}
     found: dict[Asked, Verdict] = {}
@@ -134,17 +134,17 @@ def _silence(descriptor: int) -> None:
 
 
 def _run(probe: Probe, way: clients.Client, sending: Any) -> None:
-    """In the fork: ask one probe."""
-    _silence(2)  # what clients log and what their threads die of
+    """Run one probe, in the fork."""
+    _silence(2)  # logs of clients, and tracebacks of their threads
     try:
         verdict = probe.check(way)
     except Unobservable as error:
         verdict = Verdict(UNKNOWN, str(error))
-    except BaseException:  # for the test to tell
+    except BaseException:  # the test reports it
         verdict = Verdict(FAILED, traceback.format_exc())
     sending.send(verdict)
     sending.close()
-    os._exit(0)  # whatever the client has left running
+    os._exit(0)  # even if threads of the client are still running
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""The part of `docs/comparison.md` that is observed: written, and read back.
+"""Writes and reads the observed part of `docs/comparison.md`, which is between two comments.
 
-It stands between two comments. Notes are numbered in the order in which they are first
-referred to, and equal ones are one.
+Notes are numbered in the order of the first reference. Equal notes have one number.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def _ways(client: Client) -> str:
 
 
 class Page:
-    """What the page says."""
+    """The content of the page."""
 
     def __init__(self, text: str) -> None:
         _, begin, rest = text.partition(BEGIN)
@@ -82,7 +81,7 @@ class Page:
         assert begin and end, f"{PATH.name} has no observed part"  # noqa: PT018 - both or none
         self.part = part
         table, _, questions = part.partition("## What each row asks")
-        # Of the peers. This package is what is here.
+        # Of the peers only: this package has no version on the page.
         self.versions = dict(re.findall(r"^- \[([\w-]+)\]\(\S+\) (\d\S*)", table, re.MULTILINE))
         self.notes = {
             int(number): note for number, note in re.findall(r"^(\d+)\. (.+)$", table, re.MULTILINE)
@@ -135,7 +134,7 @@ def constraints(versions: dict[str, str]) -> str:
 
 
 def write(part: str, versions: dict[str, str]) -> None:
-    """Put the observed part in the place of the one that is there."""
+    """Replace the observed part of the page."""
     VERSIONS.write_text(constraints(versions), encoding="utf-8")
     text = PATH.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)

@@ -1,8 +1,8 @@
-"""The questions: one for each row, put to every client over a socket on loopback.
+"""The probes: one for each row of the table, run with every client on loopback.
 
-A probe is a function that is given a client and says what it saw. Its docstring stands on
-the page. Each probe has a process of its own, so it may be left with a client that hangs,
-and may put its own in the place of `time.sleep`.
+A probe is a function that gets a client and returns a verdict. Its docstring is printed on
+the page. Each probe has a process of its own, so a client may hang, and the probe may replace
+`time.sleep`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from .wire import (
 __all__ = ["PROBES"]
 
 AGES = 600.0
-"""Seconds that no probe waits."""
+"""Seconds: longer than any probe waits."""
 
 
 # --- Reading ---
@@ -60,14 +60,16 @@ group("Reading")
 
 @row("events come when they arrive", each_way=True)
 def prompt(client: Client) -> Verdict:
-    """The body is not chunked. The server sends one event, then nothing: is it delivered?"""
+    """The body is not chunked. The server sends one event, and nothing after it. Is the event
+    delivered?
+    """
     with ScriptedServer(answer(client, b"data: a\n\n", then="hold", framing="plain")) as server:
         return said(Reading(client, server.url).start().wait_for(1))
 
 
 @row("chunked bodies are decoded", each_way=True)
 def chunks(client: Client) -> Verdict:
-    """One event in two HTTP chunks, `data: ab` and `cd`: is its text `abcd`?"""
+    """One event comes in two HTTP chunks, `data: ab` and `cd`. Is its data `abcd`?"""
     script = answer(client, b"data: ab", b"cd\n\n", then="hold", framing="chunked")
     with ScriptedServer(script) as server:
         reading = Reading(client, server.url).start()
@@ -77,8 +79,8 @@ def chunks(client: Client) -> Verdict:
 
 @row("compressed events come when they arrive", each_way=True)
 def compressed(client: Client) -> Verdict:
-    """The server compresses with gzip, asked to or not, and flushes after each event: is it
-    delivered while the response is open?
+    """The server compresses with gzip, even if the request does not accept it, and flushes after
+    an event. Is the event delivered while the response is open?
     """
 
     def script(connection: Connection) -> None:
@@ -98,8 +100,8 @@ def compressed(client: Client) -> Verdict:
 
 @row("CR, LF and CRLF end a line")
 def line_ends(client: Client) -> Verdict:
-    r"""`data: a\rdata: b\r\r`, `data: c\ndata: d\n\n` and `data: e\r\ndata: f\r\n\r\n` are
-    three events of two lines.
+    r"""Are `data: a\rdata: b\r\r`, `data: c\ndata: d\n\n` and `data: e\r\ndata: f\r\n\r\n` three
+    events with two lines of data each?
     """
     wire = b"data: a\rdata: b\r\r", b"data: c\ndata: d\n\n", b"data: e\r\ndata: f\r\n\r\n"
     if makes(client, ["a\nb", "c\nd", "e\nf"], *wire):
@@ -116,40 +118,40 @@ def line_ends(client: Client) -> Verdict:
 
 @row("line ends may be mixed")
 def mixed_line_ends(client: Client) -> Verdict:
-    r"""`data: a\n\r\n` and `data: b\r\n\n` are two events."""
+    r"""Are `data: a\n\r\n` and `data: b\r\n\n` two events?"""
     return said(makes(client, ["a", "b"], b"data: a\n\r\n", b"data: b\r\n\n"))
 
 
 @row("a CRLF may be split over two reads")
 def split_crlf(client: Client) -> Verdict:
-    r"""`data: a\r` and `\ndata: b\r\n\r` and `\n` are read one after another: one event of two
-    lines, and no more.
+    r"""The client reads `data: a\r`, then `\ndata: b\r\n\r`, then `\n`. Is that one event with two
+    lines of data, and nothing else?
     """
     return said(makes(client, ["a\nb"], b"data: a\r", b"\ndata: b\r\n\r", b"\n"))
 
 
 @row("nothing else ends a line")
 def other_line_ends(client: Client) -> Verdict:
-    r"""U+2028, U+0085, `\v`, `\f` and U+001C in a line of data are data."""
+    r"""Do U+2028, U+0085, `\v`, `\f` and U+001C within a `data` field remain part of the data?"""
     text = "a\u2028b\u0085c\vd\fe\x1cf"
     return said(makes(client, [text], f"data: {text}\n\n".encode()))
 
 
 @row("a byte order mark is not data")
 def bom(client: Client) -> Verdict:
-    """The stream begins with a byte order mark and `data: a`: is the first event `a`?"""
+    """The stream begins with a byte order mark and `data: a`. Is the first event's data `a`?"""
     return said(makes(client, ["a"], b"\xef\xbb\xbfdata: a\n\n"))
 
 
 @row("text is UTF-8")
 def utf8(client: Client) -> Verdict:
-    """The content type is `text/event-stream` without a charset, the text is `é日`."""
+    """The content type is `text/event-stream` without a charset. Is `é日` delivered correctly?"""
     return _utf8(client, ["é日"], "data: é日\n\n".encode())
 
 
 @row("invalid UTF-8 does not end the stream")
 def bad_utf8(client: Client) -> Verdict:
-    r"""`data: a\xffb` is `a�b`, and the next event comes."""
+    r"""Is the data of `data: a\xffb` `a�b`, and is the next event delivered?"""
     return _utf8(client, ["a\ufffdb", "c"], b"data: a\xffb\n\ndata: c\n\n")
 
 
@@ -163,22 +165,22 @@ def _utf8(client: Client, expected: list[str], wire: bytes) -> Verdict:
 
 @row("only one space is stripped")
 def one_space(client: Client) -> Verdict:
-    """`data:` with three spaces and `a` is `a` after two: text is indented, tokens begin with
-    spaces.
+    """After `data:` come three spaces and `a`. Does the data keep two of the spaces? (Indented
+    text and the tokens of language models begin with spaces.)
     """
     return said(makes(client, ["  a"], b"data:   a\n\n"))
 
 
 @row("blank lines at the end of data stay")
 def trailing_blank_lines(client: Client) -> Verdict:
-    r"""`data: a`, `data:`, `data:` is `a\n\n`."""
+    r"""Is the data of an event with the lines `data: a`, `data:` and `data:` `a\n\n`?"""
     return said(makes(client, ["a\n\n"], b"data: a\ndata:\ndata:\n\n"))
 
 
 @row("a block without data is not an event")
 def without_data(client: Client) -> Verdict:
     """After an event with an id come a heartbeat (a comment and a blank line) and a block with
-    `event: ping` only: neither is an event.
+    only `event: ping`. Is no event delivered for either?
     """
     first, last = b"id: 1\ndata: a\n\n", b"data: b\n\n"
     found = {
@@ -193,8 +195,8 @@ def without_data(client: Client) -> Verdict:
 
 @row("a truncated event is discarded")
 def half_event(client: Client) -> Verdict:
-    """The stream ends after `data: half`. That is not delivered, nor is it part of the first
-    event of the next connection.
+    """The stream ends after the line `data: half`, without a blank line. Is that line dropped, and
+    not part of the first event of the next connection?
     """
     first = answer(client, b"data: a\n\n", b"data: half\n")
     with ScriptedServer(first, answer(client, b"data: b\n\n", then="hold")) as server:
@@ -206,8 +208,9 @@ def half_event(client: Client) -> Verdict:
 
 @row("an id without data counts")
 def id_only(client: Client) -> Verdict:
-    """`id: 1`, data, then a block that is only `id: 2`. The next request asks for what follows
-    2, or, of a client that leaves reconnecting to you, the next event says that it does.
+    """After an event with `id: 1` comes a block with only `id: 2`. Does the next request have
+    `Last-Event-ID: 2`? If the client does not reconnect: does the next event have the last event
+    ID 2?
     """
     blocks = b"id: 1\ndata: a\n\n", b"id: 2\n\n"
     if client.reconnects:
@@ -222,8 +225,9 @@ def id_only(client: Client) -> Verdict:
 
 @row("an endless event does not fill the memory")
 def largest_event(client: Client) -> Verdict:
-    """With the option for it at 128 kB, if there is one, the server sends 512 kB of one line, or
-    of one event in short lines: is it given up before all is read?
+    """The size limit of an event is set to 128 kB, if there is an option for it. The server sends
+    512 kB as one line, or as one event in short lines. Does the client close the connection before
+    it has read everything?
     """
     lines = {"a line": b"x" * 1024, "an event": b"data: " + b"x" * 1017 + b"\n"}
     bounded = []
@@ -258,7 +262,9 @@ def largest_event(client: Client) -> Verdict:
 
 @row("an HTML page is refused")
 def content_type(client: Client) -> Verdict:
-    """The answer is 200, of the type `text/html`, and holds `data: a` and a blank line."""
+    """The response has status 200, the content type `text/html`, and `data: a` and a blank line as
+    its body. Is no event delivered?
+    """
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"
     with ScriptedServer(respond(head + b"data: a\n\n")) as server:
         reading = Reading(client, server.url).start()
@@ -270,7 +276,7 @@ def content_type(client: Client) -> Verdict:
 
 @row("comments are available")
 def comments(client: Client) -> Verdict:
-    """The server sends `: beat`: can the program know?"""
+    """The server sends the comment `: beat`. Can the program get its text?"""
     with ScriptedServer(answer(client, b": beat\ndata: a\n\n", then="hold")) as server:
         reading = Reading(client, server.url).start()
         reading.wait_for(1)
@@ -286,7 +292,7 @@ SECOND = b"data: b\n\n"
 
 
 def goes_on(client: Client, *scripts: Callable[[Connection], None], **asked: Any) -> Reading | None:
-    """The reading if it hears both events over these connections; None if it ends."""
+    """The reading if it gets both events over these connections, else None."""
     with ScriptedServer(*scripts, answer(client, SECOND, then="hold")) as server:
         reading = Reading(client, server.url, **asked).start()
         reading.wait(lambda: any(event.data == "b" for event in reading.heard))
@@ -296,7 +302,7 @@ def goes_on(client: Client, *scripts: Callable[[Connection], None], **asked: Any
 
 @row("resumes when the stream ends")
 def resumes(client: Client) -> Verdict:
-    """The server ends the stream after an event with the id 7: does another request come with
+    """The server ends the stream after an event with the id 7. Does the client reconnect with
     `Last-Event-ID: 7`?
     """
     if goes_on(client, answer(client, FIRST)):
@@ -319,22 +325,24 @@ def if_it_reconnects(check: Callable[[Client], Verdict]) -> Callable[[Client], V
 @row("resumes when the connection is reset")
 @if_it_reconnects
 def resumes_after_reset(client: Client) -> Verdict:
-    """The same after an RST in place of the end."""
+    """Does it do the same if the server resets the connection (RST) instead?"""
     return said(goes_on(client, answer(client, FIRST, then="reset")))
 
 
 @row("outlasts a server that is down")
 @if_it_reconnects
 def outlasts_failures(client: Client) -> Verdict:
-    """The stream ends, two attempts are reset before an answer, the third would be answered."""
+    """The stream ends, the next two connections are reset before a response, and the third would
+    get one. Does the client get the events on the third?
+    """
     return said(goes_on(client, answer(client, FIRST), break_off, break_off))
 
 
 @row("obeys `retry:`")
 @if_it_reconnects
 def retry_field(client: Client) -> Verdict:
-    """The client's own delay is ten minutes, the server says `retry: 20`, and ends the stream:
-    how long does the client mean to wait?
+    """The client's own delay is ten minutes. The server sends `retry: 20` (milliseconds) and ends
+    the stream. Is the client going to wait less than a second?
     """
     with ScriptedServer(answer(client, b"retry: 20\n" + FIRST), stay_silent) as server:
         reading = Reading(client, server.url, delay=AGES)
@@ -346,7 +354,7 @@ def retry_field(client: Client) -> Verdict:
 @row("`retry: 0` causes no hot loop")
 @if_it_reconnects
 def retry_zero(client: Client) -> Verdict:
-    """The server says `retry: 0` and ends each stream: is there a wait before each of five
+    """The server sends `retry: 0` and ends each stream. Does the client wait before each of five
     attempts?
     """
     with ScriptedServer(answer(client, b"retry: 0\n" + FIRST)) as server:
@@ -357,7 +365,7 @@ def retry_zero(client: Client) -> Verdict:
 
 
 def waits_between_failures(client: Client, *before: Callable[[Connection], None]) -> list[float]:
-    """What the client means to wait between attempts that fail, up to eight."""
+    """The client's waits between attempts that fail, up to eight."""
     with ScriptedServer(*before, break_off) as server:
         reading = Reading(client, server.url, delay=0.03, max_delay=0.12, jitter=0.2)
         with recorded_waits(reading):
@@ -376,8 +384,9 @@ def _shape(waits: list[float]) -> tuple[bool, bool, bool]:
 @row("backs off, up to a bound, with jitter")
 @if_it_reconnects
 def backs_off(client: Client) -> Verdict:
-    """After a stream that has ended all attempts are reset. The client is given 30 ms to begin
-    with, a bound of 120 ms and a jitter of a fifth, where it can be: what does it mean to wait?
+    """After the stream has ended, all attempts are reset. As far as there are options, the client
+    is set to a first wait of 30 ms, a longest wait of 120 ms and a jitter of 20 %. Do its waits
+    grow, up to a bound, with a random part?
     """
     waits = waits_between_failures(client, answer(client, FIRST))
     grows, bounded, random = _shape(waits)
@@ -394,7 +403,7 @@ def backs_off(client: Client) -> Verdict:
 @row("a custom back-off")
 @if_it_reconnects
 def own_back_off(client: Client) -> Verdict:
-    """A function or method of yours says how long to wait before each attempt."""
+    """Can a function or method of the program decide how long to wait before each attempt?"""
     with ScriptedServer(answer(client, FIRST), stay_silent) as server:
         reading = Reading(client, server.url, own_delay=lambda: 0.0625)
         with recorded_waits(reading):
@@ -405,8 +414,8 @@ def own_back_off(client: Client) -> Verdict:
 @row("a 503 can be tried again")
 @if_it_reconnects
 def retries_503(client: Client) -> Verdict:
-    """A reconnect is answered with 503. Told to, where that can be said, does the client try
-    again?
+    """The response to a reconnect is 503. Does the client try again, if necessary with an option
+    for it?
     """
     with ScriptedServer(answer(client, FIRST), respond(BUSY), stay_silent) as server:
         reading = Reading(client, server.url, statuses=(503,))
@@ -418,7 +427,7 @@ def retries_503(client: Client) -> Verdict:
 @row("obeys `Retry-After`")
 @if_it_reconnects
 def retry_after(client: Client) -> Verdict:
-    """That 503 says `Retry-After: 100`: does the client mean to wait as long?"""
+    """That 503 has `Retry-After: 100`. Is the client going to wait at least 100 seconds?"""
     with ScriptedServer(answer(client, FIRST), respond(BUSY), stay_silent) as server:
         reading = Reading(client, server.url, statuses=(503,))
         with recorded_waits(reading):
@@ -431,7 +440,9 @@ def retry_after(client: Client) -> Verdict:
 @row("204 ends the stream")
 @if_it_reconnects
 def no_content(client: Client) -> Verdict:
-    """A reconnect is answered with 204, by which a server says stop: does the client?"""
+    """The response to a reconnect is 204, with which a server ends a stream for good. Does the
+    client stop?
+    """
 
     def stops(**asked: Any) -> bool:
         scripts = answer(client, FIRST), respond(NO_CONTENT)
@@ -450,8 +461,8 @@ def no_content(client: Client) -> Verdict:
 @row("a fresh token for each attempt")
 @if_it_reconnects
 def fresh_token(client: Client) -> Verdict:
-    """A function that returns a bearer token is called for each attempt, as it is given to the
-    client or by it to the library below.
+    """Can the program give the client, or through it the HTTP library, a function that returns a
+    new bearer token for each attempt?
     """
     numbers = iter(range(1, 100))
     with ScriptedServer(answer(client, FIRST), stay_silent) as server:
@@ -473,8 +484,8 @@ group("Silence")
 
 @row("TCP keep-alive is on", each_way=True)
 def keep_alive(client: Client) -> Verdict:
-    """Is `SO_KEEPALIVE` set, at the defaults, on the socket of an open stream? So a peer that has
-    vanished is noticed, however long a silence may be.
+    """Is `SO_KEEPALIVE` set on the socket of an open stream, at the client's defaults? The system
+    then detects a dead peer, however long the stream is silent.
     """
     with ScriptedServer(answer(client, FIRST, then="hold", framing="chunked")) as server:
         reading = Reading(client, server.url, defaults=True).start()
@@ -488,8 +499,8 @@ def keep_alive(client: Client) -> Verdict:
 
 @row("silence can be limited", each_way=True)
 def silence(client: Client) -> Verdict:
-    """Told to give up a connection after half a second without a byte, does the client do so,
-    and go on with another if it reconnects at all?
+    """The client is set to close a connection after half a second without a byte. Does it do so,
+    and then reconnect, if it reconnects at all?
     """
     scripts = answer(client, FIRST, then="hold"), answer(client, SECOND, then="hold")
     with ScriptedServer(*scripts) as server:
@@ -505,9 +516,9 @@ def silence(client: Client) -> Verdict:
 
 @row("heartbeats do not hide a stalled stream", each_way=True)
 def stalled(client: Client) -> Verdict:
-    """The server sends a comment every 50 ms and no event. Told to give up after half a second
-    without an event, or without a byte where that is all that can be said, is the connection
-    given up within 60 of them?
+    """The server sends a comment every 50 ms, but no event. The client is set to close the
+    connection after half a second without an event; if there is no such option, after a time
+    without a byte. Does it close the connection within 60 comments?
     """
 
     def beat(connection: Connection) -> None:
@@ -526,7 +537,7 @@ def stalled(client: Client) -> Verdict:
 
 @row("silence is not an error by default", each_way=True)
 def long_silence(client: Client) -> Verdict:
-    """The stream is silent for 6 s, and its next event comes on the same connection."""
+    """The stream is silent for 6 s. Is its next event delivered on the same connection?"""
 
     def script(connection: Connection) -> None:
         connection.read_request()
@@ -559,7 +570,7 @@ group("Requests")
 
 @row("POST")
 def post(client: Client) -> Verdict:
-    """A body is sent by POST, as LLMs want it."""
+    """Can the client send a POST with a body, as the APIs of language models require?"""
     with ScriptedServer(answer(client, FIRST, then="hold")) as server:
         Reading(client, server.url, body={"stream": True}).start()
         request = server.wait_for_request()
@@ -568,7 +579,7 @@ def post(client: Client) -> Verdict:
 
 @row("a POST is sent once")
 def post_once(client: Client) -> Verdict:
-    """When the stream that a POST brought has ended, the POST is not sent again unasked."""
+    """The stream that answers a POST ends. Is the POST not sent again by default?"""
     if post(client).mark != YES:
         return left()
     with ScriptedServer(answer(client, b"data: a\n\n"), stay_silent) as server:
@@ -581,7 +592,7 @@ def post_once(client: Client) -> Verdict:
 
 @row("response headers are available")
 def headers(client: Client) -> Verdict:
-    """The response has a field `X-Limit: 9`: can the program know, by a public name?"""
+    """The response has the header field `X-Limit: 9`. Can the program read it, by a public name?"""
     script = answer(client, FIRST, then="hold", head=b"X-Limit: 9\r\n")
     with ScriptedServer(script) as server:
         reading = Reading(client, server.url).start()
@@ -590,7 +601,7 @@ def headers(client: Client) -> Verdict:
 
 
 def taken_along(client: Client, name: str, value: str) -> tuple[bool, bool]:
-    """Whether a header goes along to another origin, and whether redirects are followed unasked."""
+    """Whether a header is sent to another origin, and whether redirects are followed by default."""
 
     def follow(**asked: Any) -> str | None:
         with ScriptedServer(answer(client, FIRST, then="hold")) as there:
@@ -615,14 +626,14 @@ def taken_along(client: Client, name: str, value: str) -> tuple[bool, bool]:
 
 @row("`Authorization` stays with its origin", each_way=True)
 def authorization_stays(client: Client) -> Verdict:
-    """A redirect to another origin is followed without the `Authorization` header."""
+    """A redirect leads to another origin. Is the `Authorization` header not sent there?"""
     along, _ = taken_along(client, "Authorization", "Bearer secretcredential")
     return said(not along)
 
 
 @row("`X-Api-Key` stays with its origin", each_way=True)
 def api_key_stays(client: Client) -> Verdict:
-    """The same for a header of your own that holds a key."""
+    """The same for a header that the program adds, with a key."""
     along, followed = taken_along(client, "X-Api-Key", "secretcredential")
     if along and not followed:
         return partly("follows a redirect only if told to, and then sends it along")
@@ -635,7 +646,7 @@ group("Closing")
 
 
 def ends_by(reading: Reading) -> Verdict:
-    """How a reading can be ended: by closing it in another thread, by cancelling its task."""
+    """Try to end a reading: by closing it in another thread, else by cancelling its task."""
     if reading.close is not None:
         threading.Thread(target=reading.close, daemon=True).start()
         if reading.wait_for_end():
@@ -649,8 +660,8 @@ def ends_by(reading: Reading) -> Verdict:
 
 @row("closing ends a silent read", each_way=True)
 def close_blocked(client: Client) -> Verdict:
-    """The stream is silent. Closed from another thread, or another task, does the one that
-    reads get free?
+    """The stream is silent. Another thread, or another task, closes the client. Does the read
+    end?
     """
     with ScriptedServer(answer(client, FIRST, then="hold")) as server:
         reading = Reading(client, server.url).start()
@@ -661,7 +672,7 @@ def close_blocked(client: Client) -> Verdict:
 
 @row("closing ends the wait for the response", each_way=True)
 def close_while_waiting(client: Client) -> Verdict:
-    """The same while the server has not answered yet."""
+    """The same while the client waits for the response."""
     with ScriptedServer(stay_silent) as server:
         reading = Reading(client, server.url).start()
         server.wait_for_request()
@@ -689,8 +700,8 @@ group("In a program")
 
 @row("a background thread calls handlers")
 def own_thread(client: Client) -> Verdict:
-    """Functions are given to the client, which calls them while your program does something
-    else.
+    """Can the program register functions that the client calls while the program does something
+    else?
     """
     way = next((way for way in client.ways() if way.takes_handlers), None)
     if way is None:
@@ -707,7 +718,7 @@ def own_thread(client: Client) -> Verdict:
 
 @row("a handler that raises does not end the stream")
 def handler_raises(client: Client) -> Verdict:
-    """A handler raises at the first event: is it called with the second?"""
+    """A handler raises an exception at the first event. Is it called with the second event?"""
     way = next((way for way in client.ways() if way.takes_handlers), None)
     if way is None:
         return left()
@@ -729,9 +740,9 @@ REGISTERING = ("on", "add_listener", "add_event_listener", "addEventListener", "
 
 @row("says that the server is down, without a handler", each_way=True)
 def says_it_is_down(client: Client) -> Verdict:
-    """Nobody listens at the address. The program takes messages and has no handler of errors: is
-    an exception raised where it takes them, or does a line stand on standard error? And, of a
-    client that reconnects, if the server goes down after an event?
+    """The connection is refused. The program takes messages and has no handler for errors. Is an
+    exception raised where it takes them, or is something written to standard error? And if the
+    client reconnects: does the same happen when the server goes down after an event?
     """
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -749,7 +760,7 @@ def says_it_is_down(client: Client) -> Verdict:
 
 
 def tells(url: str, client: Client) -> bool | None:
-    """Whether the client raises an exception or writes to standard error; None: it just ends."""
+    """Whether the client raises an exception or writes to standard error; None: it only ends."""
     with tempfile.TemporaryFile() as errors:
         os.dup2(errors.fileno(), 2)
 
@@ -765,8 +776,8 @@ def tells(url: str, client: Client) -> bool | None:
 
 @row("listeners for each event type")
 def listeners(client: Client) -> Verdict:
-    """A function is registered for `price` and called for that type only. (A client without a
-    method of a name like `on` or `add_listener` has none.)
+    """A function is registered for the type `price`. Is it called for that type only? (A client
+    without a method with a name like `on` or `add_listener` counts as one without listeners.)
     """
     if not any(hasattr(cls, name) for cls in client.classes() for name in REGISTERING):
         return no()
@@ -782,7 +793,7 @@ def listeners(client: Client) -> Verdict:
 
 @row("a slow program slows the server", each_way=True)
 def back_pressure(client: Client) -> Verdict:
-    """The program stops taking events: can the server send no more than 32 MiB?"""
+    """The program stops taking events. Must the server stop sending before 32 MiB?"""
     block = b"data: " + b"x" * 65000 + b"\n\n"
     sent: list[int] = []
 
@@ -812,7 +823,7 @@ def back_pressure(client: Client) -> Verdict:
 
 @row("many streams in one thread (asyncio)")
 def on_asyncio(client: Client) -> Verdict:
-    """`async for` in a task: is there no other thread than the event loop's?"""
+    """A task reads with `async for`. Is there no thread other than that of the event loop?"""
     way = client.asynchronous
     if way is None:
         return no()
@@ -833,7 +844,7 @@ def on_asyncio(client: Client) -> Verdict:
 
 @row("trio")
 def on_trio(client: Client) -> Verdict:
-    """An event is read in a task of trio's."""
+    """Can a trio task read an event?"""
     need("trio")
     import trio
 
@@ -856,7 +867,7 @@ def on_trio(client: Client) -> Verdict:
 
 @row("HTTP/2")
 def http2(client: Client) -> Verdict:
-    """The server speaks HTTP/2 only."""
+    """The server accepts only HTTP/2. Is its event delivered?"""
     need("h2")
     if isinstance(client, Ours):
         need("httpx")
@@ -894,7 +905,7 @@ def http2(client: Client) -> Verdict:
 
 @row("an application without a server")
 def application(client: Client) -> Verdict:
-    """An ASGI application is called without a server, as in its tests."""
+    """Can the client read from an ASGI application without a server, as tests of one do?"""
     if isinstance(client, Ours):
         need("httpx")
 
@@ -912,7 +923,7 @@ def application(client: Client) -> Verdict:
 
 @row("events from the bytes of any HTTP client")
 def bytes_of_any(client: Client) -> Verdict:
-    """`data: ab` and `cd` that something else has read are an event."""
+    """Another HTTP client has read `data: ab` and `cd`. Can this one parse them into an event?"""
     return said(client.decode([b"data: ab", b"cd\n\n"]) == ["abcd"])
 
 
@@ -924,7 +935,7 @@ group("The package")
 def _files(name: str) -> list[str]:
     distribution = importlib.metadata.distribution(name)
     files = [str(file) for file in distribution.files or []]
-    if any("__editable__" in file for file in files):  # this one, in a clone
+    if any("__editable__" in file for file in files):  # this package, in a clone
         package = Path(inspect.getfile(importlib.import_module("eventsource"))).parent
         files = [str(file.relative_to(package.parent)) for file in package.rglob("*")]
     return files
@@ -932,7 +943,7 @@ def _files(name: str) -> list[str]:
 
 @row("a server for your tests")
 def test_server(client: Client) -> Verdict:
-    """There is a module for tests in it, or a plugin for pytest."""
+    """Does the package have a module for tests, or a plugin for pytest?"""
     plugins = importlib.metadata.distribution(client.name).entry_points.select(group="pytest11")
     modules = [file for file in _files(client.name) if re.search(r"\btest(ing|_?server)", file)]
     return said(plugins or modules)
@@ -943,7 +954,7 @@ test_server.__test__ = False
 
 @row("a command that prints events")
 def command(client: Client) -> Verdict:
-    """`COMMAND URL` prints an event while the stream is open."""
+    """Does the package install a command that prints an event of a URL while the stream is open?"""
     commands = importlib.metadata.distribution(client.name).entry_points.select(
         group="console_scripts"
     )
@@ -976,7 +987,7 @@ def command(client: Client) -> Verdict:
 
 @row("typed")
 def typed(client: Client) -> Verdict:
-    """It ships `py.typed`, and what its constructors take is annotated."""
+    """Does the package have a `py.typed`, and annotations of its constructors' arguments?"""
     parameters = [
         parameter
         for cls in client.classes()
@@ -993,7 +1004,7 @@ def typed(client: Client) -> Verdict:
 
 
 def _brought(name: str, seen: set[str]) -> set[str]:
-    """All distributions that installing this one installs, in this environment."""
+    """Return all distributions that this one requires, directly or not, in this environment."""
     from packaging.requirements import Requirement
 
     for line in importlib.metadata.requires(name) or []:
@@ -1008,7 +1019,7 @@ def _brought(name: str, seen: set[str]) -> set[str]:
 
 @row("packages that it installs")
 def dependencies(client: Client) -> Verdict:
-    """How many distributions are installed with it."""
+    """How many other distributions does it install?"""
     count = len(_brought(client.name, set()))
     if client.name == "httpx-sse":
         return Verdict(str(count), f"and httpx, which you install yourself: {_httpx()} more")
@@ -1023,7 +1034,7 @@ def _httpx() -> int:
 
 @row("Python")
 def python(client: Client) -> Verdict:
-    """The oldest that it says it runs on."""
+    """The oldest version of Python in its `Requires-Python`."""
     requires = importlib.metadata.metadata(client.name).get("Requires-Python") or ""
     match = re.search(r">=\s*(\d+\.\d+)", requires)
     return Verdict(match[1] if match else "not said")

@@ -1,4 +1,4 @@
-"""A client that reads a stream, and what it has told: the same for all clients."""
+"""A client that reads a stream, and what it has delivered: the same for all clients."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from .clients import Client
 
 PATIENCE = float(os.environ.get("EVENTSOURCE_PATIENCE", "10"))
-"""Seconds after which what has not come is taken not to come."""
+"""Seconds to wait for something before a probe decides that it does not come."""
 LOOK = 0.05
-"""Seconds between two looks at what tells nobody that it has changed."""
+"""Seconds between two checks of conditions whose changes nothing signals."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """What is wanted of a client, beyond its defaults."""
+    """The settings of a client that differ from its defaults."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     body: dict[str, Any] | None = None
@@ -33,23 +33,23 @@ class Ask:
     jitter: float = 0.0
     """The share of a wait that is random."""
     own_delay: Callable[[], float] | None = None
-    """Says how many seconds to wait, each time."""
+    """Returns the seconds to wait, each time."""
     silence: float | None = None
-    """Seconds without a byte after which the connection is to be given up."""
+    """Seconds without a byte after which the client is to close the connection."""
     stalled: float | None = None
-    """Seconds without an event, likewise."""
+    """Seconds without an event after which the client is to close the connection."""
     largest: int | None = None
     """The largest event, in bytes."""
     token: Callable[[], str] | None = None
-    """Asked for a bearer token at each attempt."""
+    """Returns a bearer token for each attempt."""
     statuses: tuple[int, ...] = ()
-    """Statuses to be tried again."""
+    """Statuses after which to try again."""
     final_statuses: bool = False
-    """Whether statuses are final, where a client can be told so."""
+    """Whether statuses are final, if the client has an option for that."""
     only_messages: bool = False
-    """Take messages alone, and hear of errors only what the client tells by itself."""
+    """Take messages only: errors show only as far as the client reports them by itself."""
     redirects: bool = False
-    """Follow redirects, where a client must be told to."""
+    """Follow redirects, if the client has an option for that."""
     defaults: bool = False
     """Leave the time limits at the client's defaults."""
     handler: Callable[[str], object] | None = None
@@ -59,7 +59,7 @@ class Ask:
 
 
 class Heard(NamedTuple):
-    """One event as the client tells it."""
+    """One event as the client delivers it."""
 
     type: str
     data: str
@@ -67,7 +67,7 @@ class Heard(NamedTuple):
 
 
 class Reading:
-    """A client that reads a stream in a daemon thread, and what it has told so far."""
+    """A client that reads a stream in a daemon thread, and what it has delivered so far."""
 
     def __init__(self, client: Client, url: str, **asked: Any) -> None:
         self.client = client
@@ -76,7 +76,7 @@ class Reading:
         self.heard: list[Heard] = []
         self.comments: list[str] = []
         self.waits: list[float] = []
-        """Seconds that the client said it waits before its attempts."""
+        """Seconds that the client was going to wait before its attempts."""
         self.headers: Mapping[str, str] = {}
         self.error: BaseException | None = None
         self.over = False
@@ -96,7 +96,7 @@ class Reading:
     def _run(self) -> None:
         try:
             self.client.read(self)
-        except BaseException as error:  # for the probe to judge
+        except BaseException as error:  # the probe decides what it means
             self.error = error
         with self._changed:
             self.over = True
@@ -121,9 +121,9 @@ class Reading:
             self._changed.wait_for(lambda: not self.paused)
 
     def wait(self, condition: Callable[[], object], limit: float = PATIENCE) -> bool:
-        """Wait until the condition holds or reading is over; say whether it holds.
+        """Wait until the condition holds or reading is over; return whether it holds.
 
-        Conditions of the server's are looked at again from time to time.
+        Nothing signals a change at the server, so the condition is checked every `LOOK` seconds.
         """
         deadline = time.monotonic() + limit
         with self._changed:
@@ -138,14 +138,14 @@ class Reading:
         return self.wait(lambda: self.over)
 
     def wait_until_blocked(self) -> None:
-        """Wait until the thread is in a system call, by the kernel's account (Linux)."""
+        """Wait until the kernel reports that the thread sleeps in a system call (Linux)."""
         status = Path(f"/proc/self/task/{self.thread.native_id}/status")
         pause = threading.Event()
         before = None
         while not self.over:
             try:
                 text = status.read_text()
-            except OSError:  # it has just ended
+            except OSError:  # the thread has just ended
                 return
             lines = [line for line in text.splitlines() if line[:5] in ("State", "volun")]
             if lines == before and "sleeping" in lines[0]:

@@ -1,4 +1,4 @@
-"""The rows of the table, and what may stand in them."""
+"""The rows of the table, and the verdicts in their cells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Verdict(NamedTuple):
 YES, PARTLY, NO, UNKNOWN = "✓", "◐", "✗", "?"
 LEFT = "–"  # noqa: RUF001 - a dash, as tables have it
 FAILED = "failed"
-"""The probe has, not the client; the note says how. This is for no page."""
+"""The probe failed, not the client; the note says how. Never on the page."""
 
 
 def yes(note: str = "") -> Verdict:
@@ -36,7 +36,7 @@ def partly(note: str) -> Verdict:
 
 
 def left(note: str = "") -> Verdict:
-    """Left to the user, or the question does not arise."""
+    """Left to the user, or not applicable."""
     return Verdict(LEFT, note)
 
 
@@ -75,12 +75,12 @@ class Probe:
         return " ".join(line.strip() for line in (self.check.__doc__ or "").splitlines()).strip()
 
     def ways(self, client: Client) -> list[Client]:
-        """The ways to use a client that it is put to."""
+        """The ways to use a client that are tested."""
         return client.ways() if self.each_way else [client]
 
 
 def together(verdicts: dict[str, Verdict]) -> Verdict:
-    """One verdict of several ways: partly, if they differ."""
+    """Combine the verdicts of several ways into one: partly, if they differ."""
     marks = {verdict.mark for verdict in verdicts.values()}
     if FAILED in marks:
         failures = (verdict.note for verdict in verdicts.values() if verdict.mark == FAILED)

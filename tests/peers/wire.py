@@ -1,4 +1,4 @@
-"""What the probes' servers say, and what can be seen of a client from outside."""
+"""What the probes' servers send, and what can be observed of a client from outside."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from eventsource.testing import Connection, ScriptedServer
 from .clients import Client
 from .reading import Reading
 
-# The servers answer once on each connection, and say so: a client that keeps a connection for
-# its next request would else find it closed, or not yet, by chance.
+# The servers answer once on each connection, and announce that. Otherwise it would depend on
+# timing whether a client that reuses connections finds one closed.
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\n"
 HEADS = {
     "plain": HEAD + b"\r\n",
@@ -38,7 +38,7 @@ def send(connection: Connection, framing: str, data: bytes) -> None:
 
 
 def client_socket(connection: Connection) -> socket.socket | None:
-    """A duplicate of the client's end, which is in this process; None when it is closed."""
+    """Return a duplicate of the client's socket, which is in this process; None: it is closed."""
     peer = connection.sock.getpeername()
     for entry in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -50,7 +50,7 @@ def client_socket(connection: Connection) -> socket.socket | None:
 
 
 def wait_until_taken(connection: Connection) -> None:
-    """Wait until the client has read all that was sent, by the kernel's account (Linux)."""
+    """Wait until the kernel reports that the client has read all that was sent (Linux)."""
     while not connection.server.closing.is_set():
         sock = client_socket(connection)
         if sock is None:
@@ -70,10 +70,10 @@ def answer(
     parameter: bytes = b"",
     head: bytes = b"",
 ) -> Callable[[Connection], None]:
-    """A script that answers with a stream, in the framing that the client likes.
+    """Return a script that answers with a stream, by default in the framing of the client.
 
-    Each piece is sent when the client has read the one before. Then the response ends
-    (`end`), stays open in silence (`hold`) or is reset (`reset`).
+    Each piece is sent after the client has read the one before. Then the response ends
+    (`end`), stays open without further bytes (`hold`) or is reset (`reset`).
     """
     framing = framing or client.framing
 
@@ -116,9 +116,9 @@ SENTINEL = "the sentinel"
 
 
 def texts(client: Client, *pieces: bytes, parameter: bytes = b"") -> list[tuple[str, str]]:
-    """Types and texts of the events that the client makes of these bytes.
+    """Return types and texts of the events that the client makes of these bytes.
 
-    The parameter is one of the content type.
+    `parameter` is added to the content type.
     """
     last = f"data: {SENTINEL}\n\n".encode()
     script = answer(client, *pieces, last, then="hold", parameter=parameter)
@@ -127,7 +127,7 @@ def texts(client: Client, *pieces: bytes, parameter: bytes = b"") -> list[tuple[
         reading.wait(
             lambda: (
                 any(SENTINEL in event.data for event in reading.heard)
-                or len(server.connections) > 1  # it has begun anew
+                or len(server.connections) > 1  # it has reconnected
             )
         )
         return [(event.type, event.data) for event in reading.heard if SENTINEL not in event.data]
@@ -140,9 +140,9 @@ def makes(client: Client, expected: list[str], *pieces: bytes, parameter: bytes 
 
 @contextlib.contextmanager
 def recorded_waits(reading: Reading, *, really: bool = False) -> Iterator[None]:
-    """Note how long the client asks to sleep before its attempts, and do not sleep, or do.
+    """Record how long the client wants to sleep before its attempts; sleep only if `really`.
 
-    Our own does not sleep: it says how long it waits, and does.
+    Our own client does not call `sleep()`. It reports how long it waits, and does wait.
     """
     own = {module.partition(".")[0] for module in (*reading.client.modules, "sseclient_module")}
     sleep, async_sleep = time.sleep, asyncio.sleep
@@ -186,9 +186,9 @@ class Chunks:
 
     def write(self, data: bytes) -> int:
         if data:
-            with contextlib.suppress(OSError):  # the last bytes, to a client that has gone
+            with contextlib.suppress(OSError):  # the last bytes, to a client that has closed
                 self._connection.send_chunk(bytes(data))
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: `write()` has no buffer."""

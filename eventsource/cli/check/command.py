@@ -1,4 +1,4 @@
-"""The options of `eventsource check`, and the order in which it does its work."""
+"""The options of `eventsource check`, and the order of its steps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .strip import Strip
 from .watching import Watch
 
 SAFE: Final = ("GET", "HEAD")
-"""Methods that may be sent again without being asked."""
+"""Methods whose requests may be repeated."""
 
 HELP = """Watch the event stream at URL for a while, and say what is wrong with it.
 
@@ -83,7 +83,7 @@ no event stream. If there was no answer: those of `eventsource --help` (6, 7, 28
 def command(
     url: str, duration: float, no_resume: bool, format_: str, _curl: bool, **request: Any
 ) -> None:
-    """Make an observation of the options, and say what it means."""
+    """Observe the stream as the options say, and report the findings."""
     options = request_options(**request)
     url = with_scheme(url)
     observation = Observation(
@@ -99,7 +99,7 @@ def command(
     except (TypeError, ValueError) as error:  # an argument, which the message names
         raise Stop(Exit.USAGE, str(error)) from None
     with contextlib.ExitStack() as stack:
-        if not observation.is_verified:  # which was asked for, by name
+        if not observation.is_verified:  # asked for by --insecure
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", InsecureRequestWarning)
         stack.callback(watch.close)
@@ -134,7 +134,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 class _Progress(Status):
-    """The line below the findings: what is being done, and the strip of time."""
+    """The line below the findings: the present step, and the time line."""
 
     def __init__(self, watch: Watch, strip: Strip) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class _Progress(Status):
 
 
 class _Report:
-    """The findings so far; each is told as soon as it is made."""
+    """The findings so far. Each is printed as soon as it is made."""
 
     def __init__(self, tell: Callable[[Finding], object], watch: Watch) -> None:
         self.findings: list[Finding] = []
@@ -180,7 +180,7 @@ def _check(
     try:
         watch.begin()
     finally:
-        ending.check()  # what was asked for first counts
+        ending.check()  # if the end was asked for before, that is the reason
     assert observation.head is not None
     report.add(findings.of_head(observation.head, observation))
     progress.doing = "watching"

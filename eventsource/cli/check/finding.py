@@ -1,4 +1,4 @@
-"""A finding, and how figures are written in one."""
+"""A finding, and the form of the figures in it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ PROBLEM: Final = "problem"
 
 
 class Finding(NamedTuple):
-    """What a check has found out about one side of a stream."""
+    """One result of a check."""
 
     code: str
-    """What it is about: docs/how-to/is-it-the-server.md has all of them."""
+    """Its subject; docs/how-to/is-it-the-server.md lists all codes."""
     level: str
     """`ok`, `note` or `problem`."""
     what: str

@@ -1,4 +1,4 @@
-"""What the head of a response and the lines of its body mean. Pure functions."""
+"""Findings on the head of a response, and on the lines of its body. Pure functions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAYS_LEFT: Final = 7
 """Days below which the end of a certificate is a problem."""
 SHORT_RETRY: Final = 1.0
 LONG_RETRY: Final = 60.0
-"""Seconds: a reconnection time outside these is worth a note."""
+"""Seconds: a reconnection time outside these is a note."""
 
 REMEDIES: Final[Mapping[Oddity, tuple[str, str]]] = {
     Oddity.NO_FIELD: (
@@ -47,7 +47,7 @@ REMEDIES: Final[Mapping[Oddity, tuple[str, str]]] = {
 
 
 def of_head(head: Head, observation: Observation) -> Iterator[Finding]:
-    """Say what can be told as soon as there is a head."""
+    """Yield the findings that need only the head."""
     yield status(head)
     if head.hops or head.withheld_from:
         yield redirect(head)
@@ -59,7 +59,7 @@ def of_head(head: Head, observation: Observation) -> Iterator[Finding]:
 
 
 def status(head: Head) -> Finding:
-    """What was answered, and by whom."""
+    """The status, and the servers named in the head."""
     answer = f"{head.status} {phrase_of(head.status)}".rstrip()
     by = [
         f"{name}: {shown(redact_text(head.headers[name]))}"
@@ -93,7 +93,7 @@ def status(head: Head) -> Finding:
 
 
 def redirect(head: Head) -> Finding:
-    """Where the request was sent on to, and without what."""
+    """Where the request was redirected, and whether credentials were withheld."""
     way = " -> ".join([*(f"{url} ({status})" for status, url in head.hops), head.url])
     if head.withheld_from is not None:
         return Finding(
@@ -118,7 +118,7 @@ def redirect(head: Head) -> Finding:
 
 
 def tls(head: Head, now: float, *, is_verified: bool) -> Finding:
-    """How long the certificate is still good."""
+    """How long the certificate remains valid."""
     if not is_verified:
         return Finding(
             "tls",
@@ -139,7 +139,7 @@ def tls(head: Head, now: float, *, is_verified: bool) -> Finding:
 
 
 def content_type(head: Head) -> Finding:
-    """Whether clients take it for an event stream."""
+    """Whether clients accept the content type as an event stream."""
     found = head.headers.get("Content-Type", "")
     kind, _, parameters = found.partition(";")
     if kind.strip().lower() not in EVENT_STREAM:
@@ -162,7 +162,7 @@ def content_type(head: Head) -> Finding:
 
 
 def caching(head: Head) -> Finding:
-    """Whether caches are told to let the stream pass."""
+    """Whether caches are told not to store the stream."""
     found = head.headers.get("Cache-Control", "")
     evidence = f"Cache-Control: {shown(found)}" if found else "no Cache-Control"
     names = {part.partition("=")[0].strip().lower() for part in found.split(",")}
@@ -181,7 +181,7 @@ def caching(head: Head) -> Finding:
 
 
 def ids(observation: Observation) -> Finding:
-    """Whether clients can say where they were."""
+    """Whether clients can resume by id."""
     blocks = [seen.block for seen in observation.events]
     own = [block.id for block in blocks if block.id]
     evidence = f"{len(own):,} of {several(len(blocks), 'event')}"
@@ -263,7 +263,7 @@ def retry(observation: Observation) -> Finding:
 
 
 def format_(observation: Observation) -> Iterator[Finding]:
-    """What is odd about the lines; one finding for each kind, or one that all is well."""
+    """Oddities of the lines: one finding for each kind, or one that there are none."""
     connections = observation.connections
     size = sum(read.size for read in observation.reads)
     is_known = any(connection.reader.is_known for connection in connections)

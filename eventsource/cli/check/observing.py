@@ -1,6 +1,6 @@
-"""What was seen of a stream, with the moments, and nothing of what it means.
+"""The observation of a stream: what came, and when; no conclusions.
 
-Moments are seconds since the watch began, and are passed in.
+Times are seconds since the watch began, and are arguments.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from eventsource.urls import redact
 from .reading import Block, LineReader
 
 ENOUGH: Final = 100_000
-"""Reads and events after which no more is kept: it would fill the memory, and prove nothing."""
+"""Reads and events after which the watch ends: more takes memory and proves nothing more."""
 
 
 class Read(NamedTuple):
-    """What one read has brought of the body."""
+    """One read of the body."""
 
     at: float
     size: int
     events: int
-    """That it has completed."""
+    """Events that it has completed."""
     open_line: int
-    """Bytes of the line that it ends in; 0: it ends where a line does."""
+    """Bytes of the unfinished line at its end; 0: it ends with a line end."""
 
 
 class Seen(NamedTuple):
@@ -44,20 +44,20 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Head:
-    """What a response says before its body."""
+    """The head of a response."""
 
     status: int
     headers: Mapping[str, str]
     url: str = ""
-    """That answered, redacted."""
+    """The URL that answered, redacted."""
     hops: tuple[tuple[int, str], ...] = ()
-    """Redirects: the status, and where from, redacted."""
+    """Redirects: the status, and the URL that redirected, redacted."""
     withheld_from: str | None = None
     """The origin that was not sent the credentials."""
     version: str = ""
-    """Of HTTP."""
+    """The version of HTTP."""
     certificate: Mapping[str, Any] | None = None
-    """As `EventStream.certificate` has it."""
+    """`EventStream.certificate`."""
 
     @classmethod
     def of(
@@ -66,7 +66,7 @@ class Head:
         version: str = "",
         certificate: Mapping[str, Any] | None = None,
     ) -> Head:
-        """Write down what a response says."""
+        """Return the head of a response."""
         return cls(
             status=response.status_code,
             headers=response.headers,
@@ -79,7 +79,7 @@ class Head:
 
     @property
     def marks_its_end(self) -> bool:
-        """Whether the end of the body can be told from that of the connection."""
+        """Whether something else than the end of the connection marks the end of the body."""
         return any(name in self.headers for name in ("Content-Length", "Transfer-Encoding"))
 
 
@@ -89,7 +89,7 @@ class Loss(NamedTuple):
     at: float
     text: str
     is_in_order: bool
-    """The body was complete, as far as that can be told."""
+    """The body was complete, as far as its framing shows."""
 
 
 @dataclass
@@ -103,9 +103,9 @@ class Connection:
     events: list[Seen] = field(default_factory=list)
     loss: Loss | None = None
     until: float = 0.0
-    """When it was lost, or has no longer been watched."""
+    """When it was lost, or the watch ended."""
     comments: list[float] = field(default_factory=list)
-    """When they came; those of one read count once."""
+    """When comments came; those of one read count once."""
 
     def received(self, chunk: bytes, now: float) -> None:
         """Bytes of the body have come."""
@@ -132,22 +132,22 @@ class Connection:
 
 @dataclass
 class Observation:
-    """All that was seen.
+    """Everything that was observed.
 
     Attributes:
-        url: what was asked, redacted.
-        is_once: the request may be sent once only, being no GET.
+        url: the URL of the request, redacted.
+        is_once: the request may be sent only once, because it is not a GET.
         asked_for_coding: the request accepts a content coding.
-        is_verified: the certificate was to be verified.
+        is_verified: the request verifies the certificate.
         began: the time when the watch began, in seconds since the epoch.
         seconds: how long the watch was to last.
-        head: of the first response.
+        head: the head of the first response.
         connections: those of the watch.
-        refused: what an attempt after the first was answered that opened nothing.
-        failed: why the last attempt has failed; "" if it has not.
-        unreadable: why the stream cannot be read on, after the code that it is about.
-        is_full: so much has come that the watch ended early.
-        watched: how long it lasted.
+        refused: the status of a later response that did not open the stream, or None.
+        failed: why the last attempt failed; "" if it did not.
+        unreadable: the code of the finding, and why the stream cannot be read further.
+        is_full: the watch ended early, because `ENOUGH` has come.
+        watched: how long the watch lasted.
     """
 
     url: str
@@ -165,24 +165,24 @@ class Observation:
     watched: float = 0.0
 
     def has_enough(self) -> bool:
-        """Whether no more is to be kept."""
+        """Whether `ENOUGH` has come; this also sets `is_full`."""
         kept = sum(len(each.reads) + len(each.events) for each in self.connections)
         self.is_full = kept >= ENOUGH
         return self.is_full
 
     @property
     def reads(self) -> list[Read]:
-        """Those of all connections."""
+        """The reads of all connections."""
         return [read for connection in self.connections for read in connection.reads]
 
     @property
     def events(self) -> list[Seen]:
-        """Those of all connections."""
+        """The events of all connections."""
         return [seen for connection in self.connections for seen in connection.events]
 
 
 def accepts_coding(headers: Mapping[str, Any]) -> bool:
-    """Whether header fields, as the command makes them, ask for a content coding."""
+    """Whether header fields that the command has made accept a content coding."""
     for name, value in headers.items():
         if name.lower() == "accept-encoding" and value not in (None, SKIP_HEADER):
             text = value.decode("latin-1") if isinstance(value, bytes) else str(value)

@@ -1,7 +1,7 @@
-"""The lines of a body, one by one: which events they make, and what is odd about them.
+"""Reads the lines of a body one by one: the events, and what is odd about the lines.
 
-The events are those of `EventStreamParser`; it is this one that tells what that one has to
-pass over, and it is slower. Sans-I/O.
+The invariant: the events are those of `EventStreamParser`. This reader is slower, and also
+reports what the standard tells a parser to ignore. Sans-I/O.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EPOCH: Final = re.compile(rb"(?<![\d.])(1\d{9})(\d{3}|\.\d{1,9})?(?![\d.])")
 
 
 class Oddity(enum.Enum):
-    """What a line may be, but should not be."""
+    """What a line should not be."""
 
     NO_FIELD = "lines that are no field"
     UNKNOWN_FIELD = "lines with a field that the format does not have"
@@ -43,31 +43,31 @@ class Odd(NamedTuple):
 
 
 class Block(NamedTuple):
-    """An event, without its data: that may be large, and may be secret."""
+    """An event without its data, which may be large, and may be secret."""
 
     type: str
     id: str | None
-    """Its own; None: it has none."""
+    """The block's own id, or None."""
     digest: bytes
     """Of the data."""
     size: int
     """Bytes of the block's lines."""
     stamp: float | None
-    """The time that its data (or its id) tells, in seconds since the epoch."""
+    """The time stamp in its data (or its id), in seconds since the epoch."""
 
 
 class LineReader:
     """Reads the body of one response.
 
     Attributes:
-        odd (dict[Oddity, Odd]): what was odd so far.
-        known (int): fields and comments so far, which is what a body is known by.
+        odd (dict[Oddity, Odd]): the oddities so far.
+        known (int): fields and comments so far, by which a body is recognized as a stream.
         is_known (bool): there was one, or one has begun.
         comments (int): comment lines so far.
         retry (int | None): the last valid `retry`, in milliseconds.
-        line_size (int): bytes of the line that has begun; 0: none has.
+        line_size (int): bytes of the unfinished line; 0: there is none.
         has_unfinished_event (bool): data has come, and no blank line after it.
-        rest (str): the beginning of the line that has begun.
+        rest (str): the beginning of the unfinished line.
     """
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class LineReader:
 
     @property
     def is_known(self) -> bool:
-        """Whether anything so far is of the format, be it the beginning of a line."""
+        """Whether anything so far is of the format, even the beginning of a line."""
         name, colon, _ = bytes(self._line[:LOOKED_AT]).removeprefix(BOM).partition(b":")
         if self.known > 0 or not self._line:
             return self.known > 0
@@ -106,7 +106,7 @@ class LineReader:
 
     @property
     def rest(self) -> str:
-        """The beginning of the line that has begun."""
+        """The beginning of the unfinished line."""
         return excerpt(bytes(self._line[:LOOKED_AT]))
 
     def feed(self, chunk: bytes) -> list[Block]:
@@ -162,7 +162,7 @@ class LineReader:
             case b"id":
                 self._id = value
             case _ if value.isdigit():
-                self.retry = int(value[:18])  # more digits are as long as for ever, too
+                self.retry = int(value[:18])  # no need of more digits: this is long enough
             case _:
                 self._note(Oddity.BAD_RETRY, line)
 
@@ -211,8 +211,8 @@ def excerpt(line: bytes) -> str:
 def stamp_of(data: bytes) -> float | None:
     """Return the first time in `data`, in seconds since the epoch; None without one.
 
-    RFC 3339 (without an offset: UTC), or an epoch in seconds or milliseconds as JSON and the ids
-    of Redis have it.
+    Recognized are RFC 3339 (without an offset: UTC), and seconds or milliseconds since the epoch,
+    as in JSON and in the ids of Redis.
     """
     if match := _ISO.search(data):
         day, time, zone = (part.decode() if part else "" for part in match.groups())

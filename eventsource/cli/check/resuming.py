@@ -1,7 +1,7 @@
-"""Whether a server sends what a client has missed: which id to ask with, and what comes then.
+"""Whether a server resumes: which id to send, and what the events that then come show.
 
 Pure functions. Only events with an id of their own are compared, and only ids that came once:
-of others a server promises nothing.
+with others a server need not resume at a certain event.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from .finding import NOTE, OK, PROBLEM, Finding, seconds, several, shown
 from .observing import Connection, Observation, Seen
 
 BACK: Final = 10
-"""Events before the last one at which to resume."""
+"""How many events before the last one to resume."""
 SECONDS: Final = 10.0
-"""That this may take at the most."""
+"""The most seconds to wait for the events."""
 BUSY: Final = (429, 500, 502, 503, 504)
-"""Statuses that say nothing of ids."""
+"""Statuses that have nothing to do with ids."""
 
 REMEDY: Final = (
     "Keep the last events, and send what follows the Last-Event-ID of the request, in order."
@@ -27,29 +27,29 @@ REMEDY: Final = (
 
 
 class Plan(NamedTuple):
-    """What to ask for."""
+    """Where to resume, and what should come."""
 
     id: str
-    """The id to resume after."""
+    """The id to send as `Last-Event-ID`."""
     before: frozenset[str]
     """The ids of events up to that one."""
     expected: dict[str, bytes]
-    """The ids of those that followed, in order, and the digests of their data."""
+    """The ids of the events after it, in order, and the digests of their data."""
 
 
 class Answer(NamedTuple):
-    """What came of it."""
+    """The result of resuming."""
 
     connection: Connection | None
-    """None: none has opened."""
+    """None: no connection opened."""
     status: int | None = None
-    """Of a response that opened nothing."""
+    """The status of a response that did not open the stream."""
     failure: str = ""
-    """Why there was none."""
+    """Why no connection opened."""
 
 
 def plan(observation: Observation) -> Plan | str:
-    """Return what to ask for; if it cannot be told whether the server resumes, why."""
+    """Return the plan; if no plan can show whether the server resumes, the reason."""
     if not observation.events:
         return "no event came"
     for connection in reversed(observation.connections):
@@ -60,8 +60,8 @@ def plan(observation: Observation) -> Plan | str:
             if seen.block.id and counted[seen.block.id] == 1 and can_be_sent(seen.block.id)
         ]
         if len(known) > 1:
-            # Not at the beginning, else a server that begins anew cannot be told from one that
-            # sends that event once more, or greets each client.
+            # Not the first event: then a server that begins at the start would look like one
+            # that repeats this event, or that sends a greeting to each client.
             at = max(len(known) - 1 - BACK, min(2, len(known) - 2))
             expected = dict(known[at + 1 :])
             before = {seen.block.id for seen in observation.events if seen.block.id}
@@ -75,24 +75,24 @@ def plan(observation: Observation) -> Plan | str:
 
 
 def is_settled(plan: Plan, events: list[Seen]) -> bool:
-    """Whether no more needs to come: all has, or it is plain that it will not."""
+    """Whether the result is certain: all has come, or the server begins at the start."""
     ids = [seen.block.id for seen in events if seen.block.id]
     return next(reversed(plan.expected)) in ids or _begins_anew(plan, ids)
 
 
 def _begins_anew(plan: Plan, ids: list[str]) -> bool:
-    # One alone may be what a server greets each client with.
+    # A single older event may be a greeting to each client.
     older = [found for found in ids if found in plan.before and found != plan.id]
     return len(older) > 1 or (bool(older) and plan.id in ids)
 
 
 def untold(why: str, remedy: str = "") -> Finding:
-    """Say that it cannot be told."""
+    """Return the finding that it is not known whether the server resumes."""
     return Finding("resume", NOTE, "Whether the server resumes cannot be told.", why, remedy)
 
 
 def resume(plan: Plan, answer: Answer) -> Finding:
-    """Say whether what followed an event has come again."""
+    """Return the finding: whether the events after that id have come again."""
     asked = f"Last-Event-ID {shown(plan.id)}"
     total = several(len(plan.expected), "event")
     if answer.connection is None:

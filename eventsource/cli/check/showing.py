@@ -1,4 +1,4 @@
-"""Findings as text, as JSON, and on a terminal. What goes out has no secret in it."""
+"""Findings as text, as JSON, and on a terminal. The invariant: no output contains a secret."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .observing import Observation
 from .timing import silences
 
 SHORTEST_SECRET: Final = 4
-"""Characters: less is no secret, and would be found everywhere."""
+"""Characters. A shorter value is not treated as a secret: it would be found everywhere."""
 LONG: Final = 8
-"""Characters from which on also what need not be secret is taken for one: names, queries."""
+"""Characters. From this length on, values that may be secret count as secrets: names, queries."""
 STYLES: Final = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
 INDENT: Final = " " * 9
 
@@ -30,12 +30,12 @@ INDENT: Final = " " * 9
 
 
 def secrets_of(url: str, proxies: Mapping[str, str] | None, sent: Mapping[str, Any]) -> set[str]:
-    """Return what nobody else may see of a request.
+    """Return the secrets in a request.
 
     Args:
-        url: what was asked for.
-        proxies: the way there.
-        sent: the header fields that were sent, with the credentials of whatever source.
+        url: its URL.
+        proxies: its proxies.
+        sent: the header fields that were sent, with credentials from any source.
     """
     found: set[str] = set()
     perhaps: set[str] = set()
@@ -70,7 +70,7 @@ def _decoded(credentials: str) -> str:
 
 
 def without(secrets: Iterable[str], finding: Finding) -> Finding:
-    """Return a finding without these, for a server may send back what it was sent."""
+    """Return a finding without these secrets, because a server may echo what it was sent."""
     what, evidence, remedy = finding[2:]
     for secret in sorted(secrets, key=len, reverse=True):  # one may be part of another
         what, evidence = what.replace(secret, "..."), evidence.replace(secret, "...")
@@ -100,7 +100,7 @@ def on_terminal(finding: Finding) -> Text:
 
 
 def summary(findings: Iterable[Finding]) -> str:
-    """Return the last line."""
+    """Return the last line of the report."""
     counted = Counter(finding.level for finding in findings)
     problems = several(counted[PROBLEM], "problem") if counted[PROBLEM] else "no problem"
     return f"{problems}, {several(counted[NOTE], 'note')}"
@@ -117,7 +117,7 @@ def as_json(url: str, findings: Iterable[Finding], observation: Observation) -> 
 
 
 def figures(observation: Observation) -> dict[str, float | int | None]:
-    """Return what was counted and measured; times in seconds, None for what did not come."""
+    """Return all counts and times, in seconds; None for what did not come."""
     connections = observation.connections
     first = connections[0] if connections else None
     reads, events = observation.reads, observation.events

@@ -1,4 +1,4 @@
-"""The strip of time: one character for each part of the watch, for the line of status."""
+"""The time line of the watch in the line of status: one character for each part of the watch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ CELLS: Final = 40
 
 
 class Mark(enum.IntEnum):
-    """What can be seen in a part of the watch; of several, the highest."""
+    """What happened in a part of the watch; of several, the highest is drawn."""
 
     SILENCE = 0
     BYTES = 1
-    """That complete no event."""
+    """Bytes that completed no event."""
     COMMENT = 2
     EVENT = 3
     LOSS = 4
@@ -29,15 +29,15 @@ SIGNS: Final = {
     Mark.EVENT: ("█", "#", "green"),
     Mark.LOSS: ("✗", "x", "bold red"),
 }
-"""How they are drawn: in Unicode, in ASCII, and in which style."""
+"""How each is drawn: the character in Unicode, that in ASCII, and the style."""
 
 
 class Strip:
-    """Draws what has come so far. One thread marks, any may draw.
+    """Draws what has come so far. One thread calls `mark`; any may draw.
 
     Args:
         seconds: how long the watch lasts.
-        is_unicode: whether the terminal has more than ASCII.
+        is_unicode: whether the terminal can show more than ASCII.
     """
 
     def __init__(self, seconds: float, *, is_unicode: bool) -> None:
@@ -46,7 +46,7 @@ class Strip:
         self._marks = [Mark.SILENCE] * CELLS
 
     def mark(self, at: float, mark: Mark) -> None:
-        """Note what came at this moment of the watch."""
+        """Note what came at this time of the watch."""
         cell = self._cell(at)
         self._marks[cell] = max(self._marks[cell], mark)
 
@@ -54,7 +54,7 @@ class Strip:
         return min(max(int(at / self._seconds * CELLS), 0), CELLS - 1)
 
     def draw(self, now: float) -> Text:
-        """Return the strip up to this moment."""
+        """Return the strip up to this time."""
         text = Text()
         for mark in self._marks[: self._cell(now) + 1]:
             sign = SIGNS[mark]
@@ -62,7 +62,7 @@ class Strip:
         return text
 
     def legend(self) -> Text:
-        """Return what the signs stand for."""
+        """Return the legend of the signs."""
         names = ((Mark.EVENT, "events"), (Mark.COMMENT, "comments"), (Mark.LOSS, "lost"))
         text = Text()
         for mark, name in (*names, (Mark.SILENCE, "silence")):

@@ -1,9 +1,9 @@
-"""What the moments mean at which something came: pure functions over what was seen.
+"""Findings on the times at which something came: pure functions over an observation.
 
-What accuses somebody must not be explained by the network. A read ends where TCP, a record of
-TLS or our own 64 KiB happen to end, so its size alone says nothing; and a server may send
-several events at once, or one in parts. So a cut counts only in a burst that brought whole
-events before it, and is followed by silence.
+The invariant: nothing is called a problem that the network alone can cause. A read ends where
+TCP, a TLS record or our own limit of 64 KiB happens to end, so its size alone proves nothing;
+and a server may send several events at once, or one in parts. So the end of a read within a line
+counts only after whole events in the same burst, and before a silence.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from .observing import Connection, Observation, Seen
 SILENCE: Final = 0.25
 """Seconds without a byte that end a burst."""
 BLOCK: Final = 1024
-"""Bytes: the sizes of buffers are multiples of it."""
+"""Bytes. The sizes of buffers are multiples of it."""
 RECORD: Final = 16384
-"""Bytes of a record of TLS. It is there when all of it is: on a slow network, with silence before
-each. So over TLS a read of that size, or a little less for the framing in it, says nothing."""
+"""Bytes of a full TLS record, which can be read only when all of it has come: on a slow network,
+after a silence. So over TLS a read of about that size (less its framing) proves nothing."""
 FRAMING: Final = 164
 """Bytes of a record that may be framing."""
 LIKE: Final = 0.02
-"""Sizes that differ by no more than this part are like sizes."""
+"""Sizes count as equal if they differ by at most this share."""
 WHOLE_EVENTS: Final = 2
-"""That a burst must have brought before its cut says anything: a server that flushes one event
-in parts, or a large event, has fewer."""
+"""Events that a burst must have before its end within a line counts. A server that flushes one
+event in parts, or sends a large event, has fewer."""
 WAIT: Final = 1.0
-"""Seconds of silence from which several events at once are worth a word."""
+"""Seconds of silence; after that, several events at once are a note."""
 AT_ONCE: Final = 3
-"""Events that are several."""
+"""How many events are several."""
 PARALLEL: Final = 0.5
-"""The part of a silence over which the timestamps of what came after it must be spread."""
+"""The time stamps of events must be spread over at least this share of the silence before them."""
 CLOCKS: Final = 86400.0
-"""Seconds that a timestamp may be away from our clock: more, and it is of something else."""
+"""Seconds. A time stamp that differs more from our clock is not the time of the event."""
 LONG_WATCH: Final = 30.0
 NEARLY: Final = 0.9
-"""The part of a watch that is nearly the whole of it."""
+"""The share of a watch that counts as nearly all of it."""
 LONG_SILENCE: Final = 55.0
-"""Seconds: many proxies cut after 60 without a byte."""
+"""Seconds: many proxies cut a connection after 60 without a byte."""
 ALIKE: Final = (0.5, 0.05)
-"""Seconds, and the part of it, by which times may differ that are the same."""
+"""Times count as equal if they differ by at most these seconds, or by at most this share."""
 AT_ONCE_SECONDS: Final = 1.0
-"""What ends sooner meets no limit of time."""
+"""Seconds. A connection that ends sooner has not met a time limit."""
 TYPES: Final = 10
-"""Event types that are listed."""
+"""The most event types that are listed."""
 
 
 class Burst(NamedTuple):
@@ -58,14 +58,14 @@ class Burst(NamedTuple):
     first_at: float
     last_at: float
     before: float
-    """Seconds of silence before it; of the first on a connection, since it was asked for."""
+    """Seconds of silence before it; for the first of a connection, since the request."""
     after: float | None
     """Seconds of silence after it; None: the connection was lost."""
     size: int
     last_size: int
     """Of its last read."""
     open_line: int
-    """Bytes of the line that it ends in; 0: it ends where a line does."""
+    """Bytes of the unfinished line at its end; 0: it ends with a line end."""
     events: list[Seen]
 
 
@@ -99,7 +99,7 @@ def bursts(connection: Connection) -> list[Burst]:
 
 
 def latency(observation: Observation) -> Finding:
-    """How long the first answer took."""
+    """How long the first response took."""
     first = observation.connections[0]
     parts = [f"head {seconds(first.opened_at - first.asked_at)}"]
     if first.reads:
@@ -118,7 +118,7 @@ UNBUFFER: Final = (
 
 
 def buffering(observation: Observation) -> Finding:
-    """Whether something on the way holds events back."""
+    """Whether something between server and client holds events back."""
     is_over = all(connection.loss is not None for connection in observation.connections)
     if not observation.reads:
         return Finding(
@@ -179,17 +179,17 @@ def _is_cut(burst: Burst) -> bool:
 
 
 def _is_record(burst: Burst) -> bool:
-    """Whether its last read is as large as whole records of TLS are."""
+    """Whether its last read may be whole TLS records."""
     return -burst.last_size % RECORD <= FRAMING
 
 
 def _is_block(burst: Burst) -> bool:
-    """Whether its size is that of buffers."""
+    """Whether its size, or that of its last read, is a multiple of `BLOCK`."""
     return burst.size % BLOCK == 0 or burst.last_size % BLOCK == 0
 
 
 def _like(cuts: list[Burst]) -> list[Burst]:
-    """Return cuts after like sizes, if most are such, and not always at the same place."""
+    """Return cuts after about equal sizes, if these are most, and at different places of a line."""
     for one in cuts:
         like = [other for other in cuts if abs(other.size - one.size) <= LIKE * one.size]
         places = {other.open_line for other in like}
@@ -203,19 +203,19 @@ def _stamps(burst: Burst) -> list[float]:
 
 
 def _is_late(burst: Burst, observation: Observation) -> bool:
-    """Whether its events say that they were made during the silence before it."""
+    """Whether its events were made during the silence before it, by their time stamps."""
     stamps = _stamps(burst)
     if burst.before < WAIT or len(stamps) < AT_ONCE or len(stamps) < len(burst.events):
         return False
     spread = stamps[-1] - stamps[0]
     is_now = abs(stamps[-1] - observation.began - burst.first_at) < CLOCKS
-    span = burst.before + burst.last_at - burst.first_at + WAIT  # as far as seconds can tell
+    span = burst.before + burst.last_at - burst.first_at + WAIT  # time stamps may be whole seconds
     return is_now and stamps == sorted(stamps) and PARALLEL * burst.before <= spread <= span
 
 
 def _batches(found: list[list[Burst]], reads: int) -> Finding:
     events = sum(len(burst.events) for each in found for burst in each)
-    # What comes first on a connection is the past, as a rule, and comes at once.
+    # Without the first burst of each connection: mostly a server sends past events at once.
     later = [burst for each in found for burst in each[1:] if burst.events]
     large = [burst for burst in later if len(burst.events) >= AT_ONCE and burst.before >= WAIT]
     if len(large) >= 2 and 2 * len(large) > len(later):
@@ -248,7 +248,7 @@ def _batches(found: list[list[Burst]], reads: int) -> Finding:
 
 
 def compression(observation: Observation) -> Finding:
-    """Whether the body is compressed, and what that does to the events."""
+    """Whether the body is compressed, and whether events then still come one at a time."""
     head = observation.head
     coding = head.headers.get("Content-Encoding", "").strip() if head else ""
     if observation.unreadable and observation.unreadable[0] == "compression":
@@ -261,7 +261,7 @@ def compression(observation: Observation) -> Finding:
         )
     if coding.lower() in ("", "identity"):
         return Finding("compression", OK, "The body is not compressed.")
-    # Not those of the first read: what comes first is the past, as a rule, and comes at once.
+    # Without the first read of each connection: mostly a server sends past events at once.
     sizes = [
         read.events for each in observation.connections for read in each.reads[1:] if read.events
     ]
@@ -292,13 +292,13 @@ def compression(observation: Observation) -> Finding:
 
 
 def silences(connection: Connection) -> Iterator[float]:
-    """Yield the seconds between what came, from the opening to the end."""
+    """Yield the seconds between reads, from the opening to the end."""
     moments = [connection.opened_at, *(read.at for read in connection.reads), connection.until]
     yield from (after - before for before, after in itertools.pairwise(moments))
 
 
 def heartbeat(observation: Observation) -> Finding:
-    """How long nothing comes, and whether comments fill the silence."""
+    """How long the silences are, and how many comments come."""
     longest = max(max(silences(connection)) for connection in observation.connections)
     comments = sum(connection.reader.comments for connection in observation.connections)
     gaps = [
@@ -330,7 +330,7 @@ def heartbeat(observation: Observation) -> Finding:
 
 
 def ended(observation: Observation) -> Finding | None:
-    """Whether the stream has ended by itself, and what that looks like."""
+    """Whether the stream ended by itself, and how."""
     lost = [(each, each.loss) for each in observation.connections if each.loss is not None]
     if not lost or observation.unreadable:
         return None
@@ -381,7 +381,7 @@ def ended(observation: Observation) -> Finding | None:
 
 
 def _same_lifetime(lost: list[Connection]) -> list[Connection]:
-    """Return those that lasted as long as most others; none if no two did, or few."""
+    """Return the connections that lasted about equally long, if they are two or more, and most."""
     at_least, part = ALIKE
     best: list[Connection] = []
     for one in lost:
@@ -431,7 +431,7 @@ def _regular_end(same: list[Connection], observation: Observation, evidence: str
 
 
 def rate(observation: Observation) -> Finding:
-    """How much comes."""
+    """How many events and bytes come."""
     open_for = sum(connection.lasted for connection in observation.connections)
     size = sum(read.size for read in observation.reads)
     blocks = [seen.block for seen in observation.events]

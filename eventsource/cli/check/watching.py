@@ -1,7 +1,7 @@
-"""Watch a stream, and resume it: the loop that writes down what is seen.
+"""Watches a stream, and resumes it: the loop that records the observation.
 
-A lost connection is made again soon, whatever the server wishes: the watch is short. What is
-no GET is sent once.
+After a loss it reconnects soon, whatever `retry` says, because the watch is short. A request
+that is not a GET is sent once.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from .showing import secrets_of
 from .strip import Mark
 
 AGAIN_AFTER: Final = 0.3
-"""Seconds until a lost connection is made again."""
+"""Seconds before it reconnects."""
 LOSSES: Final = 20
-"""Connections that are made again at the most."""
+"""The most reconnects."""
 FEW: Final = 1000
-"""Events that are looked through after each read."""
+"""Up to this many events are checked again after each read; more of them less often."""
 
 
 class _SoonAgain(ReconnectPolicy):
-    """Never gives up: the watch says when it is enough."""
+    """Never gives up: the watch decides when to end."""
 
     def is_final(self, error: Exception, failures: int) -> bool:  # noqa: ARG002
         return False
@@ -49,8 +49,8 @@ class Watch:
     Args:
         url: the stream's.
         options: further arguments of `EventStream`.
-        observation: where what is seen is written down.
-        on_change: called when something was, with the moment and what it was.
+        observation: where to record what comes.
+        on_change: called when something comes, with the time and the kind.
 
     Raises:
         TypeError, ValueError: an argument cannot be used; the message names it.
@@ -69,7 +69,7 @@ class Watch:
         self._version = ""
         self._proxies = options.get("proxies")
         self.secrets = secrets_of(url, self._proxies, options.get("headers") or {})
-        """What nobody else may see of the requests so far."""
+        """The secrets in the requests so far."""
         self._stream = EventStream(
             url,
             reconnect=None if observation.is_once else _SoonAgain(),
@@ -82,20 +82,20 @@ class Watch:
         self._attempts = 0  # after the first connection
 
     def close(self) -> None:
-        """End it. Never waits."""
+        """End the watch. Never waits."""
         self._stream.close()
 
     def now(self) -> float:
-        """Return the seconds since it began."""
+        """Return the seconds since the watch began."""
         return time.monotonic() - self._began
 
     # --- The watch ---
 
     def begin(self) -> None:
-        """Wait for the first answer.
+        """Wait for the first response.
 
         Raises:
-            Stop: there was none, and why.
+            Stop: none came; the text says why.
         """
         observation = self.observation
         observation.began, self._began = time.time(), time.monotonic()
@@ -124,7 +124,7 @@ class Watch:
         return Stop(status, f"{redact(self._stream.url)}: {text}")
 
     def go_on(self) -> None:
-        """Watch until the time is up, or nothing more can come."""
+        """Watch until the time is up, or no more can come."""
         observation = self.observation
         goes_on = bool(observation.connections)
         while goes_on and (left := observation.seconds - self.now()) > 0:
@@ -169,7 +169,7 @@ class Watch:
             self._on_change(now, Mark.BYTES)
 
     def _lost(self, error: Exception) -> bool:
-        """Note a loss, or an attempt that has failed. Say whether the watch goes on."""
+        """Record a loss, or a failed attempt. Return whether the watch goes on."""
         now, observation = self.now(), self.observation
         connection, self._connection = self._connection, None
         self._on_change(now, Mark.LOSS)
@@ -199,7 +199,7 @@ class Watch:
     # --- Resuming ---
 
     def resume(self, plan: Plan) -> Answer:
-        """Connect again with an id, and return what comes, after a few seconds at the most."""
+        """Connect with an id, and return what comes within `SECONDS`."""
         stream = self._stream
         stream.last_event_id = plan.id
         stream.restart()
@@ -228,7 +228,7 @@ class Watch:
                 continue
             if is_settled(plan, connection.events) or len(connection.reads) >= ENOUGH:
                 break
-            look_at = self.now() + 0.1 * (len(connection.events) > FEW)  # it looks at all
+            look_at = self.now() + 0.1 * (len(connection.events) > FEW)  # it checks all of them
         if connection is None:
             return Answer(None, None, f"no answer within {SECONDS:g} seconds")
         connection.until = self.now()
