@@ -959,7 +959,7 @@ def test_an_encrypted_key_is_not_asked_for_on_the_terminal(run, tmp_path, author
         (["-H", "Authorization:", "Bearer", SECRET, "http://localhost/"], "(the last 2): one with"),
         (["chekc", "http://localhost/"], "did you mean `eventsource check`?"),
         (["-v", "serve", "recording"], "did you mean `eventsource serve`?"),
-        (["demo", "--", "more"], "did you mean `eventsource demo`?"),
+        (["demmo", "x"], "did you mean `eventsource demo`?"),
         (["--nonsense", "http://localhost/"], "No such option"),
         ([""], "url must be an absolute URL"),
         (["http://"], "url must be an absolute URL"),
