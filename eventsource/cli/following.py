@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import functools
-import re
 import stat
 import sys
 import warnings
@@ -25,7 +24,7 @@ from eventsource.protocol.events import Comment, ErrorEvent, MessageEvent, OpenE
 from eventsource.protocol.policy import ReconnectPolicy
 from eventsource.resume import ResumeFile
 from eventsource.stream import EventStream
-from eventsource.urls import SECRET_FIELD, redact, redact_text
+from eventsource.urls import redact, redact_field
 
 from .ending import Ending
 from .failures import Exit, Stop, exit_for, reason, say, say_if_ready
@@ -33,6 +32,7 @@ from .formats import FORMATS, counted
 from .output import STANDARD_OUTPUT, Output, descriptor
 from .record_file import RecordFile, recording_to
 from .screen import Screen, Status, terminal
+from .secrets import hide, secrets_of
 
 MAX_BODY: Final = 2000
 """Characters of a refusal's body that `-v` shows."""
@@ -214,6 +214,9 @@ class _Printer:
         self._format = FORMATS.get(settings.format)  # None: raw
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # for raw on a screen
         self._unwritten: list[bytes] = []  # formatted events of the present read
+        self._secrets = secrets_of(
+            settings.url, settings.options.get("proxies"), settings.options.get("headers") or {}
+        )
         self._has_opened = False
         self._is_all_written = True  # everything taken from the stream has been written
 
@@ -309,8 +312,9 @@ class _Printer:
             case OpenEvent():
                 if not self._has_opened and self._settings.output and not self._place:
                     self._output.empty()  # not before new content is certain to come
+                self._learn_secrets(self._stream.response)
                 if self._record:
-                    self._record.opened(item)
+                    self._record.opened(item, self._secrets)
                 self._note_exchange(self._stream.response)
                 if self._status.failure and not self._settings.verbose:  # -v has shown it
                     self._tell_unasked("open again" if self._has_opened else "open")
@@ -319,7 +323,8 @@ class _Printer:
                 self._has_opened = True
             case ErrorEvent(error=error, retry_in=retry_in):
                 self._ending.check()  # if the end was asked for before, that is the reason
-                why = reason(error)
+                self._learn_secrets(getattr(error, "response", None))
+                why = hide(self._secrets, reason(error))
                 goes_on = retry_in is not None and self._goes_on_after(error)
                 if self._record:
                     self._record.lost(item, reason=why, goes_on=goes_on)
@@ -348,6 +353,12 @@ class _Printer:
         # A status is tried again only if it was named.
         asked_for = isinstance(error, UnexpectedStatus | UnexpectedContentType)
         return asked_for or self._settings.retry_connect
+
+    def _learn_secrets(self, last: requests.Response | None) -> None:
+        """Add those that requests has sent, from netrc for example."""
+        for response in (*last.history, last) if last is not None else ():
+            url, sent = response.request.url or "", response.request.headers
+            self._secrets |= secrets_of(url, self._settings.options.get("proxies"), sent)
 
     def _note_exchange(self, last: requests.Response | None) -> None:
         if last is None or not self._settings.verbose:
@@ -380,6 +391,7 @@ class _Printer:
         """Print a note about the connection if `-v` is set."""
         if not self._settings.verbose:
             return
+        text = hide(self._secrets, text)
         if self._screen and _is_terminal(sys.stderr):
             self._screen.note(text)
             self._screen.flush()
@@ -404,12 +416,8 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 def _shown(name: str, value: str | bytes) -> str:
     """Return a header field without secrets."""
-    if SECRET_FIELD.search(name):
-        return f"{name}: ..."
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    # A URL without a host is recognized only in fields whose value must be a URL.
-    is_url = re.search("location|referer$", name, re.IGNORECASE)
-    return f"{name}: {redact(text) if is_url else redact_text(text)}"
+    return f"{name}: {redact_field(name, text)}"
 
 
 def _text_of(response: requests.Response) -> str | None:
