@@ -64,7 +64,6 @@ class RecordFile:
             Stop: the file cannot be written, or would be too large; also in the methods below.
         """
         if self._writer is None:
-            self._output.empty()
             self._writer = RecordingWriter(self._write, self._url, self._started)
         headers = CaseInsensitiveDict(event.headers)
         for name in headers.keys() - {"Content-Type"}:
@@ -103,6 +102,8 @@ class RecordFile:
                     f"--max-filesize: the recording would exceed {counted(self._limit, 'byte')}",
                 )
         try:
+            if not self._size:  # not before: the limit may be too small for any line
+                self._output.empty()
             self._output.write(line)
         except Stop as stop:
             self._is_over = True  # after a truncated line, no last line is written

@@ -247,6 +247,14 @@ def test_max_filesize_is_never_exceeded(run, path, limit):
     assert not path.exists() or path.stat().st_size <= limit
 
 
+def test_a_limit_without_room_for_a_line_leaves_the_former_recording(run, path):
+    path.write_text("former")
+    with ScriptedServer(first(b"data: 1\n\n")) as server:
+        code, _, _ = run("--record", path, "--force", "--max-filesize", "9", server.url)
+    assert code == 63
+    assert path.read_text() == "former"
+
+
 def test_a_recording_that_has_reached_its_size_says_so(run, path):
     def script(connection):
         connection.read_request()

@@ -13,9 +13,7 @@ def test_what_is_secret_of_a_request():
         "Cookie": None,
         "Accept": "text/event-stream",
     }
-    found = secrets_of(
-        "http://h/?token=abc%2Fdefgh&n=1", {"http": "http://p:q1w2@x"}, fields
-    )
+    found = secrets_of("http://h/?token=abc%2Fdefgh&n=1", {"http": "http://p:q1w2@x"}, fields)
     assert {
         "password",
         "bWU6cGFzc3dvcmQ=",
