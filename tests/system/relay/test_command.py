@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from eventsource import cli
 from eventsource.testing import ScriptedServer
 from tests.relay.numbered import numbered, texts
 from tests.support import LIMIT, QUERY_SECRET, SECRET, status, stream, wait_until
@@ -81,11 +82,11 @@ def test_with_jsonl_each_line_is_an_object(redis_server, tmp_path):
         arguments = url, redis_server.url, "--stream", "orders", "--format", "jsonl"
         code, said = ends(tmp_path, *arguments)
     assert code == 22
-    *lines, last = said.splitlines()
-    found = [json.loads(line) for line in lines]
+    found = [json.loads(line) for line in said.splitlines()]
     assert (found[0]["level"], found[0]["message"]) == ("INFO", f"{server.url}: leading")
     assert all(set(line) == {"time", "level", "message"} for line in found)
-    assert last.startswith(f"eventsource relay: {server.url}: the server answered 404")
+    assert found[-1]["level"] == "ERROR"
+    assert found[-1]["message"].startswith(f"{server.url}: the server answered 404")
     assert QUERY_SECRET not in said
 
 
@@ -111,6 +112,38 @@ def test_a_stream_that_no_relay_can_go_on_with_ends_it(redis_server, tmp_path):
         code, said = ends(tmp_path, server.url, redis_server.url, "--stream", "orders")
     assert code == 1
     assert "can be sent in no request" in said
+
+
+def test_each_option_is_given_to_the_relay(monkeypatch):
+    from eventsource.cli import relaying
+
+    made = {}
+
+    class Noted:
+        last_event_id, leading = "", False
+
+        def __init__(self, url, sink, **options):
+            made.update(options, url=url, sink=sink)
+
+        def run(self):
+            """The server ends the stream at once."""
+
+        close = run
+
+    monkeypatch.setattr(relaying, "Relay", Noted)
+    monkeypatch.setattr(relaying, "_sink", lambda *arguments: arguments)
+    options = "--lease 7 --maxlen 5 --allow-gaps --event-timeout 9 --retry-status 503 --stream a"
+    arguments = ["relay", *options.split(), "-H", "X-Key: k", "host/path", "redis://host/0"]
+    assert cli.main(arguments) == 0
+    assert made.pop("reconnect").statuses == {503}
+    assert made == {
+        "sink": ("redis://host/0", "a", 5),
+        "url": "http://host/path",
+        "lease": 7.0,
+        "allow_gaps": True,
+        "headers": {"X-Key": "k"},
+        "event_timeout": 9.0,
+    }
 
 
 @pytest.mark.parametrize(
