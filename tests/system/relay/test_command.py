@@ -141,7 +141,7 @@ def test_each_option_is_given_to_the_relay(monkeypatch):
         "url": "http://host/path",
         "lease": 7.0,
         "allow_gaps": True,
-        "headers": {"X-Key": "k"},
+        "headers": {"X-Key": b"k"},
         "event_timeout": 9.0,
     }
 
