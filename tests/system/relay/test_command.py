@@ -155,6 +155,10 @@ def test_each_option_is_given_to_the_relay(monkeypatch):
         (["http://host/", f"redis://u:a/{SECRET}@host", "--stream", "a"], "url"),
         (["http://host/", "redis://host", "--stream", "{"], "name"),
         (["http://host/", "redis://host", "--stream", "a", "--lease", "0"], "--lease"),
+        (
+            ["http://host/", "nats://host", "--stream", "a", "--lease", "0.05"],
+            "lease must be at least 0.1",
+        ),
         (["http://host/", "redis://host", "--stream", "a", "--maxlen", "0"], "--maxlen"),
         (["http://host/", "nats://host", "--stream", "a b"], "name"),
         (["http://host/", "redis://host", "--stream", "a", "-H", "x"], "-H"),
