@@ -127,7 +127,6 @@ LINES = {
     "a reconnection time": (b"retry: ", b"9"),
     "line after line of data": (b"", b"data: x\n"),
     "line after line of empty data": (b"", b"data\n"),
-    "CR after CR of data": (b"", b"data: x\r"),
     "type after type": (b"", b"event: x\n"),
     "id after id": (b"", b"id: x\n"),
     "a long id, and then data": (b"id: " + b"x" * (BOUND // 8) + b"\n", b"data: x\n"),
@@ -189,10 +188,8 @@ def test_the_bound_holds_over_tls():
 # --- What is no event, and may go on for ever ---
 
 IDLE = {
-    "comments": b":\n",
-    "comments with text": b": still here\n",
-    "blank lines": b"\n",
-    "CRLFs": b"\r\n",
+    "comments": b": still here\n",
+    "blank lines": b"\r\n",
     "types without data": b"event: x\n\n",
     "ids without data": b"id: 1\n\n",
     "reconnection times": b"retry: 1000\n",
@@ -461,7 +458,7 @@ def test_a_bomb_of_comments_takes_no_memory(coding, bomb):
 
 
 NOTHING = {
-    "members": ("gzip", b"", gzip.compress(b"", mtime=0), MIB // 4),
+    "members": ("gzip", b"", gzip.compress(b"", mtime=0), MIB // 16),
     "a member's name": ("gzip", b"\x1f\x8b\x08\x08\0\0\0\0\0\3", b"x", 8 * MIB),
     "blocks": ("deflate", b"\x78\x9c", b"\0\0\0\xff\xff", 3 * MIB),
 }

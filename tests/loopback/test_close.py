@@ -458,7 +458,7 @@ def test_what_close_has_dropped_is_not_overtaken_while_it_is_still_under_way(oth
 
 @pytest.mark.parametrize("handlers", [1, 20])
 def test_no_handler_is_chosen_after_close_has_returned(handlers):
-    """100 times: none begins after `close()` has returned, but for one chosen before.
+    """40 times: none begins after `close()` has returned, but for one chosen before.
 
     Python may run anything between the choice and the first line of a handler: so of those
     that begin late there may be one, and as it has been chosen before, no second.
@@ -470,7 +470,7 @@ def test_no_handler_is_chosen_after_close_has_returned(handlers):
             connection.send(b"data: x\n\n" * 100)
 
     with ScriptedServer(endless) as server:
-        for _ in range(100):
+        for _ in range(40):
             received, returned, late = threading.Event(), threading.Event(), []
             source = EventSource(server.url, start=False)
             for number in range(handlers):
