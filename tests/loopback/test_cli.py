@@ -1010,6 +1010,10 @@ def test_a_pipe_that_is_closed_while_there_is_no_connection(run, monkeypatch):
     assert (done.status, done.err) == (Exit.PIPE_CLOSED, "")
 
 
+def interrupt(number=signal.SIGINT):
+    signal.pthread_kill(threading.main_thread().ident, number)
+
+
 def fill(descriptor):
     """Fill a pipe."""
     os.set_blocking(descriptor, False)
@@ -1031,27 +1035,17 @@ def fill(descriptor):
 def test_the_end_comes_also_while_it_waits_for_the_reader(run, monkeypatch, number, code):
     receiving, sending = os.pipe()
     fill(sending)
-    opened = threading.Event()
 
     def script(connection):
         connection.start_stream()
         connection.send(HI * 1000)
-        opened.set()
+        if number:
+            interrupt(number)
         connection.hold()
-
-    def interrupt():
-        assert opened.wait(LIMIT)
-        signal.pthread_kill(threading.main_thread().ident, number)
 
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with standard_output(monkeypatch, sending):
-        if number:
-            thread = threading.Thread(target=interrupt)
-            thread.start()
-            done = run(script)
-            thread.join()
-        else:
-            done = run(script, "--max-time", "0.5")
+        done = run(script, *([] if number else ["--max-time", "0.5"]))
     os.close(receiving)
     assert done.status == code
     assert done.err == ("" if number else "eventsource: --max-time: 0.5 seconds have passed\n")
@@ -1071,10 +1065,6 @@ def test_a_slow_reader_gets_everything(run, monkeypatch):
 
 
 # --- Signals ---
-
-
-def interrupt():
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 @pytest.mark.parametrize("moment", ["waiting", "reading", "reconnecting"])
@@ -1251,17 +1241,6 @@ def test_a_console_that_knows_no_escape_sequences_gets_none(on_terminal, monkeyp
     assert done.status == 0
     assert '{"a": 1}' in got
     assert "\x1b" not in got
-
-
-@pytest.mark.long
-def test_a_terminal_shows_the_wait_for_the_next_attempt(on_terminal):
-    scripts = [stream(b"retry: 4000\n" + HI), stream(b"retry: 20\n" + HI), status("204 No")]
-    got, done = on_terminal(*scripts, "-v")
-    assert done.status == 0
-    assert re.search("next attempt in [1-5] s", got)
-    for text in ("the server ended the stream", "1 event", "1 reconnect"):
-        assert text in got
-    assert "> GET /" in done.err  # which is none
 
 
 # --- Losses, wherever the standard streams go ---
