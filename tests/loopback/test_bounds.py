@@ -546,8 +546,10 @@ def test_a_length_that_makes_no_sense_does_not_end_the_stream(length):
 LONG = b"x" * 60_000
 LONG_ANSWERS = {
     "a reason phrase": b"HTTP/1.1 404 " + LONG + b"\r\nContent-Length: 0\r\n\r\n",
+    "a content type": OK + b"Content-Type: text/" + LONG + b"\r\n\r\n",
     "two lengths": OK + b"Content-Length: 1, 2" + b", 3" * 20_000 + b"\r\n\r\n",
     "a place of another scheme": b"HTTP/1.1 302 Found\r\nLocation: " + LONG + b":x\r\n\r\n",
+    "a place that is no URL": b"HTTP/1.1 302 Found\r\nLocation: http://[" + LONG + b"\r\n\r\n",
     "a port": b"HTTP/1.1 302 Found\r\nLocation: http://x:" + LONG + b"/\r\n\r\n",
     "a name": b"HTTP/1.1 302 Found\r\nLocation: http://" + LONG + b"/\r\n\r\n",
     "codings": HEAD[:-2] + b"Content-Encoding: " + b"gzip, " * 9999 + b"gzip\r\n\r\nxxxxxxxx",

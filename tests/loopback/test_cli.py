@@ -1045,6 +1045,7 @@ def test_a_signal_ends_it_at_any_moment(run, moment):
             connection.send(HEAD + b"retry: 3600000\n" + HI)
         if moment == "reconnecting":
             connection.sock.shutdown(socket.SHUT_RDWR)
+        wait_until_blocked(os.getpid())
         interrupt()
         connection.hold()
 

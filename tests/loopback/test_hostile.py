@@ -27,7 +27,7 @@ from eventsource import (
 from eventsource.http.failures import describe
 from eventsource.protocol.framing import ChunkedBody
 from eventsource.testing import ScriptedServer
-from eventsource.urls import redact, redact_strictly, redact_text
+from eventsource.urls import MAX_TEXT, redact, redact_strictly, redact_text
 from fuzz.targets import TARGETS
 from tests.properties import examples
 from tests.support import (
@@ -302,7 +302,9 @@ def test_an_id_that_the_server_refuses_to_read_closes_for_good_and_is_not_sent_f
 ESCAPES = b"\x1b[2J\x1b]0;title\x07\x08\x7f\x9b2J\x00\r\x85\x0b\x1c \xe2\x80\xae"
 HOSTILE_ANSWERS = {
     "a reason": b"HTTP/1.1 404 " + ESCAPES + b"\r\nContent-Length: 0\r\n\r\n",
+    "a content type": b"HTTP/1.1 200 OK\r\nContent-Type: " + ESCAPES + b"\r\n\r\n",
     "two lengths": HEAD[:-2] + b"Content-Length: 1, " + ESCAPES + b"\r\n\r\n",
+    "a location that is no URL": b"HTTP/1.1 302 \r\nLocation: http://[" + ESCAPES + b"\r\n\r\n",
     "a location's host": b"HTTP/1.1 302 \r\nLocation: http://a" + ESCAPES + b"/\r\n\r\n",
     "a location's scheme": b"HTTP/1.1 302 \r\nLocation: x:" + ESCAPES + b"\r\n\r\n",
     "what is no gzip": HEAD[:-2] + b"Content-Encoding: gzip\r\n\r\n" + ESCAPES,
@@ -556,7 +558,16 @@ def described(text):
     return describe(requests.ConnectionError(text))
 
 
-@pytest.mark.parametrize("show", [redact, redact_strictly, redact_text, described])
+WAYS_TO_SHOW = pytest.mark.parametrize("show", [redact, redact_strictly, redact_text, described])
+
+
+@WAYS_TO_SHOW
+@pytest.mark.parametrize("start", ["http://host/", "http://[", "", "no URL: "])
+def test_what_is_shown_of_a_long_text_is_its_beginning(start, show):
+    assert str(show(start + "x" * LONG)) == (start + "x" * LONG)[:MAX_TEXT] + "…"
+
+
+@WAYS_TO_SHOW
 @pytest.mark.parametrize("text", LONG_TEXTS.values(), ids=LONG_TEXTS)
 def test_what_is_shown_of_a_long_text_does_not_take_time_with_the_square_of_its_length(text, show):
     """A server chooses it: its status line becomes the text of an error. (A regular
