@@ -87,7 +87,7 @@ async def test_plain_handlers_run_on_the_loops_thread_in_order():
         (False, 100_000, False),
         (False, 5_000, True),
         pytest.param(True, 10_000, False, marks=pytest.mark.long),
-        pytest.param(True, 2_000, True, marks=pytest.mark.long),
+        pytest.param(True, 500, True, marks=pytest.mark.long),
     ],
 )
 def test_many_events_arrive_in_order(is_coroutine, count, debug):
@@ -679,7 +679,7 @@ def test_a_loop_that_stops_for_a_while_loses_nothing():
 
 
 async def test_only_so_many_events_wait_for_a_slow_coroutine_and_all_arrive():
-    count = 1000
+    count = 300
     found, waiting = [], []
     gate = asyncio.Event()
 
