@@ -124,10 +124,11 @@ def pytest_collection_modifyitems(config, items):
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
     """A test that is a coroutine function runs on an event loop of its own."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
         return None
-    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    on_loop.run(lambda: pyfuncitem.obj(**arguments))
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(test).parameters}
+    on_loop.run(lambda: test(**arguments))
     return True
 
 
