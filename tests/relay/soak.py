@@ -167,7 +167,7 @@ class Process:
     def leads(self) -> bool:
         """Whether its last line about that says so."""
         text = self.path.read_text()
-        begins = max(text.rfind(": leading"), text.rfind("outage of the log is over"))
+        begins = text.rfind(": leading")
         ends = [text.rfind(said) for said in ("another relay leads", "claiming", "is another")]
         return begins > max(ends)
 

@@ -239,7 +239,7 @@ def lose_the_tail(redis_server, sink):
         retry=Retry(ConstantBackoff(0.05), 500),
         retry_on_error=[redis.ConnectionError, redis.BusyLoadingError],
     )
-    for script in (sink._claim, sink._append, sink._take_lease, sink._release):
+    for script in (sink._claim, sink._append, sink._take_lease):
         script.registered_client = client
     source = Growing()
     with ScriptedServer(source) as server:
