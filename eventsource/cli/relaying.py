@@ -65,7 +65,8 @@ server ended the stream, 1 if no relay can go on.
 @click.option(
     "--allow-gaps",
     is_flag=True,
-    help="Take over from another relay although the server sends no ids.",
+    help="Go on where events may be missing: take over although the server sends no ids, and"
+    " begin anew if the log has lost its place.",
 )
 @click.option(
     "-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="A header field."

@@ -103,8 +103,8 @@ def test_without_its_hash_a_stream_with_entries_is_refused(client, new_sink, cap
         with pytest.raises(EventSourceError, match="restore it, or delete the stream"):
             new_sink().claim()
         assert not client.exists("{orders}:relay")
-        # As the page says: from the last entry.
-        client.hset("{orders}:relay", mapping={"place": "20", "count": "20"})
+        [(_, last)] = client.xrevrange("orders", count=1)  # as the page says
+        client.hset("{orders}:relay", mapping={"place": last["id"], "count": last["n"]})
         wait_until(lambda: relay.last_event_id == "30")
     assert log(client) == [(n, n) for n in texts(30)]
 
