@@ -586,7 +586,9 @@ class JetStream:
         if error := answer.get("error"):
             text = redact_text(f"{error.get('description')} ({error.get('err_code')})")
             if error.get("err_code") in _WRONG_LAST:
-                raise Superseded(f"{self!r}: the last message is not the one that was known: {text}")
+                raise Superseded(
+                    f"{self!r}: the last message is not the one that was known: {text}"
+                )
             raise EventSourceError(f"{self!r}: the server refused a message: {text}")
         if answer.get("seq") != sequence or answer.get("duplicate"):
             raise EventSourceError(f"{self!r}: message {sequence} was stored as {answer!r}")

@@ -207,12 +207,16 @@ class RedisStream:
         Waits at most a second for each reply. If the last call had no reply in time, the lease
         is left to run out.
         """
-        try:
-            if self._is_silent:
-                raise EventSourceError("Redis has not answered in time")
-            self._call(self._farewell.eval, _RELEASE, 1, self._lease, self._candidate)
-        except EventSourceError as error:
-            logger.info("the lease of %r is left to run out: %s", self._name, error)
+        reason: object = None
+        if self._is_silent:
+            reason = "Redis has not answered in time"
+        else:
+            try:
+                self._call(self._farewell.eval, _RELEASE, 1, self._lease, self._candidate)
+            except EventSourceError as error:
+                reason = error
+        if reason is not None:
+            logger.info("the lease of %r is left to run out: %s", self._name, reason)
         self._farewell.close()
         self._client.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import signal
 import threading
@@ -687,7 +688,7 @@ def test_the_lease_is_asked_for_after_each_third_of_its_duration(monkeypatch, st
     monkeypatch.setattr(relay, "_wakeup", clock)
     monkeypatch.setattr(relay, "_new_stream", lambda place: clock)
     relay.run()
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
     assert max(gaps) == pytest.approx(3.0)
     if state != "outage":  # whose waits begin short
         assert min(gaps) == pytest.approx(3.0)
