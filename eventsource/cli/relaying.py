@@ -66,7 +66,7 @@ server ended the stream, 1 if no relay can go on.
     "--allow-gaps",
     is_flag=True,
     help="Go on where events may be missing: take over although the server sends no ids, and"
-    " begin anew if the log has lost its place.",
+    " begin anew if the log is gone.",
 )
 @click.option(
     "-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="A header field."

@@ -105,9 +105,9 @@ class RedisStream:
             `a{b}c`; the relay's own keys then begin with the name as it is.
         maxlen: about how many entries to keep (`MAXLEN ~`): Redis removes older ones in whole
             nodes. None: all.
-        timeout: the most seconds to wait for the connection, and for each reply. A relay that
-            is closed while Redis hangs ends after at most that time, since it waits for the call
-            that is under way.
+        timeout: the most seconds to wait for the connection (to each address of the server), and
+            for each reply. A relay that is closed while it waits for a Redis that hangs ends
+            after at most that time.
 
     Raises:
         TypeError, ValueError: an argument cannot be used; the message names it, and quotes

@@ -84,7 +84,7 @@ class Relay:
         lease: seconds that the lease lasts. It is renewed, and others ask for it, after each
             third of that, so another relay takes over within four thirds.
         allow_gaps: go on where events may be missing: take over from another relay although the
-            server sends no ids, and begin anew if the log has lost its place.
+            server sends no ids, and begin anew if the log is gone.
         **options: those of `EventStream`, except `last_event_id`, which comes from the log.
 
     Raises:
