@@ -46,7 +46,6 @@ from tests.support import (
     messages,
     numbers,
     opens,
-    port_that_never_answers,
     queue_of,
     record,
     status,
@@ -141,6 +140,12 @@ def directly(*_):
 
 
 @contextlib.contextmanager
+def on_a_session_of_the_callers(*_):
+    with directly() as (url, options), requests.Session() as session:
+        yield url, {**options, "session": session}
+
+
+@contextlib.contextmanager
 def over_tls(context, authority):
     with ScriptedServer(stream(b"data: x\n\n"), ssl_context=context) as server:
         yield server.url, {"verify": authority}
@@ -186,7 +191,10 @@ def after_a_redirect(*_):
 
 @pytest.mark.parametrize(
     "way",
-    [directly, over_tls, over_ipv6, through_a_proxy, through_a_tunnel, after_a_redirect],
+    [
+        *(directly, on_a_session_of_the_callers, over_tls, over_ipv6),
+        *(through_a_proxy, through_a_tunnel, after_a_redirect),
+    ],
     ids=lambda way: way.__name__,
 )
 def test_each_connection_is_kept_alive(way, context, authority):
@@ -204,17 +212,6 @@ def test_the_time_until_a_silent_and_until_a_deaf_peer_is_given_up_is_the_same()
     silent = values["TCP_KEEPIDLE"] + values["TCP_KEEPCNT"] * values["TCP_KEEPINTVL"]
     # Linux, given both, goes by the latter alone.
     assert silent * 1000 == values["TCP_USER_TIMEOUT"]
-
-
-def test_connections_of_a_session_of_the_callers_are_kept_alive_too():
-    with (
-        ScriptedServer(stream(b"data: x\n\n")) as server,
-        requests.Session() as session,
-        EventStream(server.url, session=session, reconnect=QUICK) as events,
-    ):
-        for _ in range(2):
-            opens(events)
-            assert options_of(events) == KEEP_ALIVE
 
 
 @pytest.mark.parametrize("refused", ["TCP_USER_TIMEOUT", "TCP_KEEPCNT"])
@@ -995,89 +992,6 @@ def test_bytes_that_are_no_message_do_not_keep_event_timeout_quiet(context, auth
                 ["open", "error", "open"] if has_begun else ["error", "open"]
             )
             assert [e.data for e in recorder.events if e.type == "message"] == ["0", "1", "end"]
-
-
-@pytest.mark.parametrize(
-    ("timeout", "event_timeout", "kind"),
-    [(SHORT, LIMIT, requests.ReadTimeout), (LIMIT, SHORT, EventTimeout)],
-)
-def test_of_two_timeouts_the_shorter_notices_a_silence(timeout, event_timeout, kind):
-    with (
-        ScriptedServer(say(STARTED), resume) as server,
-        EventStream(
-            server.url, timeout=timeout, event_timeout=event_timeout, reconnect=QUICK
-        ) as events,
-    ):
-        happened = up_to(events, is_end)
-        assert {type(event.error) for event in happened if is_error(event)} == {kind}
-        assert data_of(happened) == ["0", "1", "end"]
-
-
-@pytest.mark.parametrize(
-    "timeout",
-    [None, (LIMIT, None), urllib3.Timeout(connect=LIMIT), 20.0, urllib3.Timeout(read=20.0)],
-    ids=str,
-)
-def test_event_timeout_ends_the_wait_for_the_head_on_a_session_of_the_callers(timeout):
-    """Whatever `timeout` is: no byte for so long is no message for so long."""
-    with (
-        requests.Session() as session,
-        ScriptedServer(lambda c: c.hold()) as server,
-        EventStream(
-            server.url, event_timeout=SHORT, session=session, timeout=timeout, reconnect=None
-        ) as events,
-    ):
-        with in_an_emergency(server.close):
-            (lost,) = errors(events)
-        assert isinstance(lost.error, requests.Timeout)
-
-
-@pytest.mark.parametrize("timeout", [None, (LIMIT, None)], ids=str)
-def test_event_timeout_ends_connecting_on_a_session_of_the_callers(timeout):
-    with contextlib.ExitStack() as stack:
-        port = stack.enter_context(port_that_never_answers())
-        session = stack.enter_context(requests.Session())
-        events = EventStream(
-            f"http://127.0.0.1:{port}/",
-            event_timeout=SHORT,
-            session=session,
-            timeout=timeout,
-            reconnect=None,
-        )
-        with in_an_emergency(stack.close):
-            (lost,) = errors(events)
-        assert isinstance(lost.error, requests.Timeout)
-
-
-def comments(connection):
-    """Comments, and never a message."""
-    connection.start_stream()
-    while not connection.server.closing.is_set() and not connection.gone.is_set():
-        connection.send(b":\n")
-        connection.pause(0.02)
-
-
-@pytest.mark.parametrize("script", [comments, stream(then="hold")], ids=["comments", "silence"])
-@pytest.mark.parametrize("is_ours", [True, False], ids=["our session", "a session of the caller's"])
-def test_event_timeout_ends_a_connection_without_messages_and_the_session_stays_usable(
-    script, is_ours
-):
-    with (
-        requests.Session() as session,
-        ScriptedServer(script, stream(LAST, then="hold")) as server,
-        EventStream(
-            server.url,
-            event_timeout=0.3,
-            reconnect=QUICK,
-            session=None if is_ours else session,
-        ) as events,
-    ):
-        (lost,) = errors(events)
-        assert type(lost.error) is EventTimeout
-        assert str(lost.error) == "no message for 0.3 seconds"
-        assert server.connections[0].gone.wait(LIMIT)
-        assert messages(events)[0].data == "end"
-        assert session.get(server.url, stream=True, timeout=LIMIT).status_code == 200
 
 
 def test_heartbeats_so_many_that_the_reader_never_waits_do_not_keep_event_timeout_quiet():
