@@ -84,21 +84,6 @@ def follow(sink, place, last):
         sink.append(batch, batch[-1].last_event_id)
 
 
-class Unfenced(JetStream):
-    """As it would be without the fence: a control."""
-
-    async def _connected(self):
-        connection = await super()._connected()
-        publish = connection.publish
-
-        async def publish_anyway(*arguments, headers=None, **options):
-            kept = {name: text for name, text in (headers or {}).items() if "Expected" not in name}
-            await publish(*arguments, headers=kept or None, **options)
-
-        connection.publish = publish_anyway
-        return connection
-
-
 # --- What is stored ---
 
 
@@ -211,17 +196,6 @@ def test_a_superseded_sink_moves_no_place(new_sink):
     with pytest.raises(Superseded):
         old.append([], "2")
     assert new_sink().claim() == ""
-
-
-def test_without_the_fence_events_come_twice(new_sink, server):
-    """The control of the one above: what is tested there is the fence."""
-    old, new = new_sink(kind=Unfenced), new_sink()
-    old.claim()
-    new.claim()
-    new.append(numbered(1), "1")
-    with pytest.raises(EventSourceError, match="was stored as"):
-        old.append(numbered(1), "1")
-    assert server.data() == ["event 1", "event 1"]
 
 
 def test_a_sink_claims_before_it_appends(new_sink, server):

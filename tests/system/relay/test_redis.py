@@ -25,7 +25,6 @@ from tests.support import LIMIT, SECRET, wait_until
 redis = pytest.importorskip("redis")
 
 from eventsource.relay import RedisStream  # noqa: E402 - needs redis
-from tests.relay.program import leave_out  # noqa: E402
 
 pytestmark = pytest.mark.timeout(6 * LIMIT)
 
@@ -144,21 +143,6 @@ def test_a_batch_that_is_sent_twice_is_stored_once(sink, client, place):
     assert log(client) == ["1"]
 
 
-def test_without_comparing_the_place_it_would_come_twice(redis_server, client, monkeypatch):
-    from eventsource.relay import redis as module
-
-    monkeypatch.setattr(module, "_APPEND", module._APPEND)  # which is put back
-    leave_out("place")
-    sink = RedisStream(redis_server.url, "orders")
-    sink.claim()
-    call = sink._call
-    sink._call = lambda *arguments: (call(*arguments), call(*arguments))[1]
-    sink.append(messages(1), "1")
-    assert log(client) == ["1", "1"]
-    del sink._call
-    sink.close()
-
-
 def test_the_lease_is_one_sinks_until_it_runs_out_or_is_given_up(redis_server, sink, client):
     other = RedisStream(redis_server.url, "orders")
     assert sink.lease(100)
@@ -218,8 +202,8 @@ def test_a_full_engine_holds_the_relay_and_nothing_is_lost(redis_server, client,
     assert log(client) == texts(1000)
 
 
-def lose_the_tail(redis_server, sink):
-    """Have Redis lose acknowledged writes while a client that retries notices nothing."""
+def test_what_the_engine_has_lost_is_fetched_again(redis_server, sink):
+    """Acknowledged writes, while a client that retries notices nothing."""
     from redis.backoff import ConstantBackoff
     from redis.retry import Retry
 
@@ -246,20 +230,7 @@ def lose_the_tail(redis_server, sink):
             assert log(client) == texts(50)
             source.grow(200)
             wait_until(lambda: relay.last_event_id == "200")
-            return log(client)
-
-
-def test_what_the_engine_has_lost_is_fetched_again(redis_server, sink):
-    assert lose_the_tail(redis_server, sink) == texts(200)
-
-
-def test_without_comparing_the_place_it_would_be_missing(redis_server, monkeypatch):
-    from eventsource.relay import redis as module
-
-    monkeypatch.setattr(module, "_APPEND", module._APPEND)  # which is put back
-    leave_out("place")
-    sink = RedisStream(redis_server.url, "orders")
-    assert lose_the_tail(redis_server, sink) == texts(200)[:50] + texts(200)[100:]
+            assert log(client) == texts(200)
 
 
 def test_a_replica_that_lags_is_promoted_and_nothing_is_missing(redis_server, tmp_path):
@@ -315,12 +286,12 @@ def test_a_reply_that_is_lost_makes_nothing_come_twice(redis_server, client):
 
 
 @contextlib.contextmanager
-def relay_process(url, redis_url, folder, *options):
+def relay_process(url, redis_url, folder):
     """A relay in a process of its own, and the file of its log lines."""
     path = folder / f"{len(list(folder.glob('*.txt')))}.txt"
     with path.open("wb") as lines:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.relay.program", url, redis_url, "orders", *options],
+            [sys.executable, "-m", "tests.relay.program", url, redis_url, "orders"],
             stdout=lines,
             stderr=lines,
             cwd=Path(__file__).parents[3],
@@ -361,11 +332,11 @@ def test_each_event_is_there_once_although_relays_are_killed(redis_server, clien
     assert not client.exists("{orders}:lease")  # given up at SIGTERM
 
 
-def stop_one_and_wake_it(redis_server, client, folder, *options):
-    """The log after a relay was stopped for longer than its lease, and another one led."""
+def test_a_relay_that_was_stopped_and_wakes_stores_nothing(redis_server, client, tmp_path):
+    """It was stopped for longer than its lease, and another one leads."""
     source = Growing()
     with ScriptedServer(source) as server:
-        arguments = server.url, redis_server.url, folder, *options
+        arguments = server.url, redis_server.url, tmp_path
         with relay_process(*arguments) as (old, old_path):
             source.grow(100)
             length_is(client, old_path, 100)
@@ -379,22 +350,7 @@ def stop_one_and_wake_it(redis_server, client, folder, *options):
                 wait_until(lambda: "another relay leads" in old_path.read_text())
                 source.grow(400)
                 wait_until(lambda: client.hget("{orders}:relay", "place") == "400")
-                return log(client)
-
-
-def test_a_relay_that_was_stopped_and_wakes_stores_nothing(redis_server, client, tmp_path):
-    assert stop_one_and_wake_it(redis_server, client, tmp_path) == texts(400)
-
-
-def test_without_the_fence_it_would(redis_server, client, tmp_path):
-    controls = "--without", "fence", "--without", "place"
-    for _ in range(10):  # one that is stopped as it asks for its lease has nothing left to store
-        client.flushall()
-        found = stop_one_and_wake_it(redis_server, client, tmp_path, *controls)
-        assert len(set(found)) == 400
-        if len(found) > 400:
-            return
-    pytest.fail("nothing came twice")
+                assert log(client) == texts(400)
 
 
 # --- Settings and failures ---
