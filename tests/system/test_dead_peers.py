@@ -932,14 +932,7 @@ def one_byte_of_a_record_at_a_time(context):
 STARTED = HEAD + numbers(1)
 BEATS = {
     "comments": (STARTED, b": beat\n\n"),
-    "blank lines": (STARTED, b"\n"),
     "a line that never ends": (STARTED + b"data: ", b"x"),
-    "a comment that never ends": (STARTED + b":", b"x"),
-    "lines that are no message yet": (STARTED, b"data: x\n"),
-    "ids": (STARTED, b"id: 0\n\n"),
-    "reconnection times": (STARTED, b"retry: 20\n\n"),
-    "types": (STARTED, b"event: price\n\n"),
-    "fields that mean nothing": (STARTED, b"x: y\n\n"),
     "a chunk's size": (CHUNKED + chunk(numbers(1)), b"0"),
     "a chunk's extension": (CHUNKED + chunk(numbers(1)) + b"5;a=", b"x"),
     "what decompresses to nothing": (GZIPPED + compressed(numbers(1)), compressed(b"")[10:]),

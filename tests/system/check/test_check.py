@@ -129,13 +129,6 @@ def test_another_content_type_is_an_answer_and_a_problem(check):
     assert "text/html" in done.findings["content-type"]["what"]
 
 
-def test_a_redirect_within_the_origin(check):
-    done = check(status("307 Moved", "Location: /there"), good(event(1)), NO_MORE)
-    assert done.levels["redirect"] == "ok"
-    assert "(307) -> http" in done.findings["redirect"]["evidence"]
-    assert done.findings["redirect"]["evidence"].endswith("/there")
-
-
 def test_credentials_that_another_origin_was_not_sent(check):
     with ScriptedServer(good(event(1)), NO_MORE) as other:
         moved = status("307 Moved", f"Location: {other.url}")
