@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 import types
 from pathlib import Path
 
@@ -33,7 +32,6 @@ from eventsource import (
 )
 from eventsource.testing import ScriptedServer
 from tests.authority import AUTHORITY, server_context
-from tests.real_servers import numbered
 from tests.real_servers.connect_proxy import Relay
 from tests.real_servers.nginx import Nginx, find_nginx
 from tests.real_servers.process import Server
@@ -385,34 +383,6 @@ def test_a_source_heals_when_nginx_has_been_given_a_good_certificate(
             opens(events)
 
 
-@pytest.mark.parametrize("then", ["restart", "cut"])
-def test_a_certificate_is_renewed_under_a_running_stream(
-    backend, certificates, tmp_path, name, then
-):
-    first, second = certificates.issue("first"), certificates.issue("second")
-
-    def make(port, certificate=first, generation=1):
-        header = f"add_header X-Generation {generation};"
-        return site(port, PROMPT, header, certificate=certificate, to=backend.port)
-
-    patience = "100ms" if then == "cut" else "30s"
-    with running(tmp_path, make, patience=patience) as nginx:
-        port = nginx.ports[0]
-        url = numbers_url(https(port), name, pace=0.002, count=1_000_000)
-        with listening(url, verify=certificates.authority, reconnect=SOON) as (source, seen):
-            seen.until_number(20)
-            nginx.configure(make(port, second, 2))
-            nginx.reload()
-            if then == "restart":
-                seen.until_number(seen.numbers[-1] + 20)  # the old worker serves on
-                assert not seen.errors
-                source.restart()
-            assert seen.next_of(OpenEvent).headers["X-Generation"] == "2"
-            seen.until_number(seen.numbers[-1] + 20)
-    assert len(seen.errors) == (1 if then == "cut" else 0)
-    assert seen.numbers == numbers_to(seen.numbers[-1])
-
-
 @pytest.mark.parametrize("how", ["replaced", "overwritten"])
 def test_an_authority_that_changes_on_disk_is_trusted_at_the_next_attempt(
     certificates, tmp_path, how
@@ -612,40 +582,6 @@ def test_nothing_is_lost_whatever_is_done_to_nginx_and_its_backend(
                 mishap(nginx)
             seen.until_number(seen.numbers[-1] + 20)
             assert source.error is None
-    assert seen.numbers == numbers_to(seen.numbers[-1])
-
-
-def test_nginx_that_quits_lets_the_stream_end_and_the_source_goes_on_elsewhere_in_time(
-    certificates, tmp_path
-):
-    refused = threading.Event()
-
-    def script(connection):
-        request = connection.start_stream()
-        first = int(request.last_event_id.removeprefix("№") or 0) + 1
-        connection.send(b"".join(map(numbered.in_bytes, range(first, first + 5))))
-        assert refused.wait(LIMIT)
-        connection.send(b"".join(map(numbered.in_bytes, range(first + 5, first + 100))))
-
-    with (
-        ScriptedServer(script) as server,
-        running(
-            tmp_path,
-            lambda port: site(port, PROMPT, certificate=certificates.good, to=server.port),
-        ) as nginx,
-    ):
-        url = https(nginx.ports[0])
-        with listening(url, verify=certificates.authority, reconnect=SOON) as (_, seen):
-            seen.until_number(5)
-            nginx.refuse_newcomers()
-            refused.set()
-            seen.until_number(100)
-            ended = seen.next_of(ErrorEvent)
-            assert isinstance(ended.error, StreamEnded)
-            assert isinstance(seen.next_of(ErrorEvent).error, requests.ConnectionError)
-            nginx.stop()
-            nginx.start()
-            seen.until_number(120)
     assert seen.numbers == numbers_to(seen.numbers[-1])
 
 
