@@ -615,31 +615,6 @@ def test_a_peer_that_vanished_is_noticed_while_connecting_with_and_without_a_tim
                 assert "timed out" in str(lost.error)
 
 
-def test_a_peer_that_came_back_with_a_new_life_is_noticed_at_the_next_probe(network, monkeypatch):
-    keep_alive(monkeypatch, **{**PROBES, "TCP_KEEPCNT": 60})
-    die = threading.Event()
-
-    def script(connection):
-        connection.start_stream()
-        connection.send(numbers(1))
-        assert die.wait(LIMIT)
-        connection.reset()
-
-    with (
-        network.server(script, resume) as server,
-        EventStream(server.url, reconnect=QUICK, timeout=(LIMIT, None)) as events,
-    ):
-        messages(events)
-        network.cut()
-        die.set()
-        assert server.wait_for_connection().over.wait(LIMIT)
-        network.mend()
-        happened = [next(events) for _ in range(4)]
-        assert [event.type for event in happened] == ["error", "open", "message", "message"]
-        assert "reset by peer" in str(happened[0].error)
-        assert server.requests[1].header("Last-Event-ID") == "0"
-
-
 def answers(sock):
     """Milliseconds since the last data and since the last acknowledgment from the peer."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)

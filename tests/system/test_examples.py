@@ -195,8 +195,10 @@ def streams():
 def test_the_server_has_prices_that_are_resumed(streams):
     with example("asyncio_program.py", streams["prices"], "--seconds", "600") as program:
         program.line_with("handler   40 ")  # on the third connection
-        program.send(signal.SIGINT)
+        program.send(signal.SIGINT)  # cancels both tasks
         assert program.end() == 0
+    assert program.all_lines[-1] == "interrupted"
+    assert program.errors == ""
     for way in "handler", "loop":
         numbers = [int(line.split()[1]) for line in program.all_lines if line.startswith(way)]
         assert numbers == list(range(1, len(numbers) + 1))
@@ -226,37 +228,6 @@ def test_the_server_has_nothing_else(streams):
 
 
 # --- asyncio_program.py ---
-
-
-def test_the_asyncio_program_reads_both_ways_and_resumes():
-    def script(connection):
-        request = connection.read_request()
-        if request.header("Last-Event-ID") == "2":
-            connection.send(HEAD + b"id: 3\ndata: c\n\n")
-            connection.hold()
-        elif request.header("Last-Event-ID") is None:
-            connection.send(HEAD + b"retry: 20\nid: 1\ndata: a\n\n")
-            connection.send(b"event: price\nid: 2\ndata: b\n\n")
-
-    with (
-        ScriptedServer(script) as server,
-        example("asyncio_program.py", server.url, "--seconds", "600") as program,
-    ):
-        lines = [program.line() for _ in range(6)]
-        program.send(signal.SIGINT)  # cancels both tasks
-        assert program.end() == 0
-    assert [line for line in lines if line.startswith("loop")] == [
-        "loop       1  a",
-        "loop       2  b",
-        "loop       3  c",
-    ]
-    assert [line for line in lines if line.startswith("handler")] == [
-        "handler    1  a",
-        "handler    2  b",
-        "handler    3  c",
-    ]
-    assert program.all_lines[6:] == ["interrupted"]
-    assert program.errors == ""
 
 
 def test_the_asyncio_program_ends_when_the_time_is_up():
@@ -654,18 +625,6 @@ def test_a_window_shows_the_stream_and_closes_it(name, closing, environment, tmp
     if folder := os.environ.get("EVENTSOURCE_PICTURES"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         shutil.copy(tmp_path / "full.png", Path(folder) / f"{Path(name).stem}.png")
-
-
-@pytest.mark.parametrize("name", WINDOWS)
-def test_a_window_is_a_program(name, environment):
-    with (
-        ScriptedServer(stream(then="hold")) as server,
-        example(name, server.url, **environment) as program,
-    ):
-        server.wait_for_request()
-        program.send(signal.SIGTERM)
-        assert program.end() == -signal.SIGTERM
-    assert (program.all_lines, program.errors) == ([], "")
 
 
 # --- What a window's process runs: the example's `main`, with somebody to look and click ---

@@ -667,7 +667,7 @@ def test_in_the_child_of_a_fork_sources_are_closed_and_the_parents_go_on(nursery
     assert failures == []
 
 
-@pytest.mark.parametrize("face", ["source", "stream", "client", "session"])
+@pytest.mark.parametrize("face", ["source", "stream", "session"])
 def test_the_parents_connection_is_the_only_one_and_is_not_disturbed(
     nursery, plain, tls, authority, face
 ):
@@ -677,9 +677,7 @@ def test_the_parents_connection_is_the_only_one_and_is_not_disturbed(
             + """
 received = []
 session = requests.Session() if face == "session" else None
-if face == "client":
-    events = SSEClient(url, verify=authority)
-elif face == "stream":
+if face == "stream":
     events = EventStream(url, verify=authority)
 else:
     source = EventSource(url, verify=authority, on_message=received.append, session=session)
@@ -692,13 +690,10 @@ def child():
         events = source = None
     gc.collect()
 
-if face in ("stream", "client"):
+if face == "stream":
     last = -1
-    for event in events:
-        id = getattr(event, "id", None) or getattr(event, "last_event_id", None)
-        if id is None:
-            continue
-        assert int(id) == last + 1
+    for event in events.messages():
+        assert int(event.last_event_id) == last + 1
         last += 1
         if last % 40 == 20:
             assert in_child(child) == "None"
