@@ -671,10 +671,9 @@ def with_credentials(proxy):
     return proxy.url.replace("//", f"//user:p%3A{SECRET}@")
 
 
-REFUSALS = ["403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gateway"]
-
-
-@pytest.mark.parametrize("line", REFUSALS)
+@pytest.mark.parametrize(
+    "line", ["403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gateway"]
+)
 def test_a_proxy_that_refuses_to_tunnel_is_one_proxy_error_an_attempt(line):
     with ScriptedServer(status(line, body=b"no")) as proxy:
         proxies = {"https": with_credentials(proxy)}
@@ -688,12 +687,11 @@ def test_a_proxy_that_refuses_to_tunnel_is_one_proxy_error_an_attempt(line):
         assert SECRET not in str(event.error)
 
 
-@pytest.mark.parametrize("line", REFUSALS)
-def test_a_proxy_that_refuses_to_forward_has_given_the_answer(line):
-    with ScriptedServer(status(line, body=b"no")) as proxy:
+def test_a_proxy_that_refuses_to_forward_has_given_the_answer():
+    with ScriptedServer(status("407 Proxy Authentication Required", body=b"no")) as proxy:
         error = failure("http://stream.example/", proxies={"http": proxy.url})
     assert isinstance(error, UnexpectedStatus)
-    assert str(error.status) == line[:3]
+    assert error.status == 407
 
 
 def test_a_proxy_that_is_not_there_is_a_proxy_error_without_its_password(scheme):
