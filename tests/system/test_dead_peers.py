@@ -104,6 +104,16 @@ def in_an_emergency(action, limit=10.0):
     assert not done, "nothing else has ended it"
 
 
+def followed(stack, url, **options):
+    """Start a source that ends with the stack; return it and what records its events."""
+    source = EventSource(url, start=False, **options)
+    stack.callback(source.join, LIMIT)
+    stack.callback(source.close)
+    recorder = record(source)
+    source.start()
+    return source, recorder
+
+
 # --- What is set on each socket ---
 
 KEEP_ALIVE = {
@@ -493,11 +503,7 @@ def test_keep_alive_notices_a_peer_that_vanished_in_any_phase_and_the_stream_res
             server = stack.enter_context(network.server(*scripts))
             url = url_of(server, phase)
             options = {"reconnect": QUICK, "timeout": (LIMIT, None), **options}
-            source = EventSource(url, start=False, verify=authority, **options)
-            stack.callback(source.join, LIMIT)
-            stack.callback(source.close)
-            recorder = record(source)
-            source.start()
+            source, recorder = followed(stack, url, verify=authority, **options)
             server.wait_for_request()
             return server, source, recorder
 
@@ -572,23 +578,14 @@ def test_a_peer_that_vanishes_while_the_request_is_sent_is_noticed_though_there_
         def post(**options):
             keep_alive(monkeypatch, **options)
             server = stack.enter_context(network.server(resume))
-            source = EventSource(
-                server.url,
-                method="POST",
-                data=CutBody(barrier),
-                reconnect=QUICK,
-                timeout=(LIMIT, None),
-                start=False,
-            )
-            stack.callback(source.join, LIMIT)
-            stack.callback(source.close)
-            recorder = record(source)
-            source.start()
+            options = {"reconnect": QUICK, "timeout": (LIMIT, None)}
+            body = CutBody(barrier)
+            _, recorder = followed(stack, server.url, method="POST", data=body, **options)
             server.wait_for_connection()
-            return server, source, recorder
+            return server, recorder
 
-        _, _, without = post(**PROBES)
-        server, _, recorder = post(**PROBES, TCP_USER_TIMEOUT=2000)
+        _, without = post(**PROBES)
+        server, recorder = post(**PROBES, TCP_USER_TIMEOUT=2000)
         keep_alive(monkeypatch)
         lost = recorder.next()
         assert isinstance(lost, ErrorEvent)
@@ -809,12 +806,9 @@ def test_bytes_of_any_kind_keep_the_timeout_quiet():
             watched = {}
             for kind in kinds:
                 server = stack.enter_context(ScriptedServer(scripts[kind]))
-                source = EventSource(server.url, timeout=(LIMIT, timeout), start=False)
-                stack.callback(source.join, LIMIT)
-                stack.callback(source.close)
-                watched[kind] = server, record(source)
                 server.asked_at = time.monotonic()
-                source.start()
+                _, recorder = followed(stack, server.url, timeout=(LIMIT, timeout))
+                watched[kind] = server, recorder
             for kind, (server, recorder) in watched.items():
                 while (event := recorder.next()).type == "open":
                     pass
@@ -932,18 +926,16 @@ def test_bytes_that_are_no_message_do_not_keep_event_timeout_quiet(context, auth
         watched = {}
         for kind in (*BEATS, *TLS_BEATS):
             server = stack.enter_context(ScriptedServer(*beat_scripts(kind, context)))
-            source = EventSource(
+            before = time.monotonic()
+            _, recorder = followed(
+                stack,
                 url_of(server, kind),
                 event_timeout=event_timeout,
                 timeout=(LIMIT, LIMIT),
                 reconnect=QUICK,
                 verify=authority,
-                start=False,
             )
-            stack.callback(source.join, LIMIT)
-            stack.callback(source.close)
-            watched[kind] = server, record(source), time.monotonic()
-            source.start()
+            watched[kind] = server, recorder, before
         for kind, (server, recorder, before) in watched.items():
             lost = recorder.next_of(ErrorEvent)
             now = time.monotonic()

@@ -305,11 +305,6 @@ STATES = {
         source = EventSource(tls + "silent", verify=authority, on_open=id)
         wait_until(lambda: source.ready_state == 1)
     """,
-    "silent-on-a-session": """
-        session = requests.Session()
-        source = EventSource(plain + "silent", on_open=id, session=session)
-        wait_until(lambda: source.ready_state == 1)
-    """,
     "busy": """
         received = []
         source = EventSource(plain + "busy", on_message=received.append)
@@ -359,12 +354,6 @@ STATES = {
         calls = queue.Queue()
         source = EventSource(plain + "busy", on_message=id, dispatch=calls.put)
         wait_until(calls.qsize)
-    """,
-    "dispatch-to-a-pool": """
-        received = []
-        pool = ThreadPoolExecutor(2)
-        source = EventSource(plain + "one", on_message=received.append, dispatch=pool.submit)
-        wait_until(lambda: received)
     """,
     "dispatch-to-a-busy-pool": """
         received = []
@@ -600,25 +589,6 @@ PARENTS = {
     for state, code in STATES.items()
     if state not in ("just-made", "reconnecting-again-and-again", "async-for", "many")
 } | {
-    "busy-on-a-session": """
-        received = []
-        session = requests.Session()
-        source = EventSource(plain + "busy", on_message=received.append, session=session)
-        wait_until(lambda: received)
-    """,
-    "busy-tls-on-a-session": """
-        received = []
-        session = requests.Session()
-        source = EventSource(
-            tls + "busy", verify=authority, on_message=received.append, session=session
-        )
-        wait_until(lambda: received)
-    """,
-    "busy-with-an-event-timeout": """
-        received = []
-        source = EventSource(plain + "busy", on_message=received.append, event_timeout=60)
-        wait_until(lambda: received)
-    """,
     "busy-client-in-a-thread": """
         from types import SimpleNamespace
 
