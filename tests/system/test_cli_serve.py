@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -77,6 +78,18 @@ def serve():
         each.process.communicate(timeout=LIMIT)
 
 
+@pytest.fixture
+def play():
+    """Serve a recording in this process; return the server."""
+    with contextlib.ExitStack() as stack:
+
+        def play(path, speed=math.inf):
+            source = stack.enter_context(contextlib.closing(serving._File(str(path), speed)))
+            return stack.enter_context(serving._Server(source, "127.0.0.1", 0))
+
+        yield play
+
+
 class Client:
     """A raw connection, which sends a request and sees each byte."""
 
@@ -126,9 +139,9 @@ def test_a_recording_is_played_to_each_new_client_from_its_start(serve, file):
     assert data_of(hear(served.url, last_event_id="3")) == ["4"]
 
 
-def test_one_without_ids_gets_some(serve, file):
+def test_one_without_ids_gets_some(play, file):
     """So that a client that comes again is told from a new one, which no other does."""
-    served = serve(file(*TWO_EVENTS, lost(0.2)), "--speed", "inf")
+    served = play(file(*TWO_EVENTS, lost(0.2)))
     for _ in range(2):
         ids = [event.last_event_id for event in hear(served.url)]
         assert [each.rpartition("-")[2] for each in ids] == ["1", "2"]
@@ -137,17 +150,17 @@ def test_one_without_ids_gets_some(serve, file):
             assert b"data: 2\n\n" in client.read_all()
 
 
-def test_the_ids_of_one_recording_are_not_those_of_another(serve, file):
+def test_the_ids_of_one_recording_are_not_those_of_another(play, file):
     path = file(*TWO_EVENTS)
     other = file(path.read_bytes().replace(b"2030", b"2031"))
-    first, again, second = (serve(each, "--speed", "inf").url for each in (path, path, other))
+    first, again, second = (play(each).url for each in (path, path, other))
     place = hear(first)[0].last_event_id
     assert data_of(hear(again, last_event_id=place)) == ["2"]
     assert data_of(hear(second, last_event_id=place)) == ["1", "2"]
 
 
-def test_any_path_and_a_post_will_do(serve, file):
-    served = serve(file(*TWO_EVENTS), "--speed", "inf")
+def test_any_path_and_a_post_will_do(play, file):
+    served = play(file(*TWO_EVENTS))
     for _ in range(2):
         events = hear(f"{served.url}v1/chat?x=y", method="POST", json={"prompt": "x" * 100_000})
         assert data_of(events) == ["1", "2"]
@@ -596,8 +609,8 @@ def test_other_requests_are_told_so():
     assert answer(path="/favicon.ico").startswith("HTTP/1.1 404 ")
 
 
-def test_over_the_wire(serve, file):
-    served = serve(file(*TWO_PARTS), "--speed", "inf")
+def test_over_the_wire(play, file):
+    served = play(file(*TWO_PARTS))
     with Client(served.port, "Origin: http://localhost:3000") as client:
         head = client.read_until(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -618,8 +631,8 @@ def test_over_the_wire(serve, file):
             assert client.read_all().startswith(expected)
 
 
-def test_there_is_room_for_so_many_and_then_for_others_again(serve, file):
-    served = serve(file(opening(), received(0, block(1)), received(1e6, block(2))))
+def test_there_is_room_for_so_many_and_then_for_others_again(play, file):
+    served = play(file(opening(), received(0, block(1)), received(1e6, block(2))), 1.0)
     with contextlib.ExitStack() as stack:
         for _ in range(serving.MAX_CLIENTS):
             client = stack.enter_context(Client(served.port))
@@ -634,11 +647,10 @@ def test_there_is_room_for_so_many_and_then_for_others_again(serve, file):
     wait_until(is_served, "room for another client")
 
 
-def test_connections_that_send_nothing_are_bounded_too(file, monkeypatch):
+def test_connections_that_send_nothing_are_bounded_too(play, file, monkeypatch):
     monkeypatch.setattr(serving, "MAX_CONNECTIONS", 2)
-    source = serving._File(str(file(*TWO_EVENTS)), 1e9)
+    server = play(file(*TWO_EVENTS))
     with (
-        serving._Server(source, "127.0.0.1", 0) as server,
         socket.create_connection(("127.0.0.1", server.port)),
         socket.create_connection(("127.0.0.1", server.port)),
     ):
@@ -647,15 +659,14 @@ def test_connections_that_send_nothing_are_bounded_too(file, monkeypatch):
             assert third.recv(100).startswith(b"HTTP/1.1 503 ")
 
 
-def test_a_server_that_runs_for_long_keeps_nothing(file):
+def test_a_server_that_runs_for_long_keeps_nothing(play, file):
     """Neither connections nor requests."""
-    source = serving._File(str(file(*TWO_EVENTS)), 1e9)
-    with serving._Server(source, "127.0.0.1", 0) as server:
-        for _ in range(5):
-            with Client(server.port) as client:
-                client.read_all()
-        wait_until(lambda: not server.connections, "the connections to be gone")
-        assert server.requests == []
+    server = play(file(*TWO_EVENTS))
+    for _ in range(5):
+        with Client(server.port) as client:
+            client.read_all()
+    wait_until(lambda: not server.connections, "the connections to be gone")
+    assert server.requests == []
 
 
 # --- How it ends, and what it is told ---
