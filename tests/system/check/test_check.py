@@ -205,13 +205,6 @@ def test_a_buffer_on_the_way(check):
     assert len(done.requests) == 2
 
 
-def test_nothing_at_all(check):
-    done = check(good(then="hold"), arguments=["--seconds", "3"])
-    assert done.status == 0
-    assert done.levels["buffering"] == "note"
-    assert "--seconds" in done.findings["buffering"]["remedy"]
-
-
 # --- ids, retry, format, heartbeat ---
 
 
