@@ -283,6 +283,18 @@ def test_resuming(check, monkeypatch, script, level, what):
     assert done.requests[-1].last_event_id == "20"
 
 
+def test_a_server_that_ignores_the_id(check, monkeypatch):
+    monkeypatch.setattr("eventsource.cli.check.watching.SECONDS", 1.0)
+    ignores = numbered(lambda asked: 30 if asked else 0)
+    done = check(ignores, NO_MORE, ignores)
+    assert (done.status, done.levels["resume"]) == (1, "problem")
+    assert "does not send what followed" in done.findings["resume"]["what"]
+
+
+def test_a_refusal_of_the_id(check):
+    assert check(REPLAYS, NO_MORE, status("400 Bad")).levels["resume"] == "problem"
+
+
 def test_a_stream_that_goes_on_is_resumed_on_a_new_connection(check):
     done = check(good(events(range(1, 31)), then="hold"), REPLAYS, arguments=["--seconds", "3"])
     assert done.levels["resume"] == "ok"

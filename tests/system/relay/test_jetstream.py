@@ -198,6 +198,29 @@ def test_a_superseded_sink_moves_no_place(new_sink):
     assert new_sink().claim() == ""
 
 
+def test_a_message_that_is_stored_elsewhere_than_expected_is_an_error(new_sink):
+    """As it would be if the server did not keep to the fence."""
+
+    class Unfenced(JetStream):
+        async def _connected(self):
+            connection = await super()._connected()
+            publish = connection.publish
+
+            async def publish_anyway(*arguments, headers=None, **options):
+                kept = {name: text for name, text in (headers or {}).items() if "Ex" not in name}
+                await publish(*arguments, headers=kept or None, **options)
+
+            connection.publish = publish_anyway
+            return connection
+
+    old, new = new_sink(kind=Unfenced), new_sink()
+    old.claim()
+    new.claim()
+    new.append(numbered(1), "1")
+    with pytest.raises(EventSourceError, match="was stored as"):
+        old.append(numbered(1), "1")
+
+
 def test_a_sink_claims_before_it_appends(new_sink, server):
     with pytest.raises(Superseded, match="claim"):
         new_sink().append(numbered(1), "1")
