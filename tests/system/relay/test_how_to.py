@@ -161,6 +161,35 @@ def test_the_programs_about_nats_lose_nothing(tmp_path, upstream):
         assert shared() == EXPECTED
 
 
+def test_the_consumers_of_nats_go_on_behind_what_was_deleted(tmp_path):
+    """Also of what they had been given, and had not acknowledged."""
+    pytest.importorskip("nats")
+    from nats.js.api import ConsumerConfig
+
+    from tests.relay.nats_server import NatsServer
+
+    async def prepare(_, js):
+        await js.add_stream(name="orders", subjects=["orders"])
+        for number in range(1, 6):
+            await js.publish("orders", b"event %d" % number, headers={"Event-Id": f"{number}"})
+        worker = await js.pull_subscribe(
+            "orders", durable="billing", stream="orders", config=ConsumerConfig(ack_wait=1)
+        )
+        assert len(await worker.fetch(2)) == 2
+        await js.purge_stream("orders", keep=2)
+
+    with NatsServer(tmp_path) as server, Desk(tmp_path, "relay-nats.md") as desk:
+        server.run(prepare)
+        path = tmp_path / "worker.py"
+        path.write_text(path.read_text().replace("ack_wait=10", "ack_wait=1"))
+        for name, table in (("in_order.py", "orders"), ("worker.py", "work")):
+            process = desk.start(name, server.url)
+            statement = f"SELECT data FROM {table} ORDER BY sequence"
+            database = tmp_path / f"{table}.db"
+            wait_until(lambda d=database, s=statement: rows_of(d, s) == ["event 4", "event 5"])
+            assert process.poll() is None, desk.told()
+
+
 class PostgreSQLServer:
     """Debian's, in a folder of its own, on a socket there."""
 

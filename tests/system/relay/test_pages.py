@@ -23,9 +23,9 @@ PROGRAMS = dict(re.findall(r'```python title="([\w.]+)"\n(.*?)```', PAGE, re.DOT
 
 
 @contextlib.contextmanager
-def program(name, folder, *arguments, **addresses):
+def program(name, folder, *arguments, programs=PROGRAMS, **addresses):
     """Within, a program of the page runs."""
-    code = PROGRAMS[name]
+    code = programs[name]
     for address, real in (
         ("redis://localhost", addresses.get("redis")),
         ("https://example.com/orders", addresses.get("stream")),
@@ -75,6 +75,34 @@ def test_the_relay_and_its_consumers(redis_server, tmp_path):
 def is_acknowledged(client):
     groups = client.xinfo_groups("orders")
     return groups and all(group["lag"] == group["pending"] == 0 for group in groups)
+
+
+def test_a_consumer_reports_what_was_trimmed_before_it_had_dealt_with_it(redis_server, tmp_path):
+    """Redis gives a member such an entry without fields, at each start until it is acknowledged."""
+    with redis_server.client() as client:
+        for number in range(1, 4):
+            client.xadd("orders", {"id": "", "type": "message", "data": f"{number}", "n": number})
+        client.xgroup_create("orders", "billing", id="0")
+        [(_, given)] = client.xreadgroup("billing", "one", {"orders": ">"}, count=2)
+        client.xtrim("orders", maxlen=2, approximate=False)
+        with program("consumer.py", tmp_path, "one", redis=redis_server.url):
+            wait_until(lambda: client.lrange("invoices", 0, -1) == ["2", "3"])
+            wait_until(lambda: is_acknowledged(client))
+        lines = (tmp_path / "consumer.py.txt").read_text().splitlines()
+        assert [line for line in lines if given[0][0] in line] == lines != []
+
+
+def test_the_marks_of_a_consumer_are_as_bounded_as_the_log(redis_server, tmp_path):
+    """The marks of entries that are no longer in the log are removed."""
+    name, bound = "consumer.py", "2_000_000"
+    assert PROGRAMS[name].count(bound) == 1
+    short = {**PROGRAMS, name: PROGRAMS[name].replace(bound, "10")}
+    with redis_server.client() as client:
+        for number in range(1, 31):
+            client.xadd("orders", {"id": "", "type": "message", "data": f"{number}", "n": number})
+        with program(name, tmp_path, "one", programs=short, redis=redis_server.url):
+            wait_until(lambda: is_acknowledged(client))
+        assert client.zrange("billing:done", 0, -1) == [f"{number}" for number in range(21, 31)]
 
 
 def test_a_sink_of_ones_own(tmp_path):
