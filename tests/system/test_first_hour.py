@@ -216,7 +216,7 @@ def test_no_block_is_overlooked():
         "an example": 7,
         "closed at once": 2,
         "no stream is made": 12,
-        "no stream is read": 17,
+        "no stream is read": 21,
         "not run": 29,
         "nothing is started": 3,
     }
