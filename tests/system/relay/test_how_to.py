@@ -182,12 +182,19 @@ def test_the_consumers_of_nats_go_on_behind_what_was_deleted(tmp_path):
         server.run(prepare)
         path = tmp_path / "worker.py"
         path.write_text(path.read_text().replace("ack_wait=10", "ack_wait=1"))
-        for name, table in (("in_order.py", "orders"), ("worker.py", "work")):
-            process = desk.start(name, server.url)
-            statement = f"SELECT data FROM {table} ORDER BY sequence"
-            database = tmp_path / f"{table}.db"
-            wait_until(lambda d=database, s=statement: rows_of(d, s) == ["event 4", "event 5"])
-            assert process.poll() is None, desk.told()
+        desk.start("in_order.py", server.url)
+        desk.start("worker.py", server.url)
+        for name, statement in (
+            ("orders.db", "SELECT data FROM orders ORDER BY sequence"),
+            ("work.db", "SELECT data FROM work ORDER BY sequence"),
+        ):
+            path = tmp_path / name
+            wait_until(
+                lambda path=path, statement=statement: (
+                    rows_of(path, statement) == ["event 4", "event 5"]
+                ),
+                "what is left",
+            )
 
 
 class PostgreSQLServer:
