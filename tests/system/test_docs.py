@@ -7,6 +7,7 @@ import functools
 import html
 import json
 import re
+import runpy
 import shlex
 import shutil
 import ssl
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -462,6 +464,18 @@ def test_the_site_can_be_built_and_shows_defaults_by_value(tmp_path):
     assert any("max_event_size: int = 64 * 2**20" in signature for signature in signatures)
     assert any("= ReconnectPolicy()" in signature for signature in signatures)
     assert [s for s in signatures if re.search(r"= (?!None|True|False)[A-Z][A-Z_]+\b", s)] == []
+
+
+def test_the_site_links_to_the_repository_that_the_package_names(tmp_path):
+    on_config = runpy.run_path(str(DOCS / "repository.py"))["on_config"]
+    config = SimpleNamespace(config_file_path=str(tmp_path / "mkdocs.yml"))
+    project = tmp_path / "pyproject.toml"
+    project.write_text("[project]\n")
+    on_config(config)
+    assert not hasattr(config, "repo_url")
+    project.write_text('[project.urls]\nRepository = "https://example.org/one/it"\n')
+    on_config(config)
+    assert (config.repo_url, config.repo_name) == ("https://example.org/one/it", "one/it")
 
 
 # --- That it would be noticed ---
