@@ -636,29 +636,7 @@ def with_sseclient(url):
     return [*SSEClient(url, retry=20)]
 
 
-def with_httpx_sse(url):
-    httpx = pytest.importorskip("httpx")
-    httpx_sse = pytest.importorskip("httpx_sse")
-    heard = []
-    last = ""
-    while True:
-        headers = {"Last-Event-ID": last.encode()} if last else {}
-        with (
-            httpx.Client() as client,
-            httpx_sse.connect_sse(client, "GET", url, headers=headers) as s,
-        ):
-            if s.response.status_code == 204:
-                return heard
-            try:
-                for event in s.iter_sse():
-                    last = event.id
-                    if event.data:  # a block with `retry` alone is an event to it
-                        heard.append(event)
-            except httpx.RemoteProtocolError:  # the loss
-                pass
-
-
-CLIENTS = [with_source, with_stream, with_sseclient, with_httpx_sse]
+CLIENTS = [with_source, with_stream, with_sseclient]
 
 
 @pytest.mark.parametrize("listen", CLIENTS)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import trustme
 
 from eventsource import (
     ErrorEvent,
@@ -700,7 +701,6 @@ def test_the_certificate_is_removed_by_close():
 
 
 def test_tls_with_a_context_of_ones_own(tls_server):
-    trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)

@@ -22,7 +22,7 @@ import pytest
 from eventsource.testing import ScriptedServer
 from tests import pages
 from tests.pages import Reader, Wrong
-from tests.support import HEAD, LIMIT
+from tests.support import HEAD, LIMIT, imported
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -444,7 +444,7 @@ def test_a_link_leads_somewhere(page):
 
 def test_the_site_can_be_built_and_shows_defaults_by_value(tmp_path):
     """The gate builds it in any case, where this may be skipped."""
-    pytest.importorskip("mkdocs")
+    imported("mkdocs", extra="docs")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
         cwd=ROOT,

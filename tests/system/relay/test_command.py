@@ -13,10 +13,15 @@ import pytest
 
 from eventsource.testing import ScriptedServer
 from tests.relay.numbered import numbered, texts
-from tests.support import LIMIT, QUERY_SECRET, SECRET, status, stream, wait_until
-
-pytest.importorskip("click")
-pytest.importorskip("rich")
+from tests.support import (
+    LIMIT,
+    QUERY_SECRET,
+    SECRET,
+    imported,
+    status,
+    stream,
+    wait_until,
+)
 
 
 @contextlib.contextmanager
@@ -62,7 +67,7 @@ def test_it_relays_until_sigterm(redis_server, tmp_path):
 
 
 def test_it_relays_into_nats_and_keeps_so_many_events(tmp_path):
-    pytest.importorskip("nats")
+    imported("nats")
     from tests.relay.nats_server import NatsServer
 
     (tmp_path / "nats").mkdir()

@@ -17,9 +17,7 @@ import pytest
 
 from eventsource.testing import ScriptedServer
 from tests import pages
-from tests.support import HEAD, LIMIT, unavailable, wait_until
-
-pytest.importorskip("eventsource.relay.relay", reason="needs Relay")
+from tests.support import HEAD, LIMIT, imported, unavailable, wait_until
 
 ROOT = Path(__file__).parents[3]
 LAST = 400
@@ -128,7 +126,7 @@ def rows_of(path, statement):
 
 
 def test_the_programs_about_nats_lose_nothing(tmp_path, upstream):
-    pytest.importorskip("nats")
+    imported("nats")
     from tests.relay.nats_server import NatsServer
 
     with NatsServer(tmp_path) as server, Desk(tmp_path, "relay-nats.md") as desk:
@@ -163,7 +161,7 @@ def test_the_programs_about_nats_lose_nothing(tmp_path, upstream):
 
 def test_the_consumers_of_nats_go_on_behind_what_was_deleted(tmp_path):
     """Also of what they had been given, and had not acknowledged."""
-    pytest.importorskip("nats")
+    imported("nats")
     from nats.js.api import ConsumerConfig
 
     from tests.relay.nats_server import NatsServer
@@ -270,7 +268,7 @@ class PostgreSQLServer:
 
 @pytest.fixture
 def postgresql():
-    pytest.importorskip("psycopg")
+    imported("psycopg")
     with PostgreSQLServer() as server:
         yield server
 

@@ -14,16 +14,16 @@ import pytest
 
 from eventsource import MessageEvent
 from eventsource.errors import EventSourceError
-from tests.support import LIMIT, SECRET, unavailable, wait_until
+from tests.support import LIMIT, SECRET, imported, unavailable, wait_until
 
-pytest.importorskip("nats")
+imported("nats")
 
-from nats.js.errors import NotFoundError
+from nats.js.errors import NotFoundError  # noqa: E402
 
-from eventsource.relay import jetstream
-from eventsource.relay.jetstream import JetStream
-from eventsource.relay.sink import Superseded
-from tests.relay.nats_server import NatsServer, Proxy
+from eventsource.relay import jetstream  # noqa: E402
+from eventsource.relay.jetstream import JetStream  # noqa: E402
+from eventsource.relay.sink import Superseded  # noqa: E402
+from tests.relay.nats_server import NatsServer, Proxy  # noqa: E402
 
 
 @pytest.fixture

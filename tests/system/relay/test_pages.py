@@ -10,8 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from eventsource import EventStream
 from eventsource.testing import ScriptedServer
 from tests.real_servers.process import free_port
@@ -47,7 +45,6 @@ def program(name, folder, *arguments, programs=PROGRAMS, **addresses):
 
 
 def test_the_relay_and_its_consumers(redis_server, tmp_path):
-    pytest.importorskip("redis")
     where = {"redis": redis_server.url}
     with ScriptedServer(numbered(20)) as server, redis_server.client() as client:
         with program("relay.py", tmp_path, stream=server.url, **where) as relay:

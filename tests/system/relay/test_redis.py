@@ -20,9 +20,9 @@ from tests.relay.forwarder import Forwarder
 from tests.relay.memory import running
 from tests.relay.numbered import Growing, numbered, texts
 from tests.relay.redis_server import RedisServer
-from tests.support import LIMIT, SECRET, wait_until
+from tests.support import LIMIT, SECRET, imported, wait_until
 
-redis = pytest.importorskip("redis")
+redis = imported("redis")
 
 from eventsource.relay import RedisStream  # noqa: E402 - needs redis
 from tests.relay.program import leave_out  # noqa: E402
