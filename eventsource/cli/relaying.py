@@ -35,7 +35,7 @@ the environment variable EVENTSOURCE_LOG is not seen there.
 """
 
 EXIT_STATUSES = """Exit statuses are those of `eventsource --help`: 143 after SIGTERM, 0 if the
-server ended the stream, 1 if no relay can go on.
+server ended the stream, 1 if no relay can continue.
 """
 
 
@@ -54,18 +54,18 @@ server ended the stream, 1 if no relay can go on.
     callback=seconds,
     default=10.0,
     metavar="SECONDS",
-    help="How long a leader that says nothing leads. 10 by default.",
+    help="How long a relay that does not answer keeps the lead. 10 by default.",
 )
 @click.option(
     "--maxlen",
     type=COUNT,
     metavar="N",
-    help="Keep so many events (Redis: about so many); all by default.",
+    help="How many events to keep (Redis: about that many). All by default.",
 )
 @click.option(
     "--allow-gaps",
     is_flag=True,
-    help="Take over from another relay although the server sends no ids.",
+    help="Take over from another relay even if the server sends no ids.",
 )
 @click.option(
     "-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="A header field."
@@ -90,7 +90,7 @@ server ended the stream, 1 if no relay can go on.
     "format_",
     type=click.Choice(["text", "jsonl"]),
     default="text",
-    help="Of the log lines: text, or one JSON object per line.",
+    help="The format of the log: text, or one JSON object per line.",
 )
 def command(
     url: str,

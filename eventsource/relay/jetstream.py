@@ -301,7 +301,7 @@ class JetStream:
         try:
             worker.run(self._leave)
         except Exception as error:
-            logger.info("%r: the server was not told of the end: %s", self, _said(error))
+            logger.info("%r: the connection could not be closed in order: %s", self, _said(error))
         worker.stop()
 
     # --- This thread ---
@@ -411,7 +411,7 @@ class JetStream:
                 except Superseded:  # a message came in between: look again
                     continue
                 return self._place
-            raise EventSourceError(f"{self!r}: somebody else writes to the stream all the time")
+            raise EventSourceError(f"{self!r}: another client keeps writing to the stream")
 
     async def _stream(self, jetstream: Any) -> Any:
         """Return the server's information on the stream; make it if it does not exist."""
@@ -452,7 +452,7 @@ class JetStream:
         elif not {self._subject, self._marker_subject} <= {*(config.subjects or ())}:
             reason = f"its subjects are not {self._subject!r} and {self._marker_subject!r}"
         if reason is not None:
-            raise EventSourceError(f"the stream {self._name!r} cannot serve a relay: {reason}")
+            raise EventSourceError(f"the stream {self._name!r} cannot be used by a relay: {reason}")
 
     async def _find_place(self, jetstream: Any, state: Any) -> None:
         """Read the place from the last message that has one: the last, usually."""
@@ -464,7 +464,7 @@ class JetStream:
             headers = message.headers or {}
             if PLACE not in headers:
                 logger.warning(
-                    "%r: message %d is not a relay's; the place is looked for before it",
+                    "%r: message %d was not written by a relay; looking for the place before it",
                     self,
                     sequence,
                 )
@@ -477,7 +477,7 @@ class JetStream:
         if state.last_seq:
             raise EventSourceError(
                 f"the stream {self._name!r} has been emptied, and the place with it:"
-                " delete the stream to begin anew"
+                " delete the stream to start over"
             )
 
     async def _append(self, events: Sequence[MessageEvent], last_event_id: str) -> None:
@@ -586,7 +586,7 @@ class JetStream:
         if error := answer.get("error"):
             text = redact_text(f"{error.get('description')} ({error.get('err_code')})")
             if error.get("err_code") in _WRONG_LAST:
-                raise Superseded(f"{self!r}: somebody else wrote to the stream: {text}")
+                raise Superseded(f"{self!r}: another client wrote to the stream: {text}")
             raise EventSourceError(f"{self!r}: the server refused a message: {text}")
         if answer.get("seq") != sequence or answer.get("duplicate"):
             raise EventSourceError(f"{self!r}: message {sequence} was stored as {answer!r}")

@@ -161,7 +161,7 @@ class RedisStream:
         if answer == "owner":
             raise Superseded("another relay has claimed the log")
         if answer == "place":
-            raise Superseded("the place of the log is not the one that was believed")
+            raise Superseded("the place of the log is not the expected one")
         self._place = last_event_id
         self._count = str(int(self._count) + len(events))
 
@@ -182,7 +182,11 @@ class RedisStream:
         try:
             self._call(self._release, [self._lease], [self._candidate])
         except EventSourceError as error:
-            logger.info("the lease of %r is left to run out: %s", self._name, error)
+            logger.info(
+                "the lease of %r could not be released, and expires by itself: %s",
+                self._name,
+                error,
+            )
         self._client.close()
 
     def _warn_of_eviction(self) -> None:
@@ -195,7 +199,7 @@ class RedisStream:
         if policy.startswith("allkeys") and memory.get("maxmemory"):
             logger.warning(
                 "Redis may evict the place of %r: maxmemory-policy is %s; with noeviction, a full"
-                " Redis holds the relay instead",
+                " Redis stops the relay instead",
                 self._name,
                 policy,
             )

@@ -104,7 +104,9 @@ class Relay:
     ) -> None:
         for name in ("claim", "append"):
             if not callable(getattr(sink, name, None)):
-                raise TypeError(f"sink must have a method {name}(), as {type(sink)} has not")
+                raise TypeError(
+                    f"sink must have a method {name}(), which {type(sink)} does not have"
+                )
         check_number("lease", lease, 0)
         if lease == 0:
             raise ValueError("lease must be more than 0")
@@ -266,8 +268,8 @@ class Relay:
     def _check_can_be_sent(self, place: str) -> None:
         if not can_be_sent(place):
             raise EventSourceError(
-                "an id with control characters, or of more than 4,096 bytes, can be sent in no"
-                " request: no relay could go on after it"
+                "an id with control characters, or of more than 4,096 bytes, cannot be sent in a"
+                " request: no relay could resume after it"
             )
 
     def _judge_ids(self, events: Sequence[MessageEvent], place: str) -> None:
@@ -327,7 +329,7 @@ class Relay:
             wait = self._lease  # else two relays would take the log from each other all the time
         if self._failures == 1:
             what = "superseded" if isinstance(error, Superseded) else "the log cannot be written"
-            logger.warning("%s: %s; claiming it anew: %s", self._name, what, summary(error))
+            logger.warning("%s: %s; claiming it again: %s", self._name, what, summary(error))
             for frame in traceback.extract_tb(error.__traceback__):  # no text: it may be secret
                 logger.debug("%s: %s, line %d", self._name, frame.filename, frame.lineno or 0)
         return wait

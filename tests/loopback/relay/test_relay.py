@@ -237,7 +237,7 @@ def test_several_events_under_one_id_are_stored_and_told_of_once(caplog):
 def test_an_id_that_no_request_can_carry_ends_it_before_it_is_stored():
     engine = Engine()
     with ScriptedServer(stream(b"id: \x01\ndata: x\n\n", then="hold")) as server:
-        with pytest.raises(EventSourceError, match="can be sent in no request"):
+        with pytest.raises(EventSourceError, match="cannot be sent in a request"):
             Relay(server.url, MemorySink(engine)).run()
     assert engine.entries == []
 

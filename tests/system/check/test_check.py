@@ -184,7 +184,7 @@ def test_a_coding_that_was_asked_for_or_not(check, arguments):
     coded = GOOD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
     done = check(respond(coded + gzip.compress(event(1))), NO_MORE, arguments=arguments)
     assert done.levels["compression"] == "note"
-    unasked = "though that was not asked for" in done.findings["compression"]["what"]
+    unasked = "although the request does not ask for it" in done.findings["compression"]["what"]
     assert unasked == (not arguments)
     assert done.result["figures"]["events"] == 1
 
@@ -372,11 +372,11 @@ OTHERS = numbered(lambda asked: asked, data=lambda request: str(len(request.last
     ("script", "level", "what"),
     [
         (REPLAYS, "ok", "resumes"),
-        (BEGINS_ANEW, "problem", "begins anew"),
-        (LOSES, "problem", "leaves some out"),
-        (OTHERS, "problem", "other data"),
+        (BEGINS_ANEW, "problem", "starts over"),
+        (LOSES, "problem", "omits some events"),
+        (OTHERS, "problem", "different data"),
     ],
-    ids=["replays", "begins-anew", "loses", "other-data"],
+    ids=["replays", "starts-over", "loses", "different-data"],
 )
 def test_resuming(check, monkeypatch, script, level, what):
     monkeypatch.setattr(
@@ -393,7 +393,7 @@ def test_a_server_that_ignores_the_id(check, monkeypatch):
     monkeypatch.setattr("eventsource.cli.check.watching.SECONDS", 1.0)
     done = check(IGNORES, NO_MORE, IGNORES)
     assert (done.status, done.levels["resume"]) == (1, "problem")
-    assert "does not send what followed" in done.findings["resume"]["what"]
+    assert "does not send the events that followed" in done.findings["resume"]["what"]
 
 
 def test_a_stream_that_goes_on_is_resumed_on_a_new_connection(check):

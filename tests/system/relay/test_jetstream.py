@@ -266,7 +266,7 @@ def test_claim_gives_up_if_somebody_writes_all_the_time(new_sink, monkeypatch):
             thread.start()
             thread.join(LIMIT)
 
-    with pytest.raises(EventSourceError, match="all the time"):
+    with pytest.raises(EventSourceError, match="another client keeps writing"):
         new_sink(kind=Late).claim()
 
 
@@ -667,7 +667,7 @@ def test_a_message_of_somebody_else_hides_no_place(new_sink, server, caplog):
         sink.append(numbered(2), "2")
     with caplog.at_level(logging.WARNING, "eventsource"):
         assert sink.claim() == "1"
-    assert "is not a relay's" in caplog.text
+    assert "was not written by a relay" in caplog.text
 
 
 def test_a_last_message_that_was_deleted_hides_no_place(new_sink, server):
