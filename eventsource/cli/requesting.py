@@ -293,7 +293,7 @@ def _credentials(user: str) -> tuple[bytes, bytes]:
     name, colon, password = user.partition(":")
     if not colon:
         if not _has_terminal():
-            raise click.UsageError("-u: no password after the colon, and no terminal to ask at")
+            raise click.UsageError("-u: no password after the colon, and no terminal to ask for it")
         try:
             password = getpass.getpass(f"Password of {name}: ", stream=sys.stderr)
         except EOFError:

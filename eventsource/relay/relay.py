@@ -233,7 +233,7 @@ class Relay:
                 self._store(events, stream)
             if time.monotonic() >= poll_at:
                 if not self._has_lease():
-                    logger.warning("%s: the lease is another relay's", self._name)
+                    logger.warning("%s: another relay has the lease", self._name)
                     return
                 if not self._cannot_store:
                     self._recovered()

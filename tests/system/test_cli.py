@@ -205,7 +205,7 @@ def test_without_a_terminal_no_password_is_asked_for(before):
         check=False,
         start_new_session=True,
     )
-    said = "eventsource: -u: no password after the colon, and no terminal to ask at"
+    said = "eventsource: -u: no password after the colon, and no terminal to ask for it"
     assert (done.returncode, done.stdout) == (Exit.USAGE, "")
     assert done.stderr.startswith(said)
 

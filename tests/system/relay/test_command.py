@@ -115,7 +115,7 @@ def test_a_stream_that_no_relay_can_go_on_with_ends_it(redis_server, tmp_path):
     with ScriptedServer(stream(b"id: \x01\ndata: x\n\n", then="hold")) as server:
         code, said = ends(tmp_path, server.url, redis_server.url, "--stream", "orders")
     assert code == 1
-    assert "can be sent in no request" in said
+    assert "cannot be sent in a request" in said
 
 
 @pytest.mark.parametrize(
