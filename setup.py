@@ -18,7 +18,7 @@ def for_the_index(text: str, repository: str) -> str:
         if not repository:
             return "" if link["image"] else link["text"]
         kind = "raw" if link["image"] else "blob"
-        return f"{link['image']}[{link['text']}]({repository}/{kind}/main/{link['path']})"
+        return f"{link['image']}[{link['text']}]({repository}/{kind}/HEAD/{link['path']})"
 
     return LINK.sub(absolute, text)
 

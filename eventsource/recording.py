@@ -163,9 +163,9 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
         except ValueError as error:
             raise ValueError(f"{name}: line {number}: {error}") from None
     if is_torn:
-        logger.warning("%s: line %d is torn, and left out", name, number)
+        logger.warning("%s: line %d is truncated and left out", name, number)
     if reader.first is None:
-        raise ValueError(f"{name}: {'no whole line' if number else 'empty'}: no recording")
+        raise ValueError(f"{name}: {'no complete line' if number else 'empty'}: not a recording")
     url, started = reader.first
     return Recording(url, started, tuple(reader.records), is_torn)
 
@@ -207,18 +207,18 @@ class _Reader:
         return True
 
     def _no_object(self) -> str:
-        return f"no JSON object{'' if self.first else ': this is no recording'}"
+        return f"not a JSON object{'' if self.first else ': this is not a recording'}"
 
     def _add(self, record: Record) -> None:
         last = self.records[-1] if self.records else None
         if isinstance(last, End):
-            raise ValueError("there is something after the end")  # noqa: TRY004
+            raise ValueError("a line follows the end")  # noqa: TRY004
         if last is not None and record.at < last.at:
-            raise ValueError(f"'at' is {record.at:g}, and was {last.at:g} in the line before")
+            raise ValueError(f"'at' is {record.at:g}, less than the {last.at:g} of the line before")
         if isinstance(record, Opening) and self._is_open:
-            raise ValueError("a connection opens, and the one before it was not lost")
+            raise ValueError("a connection opens while another one is open")
         if isinstance(record, Received) and not self._is_open:
-            raise ValueError("bytes, and no connection is open")
+            raise ValueError("bytes while no connection is open")
         self._is_open = isinstance(record, Opening | Received)
         self.records.append(record)
 
@@ -228,10 +228,10 @@ _BEGINNING: Final = b'{"recording": "eventsource", "version": '
 
 def _first(found: dict[str, Any]) -> tuple[str, str]:
     if found.get("recording") != "eventsource":
-        raise ValueError("this is no recording")
+        raise ValueError("this is not a recording")
     version = found.get("version")
     if type(version) is not int:
-        raise ValueError("'version' is missing, or no number")
+        raise ValueError("'version' is missing or not a number")
     if version != VERSION:
         raise ValueError(f"a recording of version {version}; this package reads {VERSION}")
     fields = _Fields(found)
@@ -260,54 +260,54 @@ class _Fields:
                 return Loss(at, self.text("reason"), self._flag("in_order"), retry_in)
             case "end":
                 return End(at, self.text("reason"), self._whole_number("status"))
-        raise ValueError("'type' is none of open, bytes, lost, end")
+        raise ValueError("'type' is not open, bytes, lost or end")
 
     def text(self, name: str) -> str:
         value = self._found.get(name)
         if not isinstance(value, str):
-            raise ValueError(f"'{name}' is missing, or no text")  # noqa: TRY004
+            raise ValueError(f"'{name}' is missing or not a string")  # noqa: TRY004
         return value
 
     def seconds(self, name: str) -> float:
         value: Any = self._found.get(name)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 <= value <= MAX_SECONDS:
-            raise ValueError(f"'{name}' is missing, or no number of seconds")
+            raise ValueError(f"'{name}' is missing or not a number of seconds")
         return float(value)
 
     def _whole_number(self, name: str) -> int:
         value = self._found.get(name)
         if type(value) is not int:
-            raise ValueError(f"'{name}' is missing, or no whole number")
+            raise ValueError(f"'{name}' is missing or not a whole number")
         return value
 
     def _flag(self, name: str) -> bool:
         value = self._found.get(name)
         if not isinstance(value, bool):
-            raise ValueError(f"'{name}' is missing, or neither true nor false")  # noqa: TRY004
+            raise ValueError(f"'{name}' is missing or not a boolean")  # noqa: TRY004
         return value
 
     def _status(self) -> int:
         status = self._whole_number("status")
         if not _OK <= status <= 299:
-            raise ValueError("'status' is none with which a stream opens")
+            raise ValueError("'status' is not from 200 to 299")
         return status
 
     def _framing(self) -> str:
         framing = self.text("framing")
         if framing not in ("chunked", "length", "close"):
-            raise ValueError("'framing' is none of chunked, length, close")
+            raise ValueError("'framing' is not chunked, length or close")
         return framing
 
     def _headers(self) -> dict[str, str]:
         headers = self._found.get("headers")
         if not isinstance(headers, dict):
-            raise ValueError("'headers' is missing, or no object")  # noqa: TRY004
+            raise ValueError("'headers' is missing or not an object")  # noqa: TRY004
         for name, value in headers.items():
             if not _TOKEN.fullmatch(name):
-                raise ValueError("'headers' has a name that is none of a header field")
+                raise ValueError("'headers' has a name that is not valid for a header field")
             if not isinstance(value, str) or not _VALUE.fullmatch(value):
-                raise ValueError(f"'headers' has a value that header field {name} cannot have")
+                raise ValueError(f"'headers' has a value that is not valid for {name}")
         return headers
 
     def _data(self) -> bytes:

@@ -151,7 +151,7 @@ class SSEClient:
             raise ValueError(f"chunk_size must be an int of at least 1, not {chunk_size!r}")
         check_last_event_id("last_id", last_id or "")
         if "method" in requests_kwargs:
-            raise TypeError("method: use EventStream; a client would send it at each reconnect")
+            raise TypeError("method: an SSEClient would send it at each reconnect; use EventStream")
         check_keywords("SSEClient", requests_kwargs, _KEYWORDS)
         self.session = session
         self.chunk_size = chunk_size

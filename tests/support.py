@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import queue
 import socket
@@ -183,10 +184,29 @@ def port_that_refuses(port=0):
 
 
 def unavailable(reason):
-    """Skip the test for want of a toolkit or a screen; where they are required, fail."""
+    """Skip the test (or the file) for want of something; where that is required, fail."""
     if os.environ.get("EVENTSOURCE_REQUIRED"):
         pytest.fail(reason)
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
+
+
+def imported(name, *, extra="test-all"):
+    """A module that the test (or the file) needs; without it, as `unavailable` says.
+
+    Args:
+        name: of the package, at its top level.
+        extra: of `pyproject.toml`, which has it. Not all environments in which the gate runs all
+            tests have the other extras, so without a module of theirs the test is skipped.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:  # the module is there, and something that it needs is not
+            raise
+    reason = f"needs {name}, of the extra `{extra}`"
+    if extra == "test-all":
+        unavailable(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 def wait_until_connecting(port):

@@ -34,7 +34,7 @@ class Door:
         hosts = [value for name, value in request.headers if name.lower() == "host"]
         host = _name(f"//{hosts[0]}") if len(hosts) == 1 else None
         if host is None or not (_is_address(host) or _is_localhost(host) or host == self._host):
-            return _refusal(403, "this Host is none of this server's")
+            return _refusal(403, "this Host is not a name of this server")
         origin = request.header("Origin")
         if origin is not None and not _is_here(origin, host):
             return _refusal(403, "pages of this Origin may not read this server")
@@ -46,7 +46,7 @@ class Door:
             fields["Access-Control-Allow-Methods"] = "GET, POST"
             return make_answer(204, headers={**fields, "Allow": METHODS})
         if request.method not in ("GET", "HEAD", "POST"):
-            return _refusal(405, "not a method that is answered here", Allow=METHODS)
+            return _refusal(405, "the method is not supported", Allow=METHODS)
         if request.path == "/favicon.ico":  # browsers ask for one
             return _refusal(404, "there is none")
         return None

@@ -380,7 +380,7 @@ class _Printer:
         text = _text_of(response)
         if text is None:
             size = len(response.content)
-            self._note(f"| {counted(size, 'byte')} that {'is' if size == 1 else 'are'} no text")
+            self._note(f"| {counted(size, 'byte')} that {'is' if size == 1 else 'are'} not text")
             return
         for line in text[:MAX_BODY].splitlines():
             self._note(f"| {line}")

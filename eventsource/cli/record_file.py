@@ -132,7 +132,7 @@ def recording_to(
     try:
         file = Path(path).open("ab" if force else "xb", buffering=0)  # noqa: SIM115 - below
     except FileExistsError:
-        raise Stop(Exit.USAGE, f"--record: {path} exists; --force has it replaced") from None
+        raise Stop(Exit.USAGE, f"--record: {path} exists; --force replaces it") from None
     except OSError as error:
         raise Stop(Exit.NO_OUTPUT, f"--record: {path}: {error.strerror or error}") from None
     record = RecordFile(Output(file.fileno(), path, ending), url, limit)

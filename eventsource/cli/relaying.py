@@ -38,14 +38,14 @@ the environment variable EVENTSOURCE_LOG is not seen there.
 EXIT_STATUSES = """\b
 Exit status:
     0  the server ended the stream (204)
-    1  no relay can go on: no event stream, an event too large, no ids to take over with, ...
+    1  no relay can go on: not an event stream, an event too large, no ids to take over with, ...
     2  wrong use: an option, an argument, a package that is not installed
    22  an HTTP status other than 200 and 204
   129  SIGHUP
   130  Ctrl-C
   143  SIGTERM
 
-Whatever else fails, it says so and goes on trying: a host that is not known, a certificate that
+Whatever else fails, it says so and keeps trying: a host that is not known, a certificate that
 cannot be verified, a log that cannot be written.
 """
 
@@ -65,19 +65,19 @@ cannot be verified, a log that cannot be written.
     callback=seconds,
     default=10.0,
     metavar="SECONDS",
-    help="How long a leader that says nothing leads. 10 by default.",
+    help="How long a relay that does not answer keeps the lead. 10 by default.",
 )
 @click.option(
     "--maxlen",
     type=COUNT,
     metavar="N",
-    help="Keep so many events (Redis: about so many); all by default.",
+    help="How many events to keep (Redis: about that many). All by default.",
 )
 @click.option(
     "--allow-gaps",
     is_flag=True,
-    help="Go on where events may be missing: take over although the server sends no ids, and"
-    " begin anew if the log is gone.",
+    help="Continue where events may be missing: take over even if the server sends no ids, and"
+    " start over if the log is gone.",
 )
 @click.option(
     "-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="A header field."
@@ -102,7 +102,7 @@ cannot be verified, a log that cannot be written.
     "format_",
     type=click.Choice(["text", "jsonl"]),
     default="text",
-    help="Of the log lines: text, or one JSON object per line.",
+    help="The format of the log: text, or one JSON object per line.",
 )
 def command(
     url: str,

@@ -50,19 +50,22 @@ _OPTIONS: Final = (
         "--data-binary",
         multiple=True,
         metavar="DATA",
-        help="The body; @FILE takes it from a file, - from standard input. Makes it a POST, of"
-        " application/json if it is a JSON object or array, else of a form. Several are joined by"
-        " &.",
+        help="The body; @FILE takes it from a file, - from standard input. Makes the request a"
+        " POST, of application/json if the body is a JSON object or array, else of a form. Several"
+        " are joined by &.",
     ),
     click.option(
-        "--data-raw", multiple=True, metavar="DATA", help="The same; @ and - mean themselves."
+        "--data-raw",
+        multiple=True,
+        metavar="DATA",
+        help="Like -d, but @ and - have no special meaning.",
     ),
     click.option(
         "--json",
         "json_",
         multiple=True,
         metavar="DATA",
-        help="Like -d, of application/json anyway.",
+        help="Like -d, always as application/json.",
     ),
     click.option(
         "-b", "--cookie", "cookies", multiple=True, metavar="NAME=VALUE", help="Cookies to send."
@@ -81,7 +84,7 @@ _OPTIONS: Final = (
     click.option("--cert", type=FILE, metavar="FILE", help="A client certificate (PEM)."),
     click.option("--key", type=FILE, metavar="FILE", help="Its key, if that is in another file."),
     click.option("-k", "--insecure", is_flag=True, help="Do not verify the server's certificate."),
-    click.option("-x", "--proxy", metavar="URL", help="Go through this proxy."),
+    click.option("-x", "--proxy", metavar="URL", help="Use this proxy."),
 )
 
 
@@ -151,7 +154,7 @@ def request_options(
         proxy = _checked_proxy(proxy)
     _check_certificates(cacert, cert, key)
     if json_ and (data or data_raw):
-        raise click.UsageError("--json takes the place of --data")
+        raise click.UsageError("--json cannot be used with --data")
     fields = fields_of(
         *headers,
         *(f"Cookie: {_pair(cookie)}" for cookie in cookies),
@@ -290,7 +293,7 @@ def _credentials(user: str) -> tuple[bytes, bytes]:
     name, colon, password = user.partition(":")
     if not colon:
         if not _has_terminal():
-            raise click.UsageError("-u: no password after the colon, and no terminal to ask at")
+            raise click.UsageError("-u: no password after the colon, and no terminal to ask for it")
         try:
             password = getpass.getpass(f"Password of {name}: ", stream=sys.stderr)
         except EOFError:

@@ -63,12 +63,12 @@ HELP = """Serve FILE, a recording, as an event stream; or standard input, if FIL
   eventsource URL --format jsonl | eventsource serve - --jsonl
 
 For development: it has no TLS and no passwords. Its URL is printed as soon as it listens; any
-path will do. Each new client hears a recording from its start, or standard input from now on;
-one that comes with an id goes on after it. The command ends when standard input has ended and
+path works. Each new client gets a recording from its start, or standard input from now on; one
+that sends an id resumes after it. The command ends when standard input has ended and
 all clients have read it.
 """
 
-EXIT_STATUSES = """Exit statuses are those of `eventsource --help`: 2 for a file that is no
+EXIT_STATUSES = """Exit statuses are those of `eventsource --help`: 2 for a file that is not a
 recording or a port that is in use, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
@@ -91,26 +91,26 @@ def _speed(_: object, __: object, value: float | None) -> float | None:
     type=click.IntRange(0, 65535),
     default=8000,
     metavar="PORT",
-    help="8000 by default. 0: any that is free.",
+    help="8000 by default. 0: any free port.",
 )
 @click.option(
     "--host",
     default="127.0.0.1",
     metavar="ADDRESS",
-    help="Listen there, instead of on 127.0.0.1, where only this machine can reach it.",
+    help="Listen on this address instead of 127.0.0.1, which only this machine can reach.",
 )
 @click.option(
     "--speed",
     type=float,
     callback=_speed,
     metavar="FACTOR",
-    help="Play a recording so many times as fast; inf: at once.",
+    help="Play a recording this many times as fast; inf: without pauses.",
 )
 @click.option(
     "--jsonl",
     is_flag=True,
-    help="Each line of standard input is an event as --format jsonl prints it. Else it is the"
-    " data of one.",
+    help="Each line of standard input is an event as --format jsonl prints it. Without this, it is"
+    " the data of an event.",
 )
 def command(file: str, port: int, host: str, speed: float | None, jsonl: bool) -> None:
     """Serve until the command is to end."""
@@ -133,7 +133,7 @@ def command(file: str, port: int, host: str, speed: float | None, jsonl: bool) -
         ):
             if not is_loopback(host):
                 say(
-                    f"eventsource serve: for development: whoever reaches {host} reads this;"
+                    f"eventsource serve: for development: whoever can reach {host} reads this;"
                     " there is no TLS and no password"
                 )
             elif sys.stderr is not None and sys.stderr.isatty():
@@ -193,7 +193,9 @@ class _Server(ScriptedServer):
 
     def _answer(self, connection: Connection) -> None:
         """The script of each connection."""
-        full = make_answer(503, 5, body="eventsource serve: too many clients are here already\n")
+        full = make_answer(
+            503, 5, body="eventsource serve: too many clients are connected already\n"
+        )
         if len(self.connections) > MAX_CONNECTIONS:
             connection.send(full.response)
             return
@@ -317,7 +319,9 @@ class _Input(_Source):
         else:
             self._feed.end()
             self._tell_dropped(self._feed.wait_until_read())
-            text = "" if self._feed.clients else f"{STANDARD_INPUT} ended before any client came"
+            text = (
+                "" if self._feed.clients else f"{STANDARD_INPUT} ended before any client connected"
+            )
             self._ending.set(Stop(Exit.DONE, text))
 
     def _take_all(self) -> None:
@@ -332,7 +336,7 @@ class _Input(_Source):
                 text = f"{STANDARD_INPUT}: line {number}: {brief(str(error))}"
                 if is_whole:
                     raise Stop(Exit.USAGE, text) from None
-                say_if_ready(f"eventsource serve: {text}: torn, and left out")
+                say_if_ready(f"eventsource serve: {text}: truncated and left out")
 
     def _put(self, line: bytes) -> None:
         """Serve a line as an event.
@@ -385,7 +389,7 @@ class _Input(_Source):
         if count:
             say_if_ready(
                 f"eventsource serve: dropped {counted(count, 'client')} that did not read;"
-                " who comes again with an id goes on after it"
+                " a client that sends an id when it reconnects resumes after it"
             )
 
 
@@ -479,14 +483,14 @@ def event_of(line: bytes) -> tuple[str, str, str]:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        raise ValueError("no JSON object") from None
+        raise ValueError("not a JSON object") from None
     if not isinstance(found, dict):
-        raise ValueError("no JSON object")  # noqa: TRY004 - of an input, not of an argument
+        raise ValueError("not a JSON object")  # noqa: TRY004 - of an input, not of an argument
     values = []
     for name, otherwise in (("type", "message"), ("data", None), ("last_event_id", "")):
         value = found.get(name, otherwise)
         if not isinstance(value, str):
-            raise ValueError(f"'{name}' is missing, or no text")  # noqa: TRY004
+            raise ValueError(f"'{name}' is missing or not a string")  # noqa: TRY004
         values.append(value)
     event, data, event_id = values
     return event, data, event_id

@@ -305,7 +305,7 @@ class JetStream:
         try:
             worker.run(self._leave)
         except Exception as error:
-            logger.info("%r: the server was not told of the end: %s", self, _said(error))
+            logger.info("%r: the connection could not be closed in order: %s", self, _said(error))
         worker.stop()
 
     # --- This thread ---
@@ -415,7 +415,7 @@ class JetStream:
                 except Superseded:  # a message came in between: look again
                     continue
                 return self._place
-            raise EventSourceError(f"{self!r}: somebody else writes to the stream all the time")
+            raise EventSourceError(f"{self!r}: another client keeps writing to the stream")
 
     async def _stream(self, jetstream: Any) -> Any:
         """Return the server's information on the stream; make it if it does not exist."""
@@ -457,7 +457,7 @@ class JetStream:
         elif not {self._subject, self._marker_subject} <= {*(config.subjects or ())}:
             reason = f"its subjects are not {self._subject!r} and {self._marker_subject!r}"
         if reason is not None:
-            raise EventSourceError(f"the stream {self._name!r} cannot serve a relay: {reason}")
+            raise EventSourceError(f"the stream {self._name!r} cannot be used by a relay: {reason}")
 
     def _compare(self, config: Any) -> None:
         """Log, once, that an existing stream has other limits than were asked for."""
@@ -492,7 +492,8 @@ class JetStream:
                 continue
             if foreign:
                 logger.warning(
-                    "%r: its last messages are not a relay's (%d); the place is that of message %d",
+                    "%r: its last messages were not written by a relay (%d); the place is that of"
+                    " message %d",
                     self,
                     foreign,
                     sequence,
@@ -505,7 +506,7 @@ class JetStream:
         if state.last_seq:
             raise PlaceLost(
                 f"the stream {self._name!r} has been emptied, and the place with it:"
-                " delete the stream to begin anew"
+                " delete the stream to start over"
             )
 
     async def _append(self, events: Sequence[MessageEvent], last_event_id: str) -> None:

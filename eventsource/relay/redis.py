@@ -163,7 +163,7 @@ class RedisStream:
         if not isinstance(answer, list):
             raise PlaceLost(
                 f"the stream {self._name!r} has had entries, but {self._state!r} is gone: restore"
-                " it, or delete the stream to begin anew"
+                " it, or delete the stream to start over"
             )
         place, count = answer
         self._owner, self._place, self._count = owner, _text(place), _text(count)
@@ -185,7 +185,7 @@ class RedisStream:
         if answer == "owner":
             raise Superseded("another relay has claimed the log")
         if answer == "place":
-            raise Superseded("the place of the log is not the one that was believed")
+            raise Superseded("the place of the log is not the expected one")
         self._place = last_event_id
         self._count = str(int(self._count) + len(events))
 
@@ -205,7 +205,7 @@ class RedisStream:
         """Give up the lease, if it is this sink's, and the connection. Never raises.
 
         Waits at most a second for each reply. If the last call had no reply in time, the lease
-        is left to run out.
+        expires by itself.
         """
         reason: object = None
         if self._is_silent:
@@ -216,7 +216,11 @@ class RedisStream:
             except EventSourceError as error:
                 reason = error
         if reason is not None:
-            logger.info("the lease of %r is left to run out: %s", self._name, reason)
+            logger.info(
+                "the lease of %r could not be released, and expires by itself: %s",
+                self._name,
+                reason,
+            )
         self._farewell.close()
         self._client.close()
 
@@ -230,7 +234,7 @@ class RedisStream:
         if policy.startswith("allkeys") and memory.get("maxmemory"):
             logger.warning(
                 "Redis may evict the place of %r: maxmemory-policy is %s; with noeviction, a full"
-                " Redis holds the relay instead",
+                " Redis stops the relay instead",
                 self._name,
                 policy,
             )

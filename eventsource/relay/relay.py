@@ -84,7 +84,7 @@ class Relay:
         lease: seconds that the lease lasts. It is renewed, and others ask for it, after each
             third of that, so another relay takes over within four thirds.
         allow_gaps: go on where events may be missing: take over from another relay although the
-            server sends no ids, and begin anew if the log is gone.
+            server sends no ids, and start over if the log is gone.
         **options: those of `EventStream`, except `last_event_id`, which comes from the log.
 
     Raises:
@@ -108,7 +108,9 @@ class Relay:
     ) -> None:
         for name in ("claim", "append"):
             if not callable(getattr(sink, name, None)):
-                raise TypeError(f"sink must have a method {name}(), as {type(sink)} has not")
+                raise TypeError(
+                    f"sink must have a method {name}(), which {type(sink)} does not have"
+                )
         check_number("lease", lease, getattr(sink, "shortest_lease", 0))
         if lease == 0:
             raise ValueError("lease must be more than 0")
@@ -260,7 +262,7 @@ class Relay:
                 self._store(events, stream)
             if time.monotonic() >= poll_at and not self._is_closed:
                 if not self._has_lease():
-                    logger.warning("%s: the lease is another relay's", self._name)
+                    logger.warning("%s: another relay has the lease", self._name)
                     return
                 if not self._cannot_store:
                     self._recovered()
@@ -297,8 +299,8 @@ class Relay:
     def _check_can_be_sent(self, place: str) -> None:
         if not can_be_sent(place):
             raise EventSourceError(
-                "an id with control characters, or of more than 4,096 bytes, can be sent in no"
-                " request: no relay could go on after it"
+                "an id with control characters, or of more than 4,096 bytes, cannot be sent in a"
+                " request: no relay could resume after it"
             )
 
     def _judge_ids(self, events: Sequence[MessageEvent], place: str) -> None:
@@ -361,13 +363,13 @@ class Relay:
         if isinstance(error, Superseded) and self._take_lease is None:
             wait = self._lease  # else two relays would take the log from each other all the time
         if isinstance(error, Superseded):
-            what = "superseded; claiming it anew"
+            what = "superseded; claiming it again"
         elif isinstance(error, PlaceLost):
             what = "the log has lost its place; storing nothing until it is back"
         elif self._waits_since is not None:
             what = "the lease cannot be asked for; asking again"
         else:
-            what = "the log cannot be written; claiming it anew"
+            what = "the log cannot be written; claiming it again"
         if what not in self._told:
             self._told.add(what)
             logger.warning("%s: %s: %s", self._name, what, summary(error))

@@ -55,7 +55,7 @@ def make_answer(
     if not isinstance(body, str | bytes):
         raise TypeError(f"body must be str or bytes, not {body!r}")
     if body and status in _WITHOUT_BODY:
-        raise ValueError(f"a {status} has no body")
+        raise ValueError(f"a {status} cannot have a body")
     content = body.encode() if isinstance(body, str) else body
     fields = {} if headers is None else dict(headers)
     if retry_after is not None:
@@ -98,8 +98,8 @@ def _check_header(name: object, value: object) -> None:
     if not isinstance(name, str) or not isinstance(value, str):
         raise TypeError(f"a header's name and value must be str, not {name!r}: {value!r}")
     if _NAME.fullmatch(name) is None:
-        raise ValueError(f"no name of a header: {name!r}")
+        raise ValueError(f"not a valid header name: {name!r}")
     if name.lower() in _OURS:
         raise ValueError(f"{name} is set by the server")
     if _VALUE.fullmatch(value) is None:
-        raise ValueError(f"header {name} cannot hold {value!r}")
+        raise ValueError(f"header {name} cannot have the value {value!r}")

@@ -160,7 +160,7 @@ def test_a_torn_last_line_is_left_out_and_said(file, caplog):
         recording = read_recording(path)
         assert recording.is_torn
         assert [type(record) for record in recording.records] == [Opening, Received]
-        assert caplog.messages == [f"{path}: line 4 is torn, and left out"]
+        assert caplog.messages == [f"{path}: line 4 is truncated and left out"]
         path.unlink()
 
 
@@ -182,21 +182,21 @@ def test_what_a_later_version_adds_is_ignored(file):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "empty: no recording"),
-        (b"hello\n", "line 1: no JSON object: this is no recording"),
-        (b"hello", "line 1: no JSON object: this is no recording"),
-        (b"[1]\n", "line 1: no JSON object: this is no recording"),
-        (b'{"type": "message"}\n', "line 1: this is no recording"),
-        (bytes(range(256)) * 1000, "line 1: no JSON object"),
-        (b"\0" * 2**20, "line 1: no JSON object"),
-        (b"[" * 2**20, "line 1: no JSON object"),
-        (lines()[:20], "no whole line: no recording"),
+        (b"", "empty: not a recording"),
+        (b"hello\n", "line 1: not a JSON object: this is not a recording"),
+        (b"hello", "line 1: not a JSON object: this is not a recording"),
+        (b"[1]\n", "line 1: not a JSON object: this is not a recording"),
+        (b'{"type": "message"}\n', "line 1: this is not a recording"),
+        (bytes(range(256)) * 1000, "line 1: not a JSON object"),
+        (b"\0" * 2**20, "line 1: not a JSON object"),
+        (b"[" * 2**20, "line 1: not a JSON object"),
+        (lines()[:20], "no complete line: not a recording"),
         (
             lines().replace(b": 1,", b": 2,"),
             "line 1: a recording of version 2; this package reads 1",
         ),
-        (lines().replace(b": 1,", b": true,"), "line 1: 'version' is missing, or no number"),
-        (lines().replace(b"url", b"uri"), "line 1: 'url' is missing, or no text"),
+        (lines().replace(b": 1,", b": true,"), "line 1: 'version' is missing or not a number"),
+        (lines().replace(b"url", b"uri"), "line 1: 'url' is missing or not a string"),
     ],
 )
 def test_what_is_no_recording_is_an_error(file, content, problem):
@@ -208,31 +208,31 @@ def test_what_is_no_recording_is_an_error(file, content, problem):
 
 
 DAMAGED = [
-    (7, "no JSON object"),
-    (opening(at=-1), "'at' is missing, or no number of seconds"),
+    (7, "not a JSON object"),
+    (opening(at=-1), "'at' is missing or not a number of seconds"),
     (opening(at=True), "'at' is missing"),
     (opening(at="1"), "'at' is missing"),
     (opening(at=1e300), "'at' is missing"),
     (opening(at=math.nan), "'at' is missing"),
     (opening(at=math.inf), "'at' is missing"),
     ({"type": "open"}, "'at' is missing"),
-    ({"at": 1}, "'type' is none of open, bytes, lost, end"),
-    (opening(status=404), "'status' is none with which a stream opens"),
-    (opening(status=None), "'status' is missing, or no whole number"),
-    (opening(url=7), "'url' is missing, or no text"),
-    (opening(framing="other"), "'framing' is none of"),
-    (opening(headers=[]), "'headers' is missing, or no object"),
-    (opening(headers={"a b": "c"}), "'headers' has a name that is none"),
+    ({"at": 1}, "'type' is not open, bytes, lost or end"),
+    (opening(status=404), "'status' is not from 200 to 299"),
+    (opening(status=None), "'status' is missing or not a whole number"),
+    (opening(url=7), "'url' is missing or not a string"),
+    (opening(framing="other"), "'framing' is not chunked"),
+    (opening(headers=[]), "'headers' is missing or not an object"),
+    (opening(headers={"a b": "c"}), "'headers' has a name that is not valid"),
     (
         opening(headers={"X": "a\r\nSet-Cookie: b"}),
-        "'headers' has a value that header field X cannot",
+        "'headers' has a value that is not valid for X",
     ),
-    (opening(headers={"X": 7}), "'headers' has a value that header field X cannot"),
-    (received(0, "data: 1\n\n"), "bytes, and no connection is open"),
-    (lost(0) | {"in_order": 1}, "'in_order' is missing, or neither true nor false"),
-    (lost(0, retry_in=-1), "'retry_in' is missing, or no number of seconds"),
-    (lost(0) | {"reason": None}, "'reason' is missing, or no text"),
-    (end(0) | {"status": "0"}, "'status' is missing, or no whole number"),
+    (opening(headers={"X": 7}), "'headers' has a value that is not valid for X"),
+    (received(0, "data: 1\n\n"), "bytes while no connection is open"),
+    (lost(0) | {"in_order": 1}, "'in_order' is missing or not a boolean"),
+    (lost(0, retry_in=-1), "'retry_in' is missing or not a number of seconds"),
+    (lost(0) | {"reason": None}, "'reason' is missing or not a string"),
+    (end(0) | {"status": "0"}, "'status' is missing or not a whole number"),
 ]
 
 
@@ -247,10 +247,13 @@ def test_a_damaged_line_is_an_error_that_names_it(file, record, problem):
 @pytest.mark.parametrize(
     ("records", "problem"),
     [
-        ([opening(1.0), received(0.5, "")], "line 3: 'at' is 0.5, and was 1 in the line before"),
-        ([opening(), opening()], "line 3: a connection opens, and the one before it was not lost"),
-        ([opening(), lost(1), received(2, "")], "line 4: bytes, and no connection is open"),
-        ([opening(), end(1), lost(2)], "line 4: there is something after the end"),
+        (
+            [opening(1.0), received(0.5, "")],
+            "line 3: 'at' is 0.5, less than the 1 of the line before",
+        ),
+        ([opening(), opening()], "line 3: a connection opens while another one is open"),
+        ([opening(), lost(1), received(2, "")], "line 4: bytes while no connection is open"),
+        ([opening(), end(1), lost(2)], "line 4: a line follows the end"),
         ([opening(), {"at": 1, "type": "bytes"}], "line 3: either 'text' or 'base64' is needed"),
         (
             [opening(), {"at": 1, "type": "bytes", "text": "", "base64": ""}],
@@ -613,7 +616,7 @@ def test_what_replay_is_given_is_checked(sse_server, file):
     with pytest.raises(ValueError, match="nothing to play: no connection had opened") as caught:
         sse_server.replay(path)
     assert str(caught.value).startswith(str(path))
-    with pytest.raises(ValueError, match="no recording"):
+    with pytest.raises(ValueError, match="not a recording"):
         sse_server.replay(file(b"data: 1\n\n"))
     sse_server.send("still itself")
 
@@ -636,29 +639,7 @@ def with_sseclient(url):
     return [*SSEClient(url, retry=20)]
 
 
-def with_httpx_sse(url):
-    httpx = pytest.importorskip("httpx")
-    httpx_sse = pytest.importorskip("httpx_sse")
-    heard = []
-    last = ""
-    while True:
-        headers = {"Last-Event-ID": last.encode()} if last else {}
-        with (
-            httpx.Client() as client,
-            httpx_sse.connect_sse(client, "GET", url, headers=headers) as s,
-        ):
-            if s.response.status_code == 204:
-                return heard
-            try:
-                for event in s.iter_sse():
-                    last = event.id
-                    if event.data:  # a block with `retry` alone is an event to it
-                        heard.append(event)
-            except httpx.RemoteProtocolError:  # the loss
-                pass
-
-
-CLIENTS = [with_source, with_stream, with_sseclient, with_httpx_sse]
+CLIENTS = [with_source, with_stream, with_sseclient]
 
 
 @pytest.mark.parametrize("listen", CLIENTS)

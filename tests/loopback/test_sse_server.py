@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import trustme
 
 from eventsource import (
     ErrorEvent,
@@ -153,18 +154,22 @@ def test_each_event_is_one_chunk_and_bytes_are_exact(server):
         (lambda s: s.status("503"), TypeError, "status must be an int, not '503'"),
         (lambda s: s.status(100), ValueError, "status must be 200 to 599, not 100"),
         (lambda s: s.status(600), ValueError, "status must be 200 to 599, not 600"),
-        (lambda s: s.status(204, body="x"), ValueError, "a 204 has no body"),
+        (lambda s: s.status(204, body="x"), ValueError, "a 204 cannot have a body"),
         (lambda s: s.status(503, body=1), TypeError, "body must be str or bytes, not 1"),
         (lambda s: s.status(503, times=0), ValueError, "times must be 1 or more, not 0"),
         (lambda s: s.status(503, times=1.5), TypeError, "times must be an int, not 1.5"),
         (lambda s: s.status(503, retry_after=1.5), TypeError, "retry_after must be an int or"),
         (lambda s: s.status(503, retry_after="a\n"), ValueError, "header Retry-After cannot"),
-        (lambda s: s.status(503, headers={"A b": ""}), ValueError, "no name of a header: 'A b'"),
-        (lambda s: s.status(503, headers={"A": "\r\n"}), ValueError, "header A cannot hold"),
+        (
+            lambda s: s.status(503, headers={"A b": ""}),
+            ValueError,
+            "not a valid header name: 'A b'",
+        ),
+        (lambda s: s.status(503, headers={"A": "\r\n"}), ValueError, "header A cannot have"),
         (lambda s: s.status(503, headers={"A": 1}), TypeError, "name and value must be str"),
         (lambda s: s.status(503, headers={"connection": ""}), ValueError, "set by the server"),
         (lambda s: s.redirect("/", status=200), ValueError, "status must be one of"),
-        (lambda s: s.redirect("/é日"), ValueError, "header Location cannot hold"),
+        (lambda s: s.redirect("/é日"), ValueError, "header Location cannot have"),
         (lambda s: s.redirect(None), TypeError, "location must be a str, not None"),
         (lambda s: s.stall(times=0), ValueError, "times must be 1 or more, not 0"),
         (lambda s: s.wait_for_connection(0, count=0), ValueError, "count must be 1 or more, not 0"),
@@ -700,7 +705,6 @@ def test_the_certificate_is_removed_by_close():
 
 
 def test_tls_with_a_context_of_ones_own(tls_server):
-    trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)

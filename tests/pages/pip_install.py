@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 ELSEWHERE = {
     "pysocks",
+    "uwsgi",
     "wxpython",
     "pygobject",
     "trio",

@@ -153,7 +153,7 @@ def test_without_a_terminal_no_password_is_asked_for(before):
     program = f"import os, sys; {before}\nfrom eventsource import cli; sys.exit(cli.main())"
     options = {"stdin": subprocess.DEVNULL, "start_new_session": True}
     done = run_python(program, "-u", "ada", "http://localhost/", **options)
-    said = "eventsource: -u: no password after the colon, and no terminal to ask at"
+    said = "eventsource: -u: no password after the colon, and no terminal to ask for it"
     assert (done.returncode, done.stdout) == (Exit.USAGE, "")
     assert done.stderr.startswith(said)
 

@@ -207,7 +207,7 @@ def test_a_file_that_exists_is_refused_without_force(run, path):
     with ScriptedServer(first(b"data: 1\n\n")) as server:
         code, out, error = run("--record", path, server.url)
         assert (code, out) == (2, b"")
-        assert said(error) == f"eventsource: --record: {path} exists; --force has it replaced"
+        assert said(error) == f"eventsource: --record: {path} exists; --force replaces it"
         assert path.read_text() == "mine"
         assert server.requests == []
         assert run("--record", path, "--force", "--no-reconnect", server.url)[0] == 0

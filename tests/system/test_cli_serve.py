@@ -181,7 +181,7 @@ def test_a_torn_recording_is_played_and_that_is_said(serve, tmp_path):
     served = serve(path)
     assert data_of(hear(served.url)) == ["1"]
     served.process.send_signal(signal.SIGTERM)
-    assert served.finish() == (143, f"{path}: line 4 is torn, and left out\n")
+    assert served.finish() == (143, f"{path}: line 4 is truncated and left out\n")
 
 
 def test_long_silences_get_heartbeats_between_lines_only():
@@ -305,10 +305,10 @@ def test_the_commands_own_json_lines_can_be_served(serve):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("[1]", "no JSON object"),
-        ("[" * 100_000, "no JSON object"),
-        ('{"data": 1}', "'data' is missing, or no text"),
-        ('{"data": "", "type": null}', "'type' is missing, or no text"),
+        ("[1]", "not a JSON object"),
+        ("[" * 100_000, "not a JSON object"),
+        ('{"data": 1}', "'data' is missing or not a string"),
+        ('{"data": "", "type": null}', "'type' is missing or not a string"),
         ('{"data": "", "type": "a\\nb"}', "event must not contain a line end: 'a\\nb'"),
         ('{"data": "", "last_event_id": "a\\u0000"}', "id must not contain a line end or NUL"),
         ('{"data": "\\ud800"}', ""),
@@ -333,7 +333,7 @@ def test_a_torn_last_line_is_left_out_and_said(serve):
         assert data_of(item for item in stream if isinstance(item, MessageEvent)) == ["one"]
     assert served.finish() == (
         0,
-        "eventsource serve: standard input: line 2: no JSON object: torn, and left out\n",
+        "eventsource serve: standard input: line 2: not a JSON object: truncated and left out\n",
     )
 
 
@@ -341,7 +341,7 @@ def test_an_input_that_ends_before_anybody_came_is_said(serve):
     served = serve("-", stdin=subprocess.DEVNULL)
     assert served.finish() == (
         0,
-        "eventsource serve: standard input ended before any client came\n",
+        "eventsource serve: standard input ended before any client connected\n",
     )
 
 
@@ -521,8 +521,8 @@ def test_a_client_that_has_stopped_reading_is_dropped_and_the_others_hear_all(se
         code, said = served.finish()
         assert code == 0
         assert said == (
-            "eventsource serve: dropped 1 client that did not read; who comes again with an id"
-            " goes on after it\n"
+            "eventsource serve: dropped 1 client that did not read; a client that sends an id when"
+            " it reconnects resumes after it\n"
         )
 
 
@@ -712,7 +712,7 @@ def fail(capfd):
 
 def test_what_cannot_be_played_is_told_in_a_line(fail, file, tmp_path):
     for path, problem in (
-        (file(b"data: 1\n\n"), "line 1: no JSON object: this is no recording"),
+        (file(b"data: 1\n\n"), "line 1: not a JSON object: this is not a recording"),
         (file(lines(lost(1))), "there is nothing to play: no connection had opened"),
         (tmp_path / "none", "No such file or directory"),
         (tmp_path, "Is a directory"),
@@ -759,7 +759,7 @@ def test_another_address_is_served_if_named_and_a_warning_is_given(serve, file):
     code, said = served.finish()
     assert code == 143
     (line,) = said.splitlines()
-    assert "for development: whoever reaches 0.0.0.0 reads this" in line
+    assert "for development: whoever can reach 0.0.0.0 reads this" in line
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import html
 import json
 import re
+import runpy
+import shlex
 import shutil
 import ssl
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from eventsource.testing import ScriptedServer
 from tests import pages
 from tests.pages import Reader, Wrong
-from tests.support import HEAD, LIMIT
+from tests.support import HEAD, LIMIT, imported
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -323,6 +328,82 @@ def test_a_hint_to_install_something_works_without_an_index_that_has_this_packag
     )
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+SEPARATE = {"tkinter", "uwsgidecorators"}
+"""Not in the standard library everywhere; not a module of a distribution."""
+DISTRIBUTIONS = {
+    "gi": {"pygobject", "python3-gi"},
+    "nats": {"nats-py"},
+    "PySide6": {"pyside6", "pyside6-essentials"},
+    "requests_mock": {"requests-mock"},
+    "httpx_sse": {"httpx-sse"},
+    "sseclient": {"sseclient", "sseclient-py"},
+    "tkinter": {"python3-tk"},
+    "uwsgidecorators": {"uwsgi"},
+    "wx": {"wxpython", "python3-wxgtk4.0"},
+}
+"""By what is imported, where the names differ: one of these brings it."""
+COMMANDS = {"eventsource": "click", "gunicorn": "gunicorn", "celery": "celery"}
+"""What brings the commands that pages type."""
+
+
+def distributions(requirement):
+    """The names that a requirement of ours stands for, its extras resolved."""
+    name, extras = re.fullmatch(r"([\w.-]+)(?:\[([\w,-]+)\])?.*", requirement).groups()
+    own = name == PROJECT["name"] or name.startswith(".")
+    found = set() if own else {name.lower()}
+    for extra in (extras or "").split(",") if own and extras else []:
+        for each in PROJECT["optional-dependencies"][extra]:
+            found |= distributions(each)
+    return found
+
+
+def installed_by(page):
+    """What a page tells its readers to install, in a block, in its text or by a link."""
+    found = set()
+    for target in links(page):
+        if target.endswith("#what-to-install"):
+            found |= installed_by(page.parent / target.partition("#")[0])
+    for line in page.read_text("utf-8").splitlines():
+        for arguments in re.findall(r"(?:pip|apt-get) install ([^`#&]+)", line):
+            for argument in shlex.split(arguments):
+                if not argument.startswith("-"):
+                    found |= distributions(argument.replace("../eventsource-client", "."))
+    return found
+
+
+def imported_by(page):
+    """Which modules of others the programs of a page import, and which commands it types."""
+    found, own = set(), {"eventsource"}
+    for block in pages.read(page):
+        if block.included:
+            continue
+        own.add((block.title or "").removesuffix(".py"))
+        if block.mark.startswith("not run: needs ") and block.language == "python":
+            continue  # what a reader comes from, and has
+        if block.language == "python":
+            found |= {"pytest"} if block.has_tests else set()
+            for node in ast.walk(ast.parse(block.code)):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    found.add(node.module.partition(".")[0])
+        elif block.language in ("sh", "console"):
+            typed = re.findall(r"(?:^|\| |&& )(?:\$ )?(\w+) ", block.code, re.MULTILINE)
+            found |= {COMMANDS[name] for name in typed if name in COMMANDS}
+    return found - own - (sys.stdlib_module_names - SEPARATE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_page_says_how_to_install_what_its_programs_import(page):
+    comes_with_us = {re.split(r"[>=]", each)[0] for each in PROJECT["dependencies"]}
+    has = installed_by(page) | comes_with_us
+    missing = {
+        name for name in imported_by(page) if not DISTRIBUTIONS.get(name, {name.lower()}) & has
+    }
+    assert missing == set()
+
+
 # --- Links: those of the site are checked by `mkdocs build --strict`, too ---
 
 LINKING = [*PAGES_OF_THE_SITE, *ROOT.glob("*.md"), *ROOT.glob("*/README.md")]
@@ -363,7 +444,7 @@ def test_a_link_leads_somewhere(page):
 
 def test_the_site_can_be_built_and_shows_defaults_by_value(tmp_path):
     """The gate builds it in any case, where this may be skipped."""
-    pytest.importorskip("mkdocs")
+    imported("mkdocs", extra="docs")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
         cwd=ROOT,
@@ -383,6 +464,18 @@ def test_the_site_can_be_built_and_shows_defaults_by_value(tmp_path):
     assert any("max_event_size: int = 64 * 2**20" in signature for signature in signatures)
     assert any("= ReconnectPolicy()" in signature for signature in signatures)
     assert [s for s in signatures if re.search(r"= (?!None|True|False)[A-Z][A-Z_]+\b", s)] == []
+
+
+def test_the_site_links_to_the_repository_that_the_package_names(tmp_path):
+    on_config = runpy.run_path(str(DOCS / "repository.py"))["on_config"]
+    config = SimpleNamespace(config_file_path=str(tmp_path / "mkdocs.yml"))
+    project = tmp_path / "pyproject.toml"
+    project.write_text("[project]\n")
+    on_config(config)
+    assert not hasattr(config, "repo_url")
+    project.write_text('[project.urls]\nRepository = "https://example.org/one/it"\n')
+    on_config(config)
+    assert (config.repo_url, config.repo_name) == ("https://example.org/one/it", "one/it")
 
 
 # --- That it would be noticed ---

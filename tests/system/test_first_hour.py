@@ -216,8 +216,8 @@ def test_no_block_is_overlooked():
         "an example": 7,
         "closed at once": 2,
         "no stream is made": 12,
-        "no stream is read": 17,
-        "not run": 29,
+        "no stream is read": 21,
+        "not run": 31,
         "nothing is started": 3,
     }
     assert len(PROGRAMS) == 81

@@ -22,7 +22,7 @@ import pytest
 from eventsource.testing import ScriptedServer
 from tests import pages
 from tests.authority import AUTHORITY, server_context
-from tests.support import HEAD, LIMIT, wait_until
+from tests.support import HEAD, LIMIT, imported, wait_until
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork"),
@@ -138,7 +138,7 @@ def wait_for_connections(server, count):
 
 
 def test_each_worker_of_gunicorn_has_a_source_by_the_recipe(folder, server):
-    pytest.importorskip("gunicorn")
+    imported("gunicorn")
     folder.write("prices.py", FILES["prices.py"])
     folder.write("gunicorn.conf.py", FILES["gunicorn.conf.py"])
     with folder.running(command("gunicorn --preload")):
@@ -165,7 +165,7 @@ def started_too_early(name):
 
 
 def test_without_the_recipe_each_worker_of_gunicorn_says_so_once(folder, server):
-    pytest.importorskip("gunicorn")
+    imported("gunicorn")
     report = """
 
 def report(environ, start_response):
@@ -183,7 +183,7 @@ def report(environ, start_response):
 
 
 def test_each_process_of_celery_has_a_source_by_the_recipe(folder, server):
-    pytest.importorskip("celery")
+    imported("celery")
     folder.write("tasks.py", FILES["tasks.py"])
     with folder.running(command("celery -A tasks")):
         wait_for_connections(server, 2)

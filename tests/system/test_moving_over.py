@@ -15,12 +15,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
 from eventsource.testing import ScriptedServer
 from tests import pages
 from tests.support import HEAD, LIMIT
-
-trustme = pytest.importorskip("trustme")
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCKS = [

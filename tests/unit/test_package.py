@@ -137,8 +137,8 @@ def test_on_the_index_links_lead_to_the_repository(for_the_index):
     found = links_of(for_the_index(readme, "https://example.org/it"))
     assert len(found) == len(links_of(readme))
     assert all(link.startswith("https://") for link in found)
-    assert "https://example.org/it/blob/main/docs/handlers.md" in found
-    assert "https://example.org/it/raw/main/docs/images/terminal-events.svg" in found
+    assert "https://example.org/it/blob/HEAD/docs/handlers.md" in found
+    assert "https://example.org/it/raw/HEAD/docs/images/terminal-events.svg" in found
 
 
 def test_without_a_repository_the_texts_of_links_are_left(for_the_index):

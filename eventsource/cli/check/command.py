@@ -45,11 +45,11 @@ HELP = """Watch the event stream at URL for a while, and say what is wrong with 
 
 Each finding has a level (ok, note, problem), figures, and what to do about it. A connection that
 is lost is made again within half a second, at most twenty times; then the stream is resumed after
-an event that came before, within ten seconds. What is no GET is sent once.
+an earlier event, within ten seconds. A request other than GET is sent once.
 """
 
 EXIT_STATUSES = """Exit statuses: 0 without a problem, 1 with one, also if the answer is an error or
-no event stream. If there was no answer: those of `eventsource --help` (6, 7, 28, 35, 60, ...).
+not an event stream. If there was no answer: those of `eventsource --help` (6, 7, 28, 35, 60, ...).
 """
 
 

@@ -39,7 +39,10 @@ REMEDIES: Final[Mapping[Oddity, tuple[str, str]]] = {
         "Send a byte order mark at the beginning of the body only: clients ignore such a line.",
     ),
     Oddity.NUL_ID: (PROBLEM, "Send ids without NUL: clients ignore such an id."),
-    Oddity.BAD_RETRY: (NOTE, "Send retry as milliseconds, digits only: clients ignore all else."),
+    Oddity.BAD_RETRY: (
+        NOTE,
+        "Send retry as milliseconds, digits only: clients ignore anything else.",
+    ),
 }
 
 
@@ -74,13 +77,15 @@ def status(head: Head) -> Finding:
     remedy = "`eventsource -v URL` shows the answer."
     match head.status:
         case 204:
-            remedy = "204 tells clients not to come back; a stream is a 200."
+            remedy = "204 tells clients not to reconnect: answer 200."
         case 401 | 403 if head.withheld_from:
-            remedy = "Ask the URL that the redirect leads to, for which the credentials are meant."
+            remedy = (
+                "Request the URL that the redirect leads to, if the credentials are meant for it."
+            )
         case 401 | 403 | 407:
             remedy = "Send the credentials that the server wants: -u, -H or -b."
         case 404 | 410:
-            remedy = "Check the path of the URL, and which prefix a proxy takes away."
+            remedy = "Check the path of the URL, and whether a proxy removes a prefix."
         case 405:
             remedy = "Use the method that the server wants: -X, or -d for a POST."
         case 406:
@@ -88,7 +93,9 @@ def status(head: Head) -> Finding:
         case 429 | 503:
             remedy = "The server is busy or limits requests: try later."
         case 502 | 504:
-            remedy = "A proxy answers, and does not reach what is behind it: look at its log."
+            remedy = (
+                "A proxy answers because it cannot reach the server behind it: look at its log."
+            )
     return Finding("status", PROBLEM, f"The server answered {answer}, not 200.", evidence, remedy)
 
 
@@ -101,7 +108,7 @@ def redirect(head: Head) -> Finding:
             NOTE,
             f"The credentials were not sent to {brief(head.withheld_from)}.",
             way,
-            "Ask the URL at the end of the way, or trust that origin in your program:"
+            "Request the final URL directly, or trust that origin in your program:"
             " trusted_origins.",
         )
     if any(url.startswith("https:") for _, url in head.hops) and head.url.startswith("http:"):
@@ -124,18 +131,18 @@ def tls(head: Head, now: float, *, is_verified: bool) -> Finding:
             "tls",
             NOTE,
             "The certificate was not verified (-k).",
-            remedy="Leave -k away, or name the authority with --cacert.",
+            remedy="Omit -k, or name the CA certificate with --cacert.",
         )
     end = (head.certificate or {}).get("notAfter")
     if not isinstance(end, str):
-        return Finding("tls", OK, "The certificate is good; when it ends is not known here.")
+        return Finding("tls", OK, "The certificate is valid; when it expires is not known here.")
     left = (ssl.cert_time_to_seconds(end) - now) / 86400
     evidence = f"{left:.0f} days left, until {end}"
     if left < DAYS_LEFT:
         return Finding(
-            "tls", PROBLEM, "The certificate ends soon.", evidence, "Renew the certificate."
+            "tls", PROBLEM, "The certificate expires soon.", evidence, "Renew the certificate."
         )
-    return Finding("tls", OK, "The certificate is good.", evidence)
+    return Finding("tls", OK, "The certificate is valid.", evidence)
 
 
 def content_type(head: Head) -> Finding:
@@ -156,7 +163,7 @@ def content_type(head: Head) -> Finding:
             "content-type",
             NOTE,
             f"The content type is {shown(found)}.",
-            remedy="Clients read UTF-8, whatever the charset: say utf-8, or nothing.",
+            remedy="Clients decode UTF-8, whatever the charset: send utf-8 or no charset.",
         )
     return Finding("content-type", OK, f"The content type is {shown(found)}.")
 
@@ -186,9 +193,11 @@ def ids(observation: Observation) -> Finding:
     own = [block.id for block in blocks if block.id]
     evidence = f"{len(own):,} of {several(len(blocks), 'event')}"
     if not blocks:
-        return Finding("ids", OK, "No event came, so nothing is known of ids.")
+        return Finding("ids", OK, "No event came, so its ids could not be checked.")
     if not own and observation.is_once:
-        return Finding("ids", OK, "No event has an id; what is sent once is not resumed.", evidence)
+        return Finding(
+            "ids", OK, "No event has an id; a request that is sent once is not resumed.", evidence
+        )
     if not own:
         return Finding(
             "ids",
@@ -226,7 +235,7 @@ def ids(observation: Observation) -> Finding:
             NOTE,
             "Some events have no id.",
             evidence,
-            "What comes without an id is lost at a reconnect, unless the server sends it anew.",
+            "Events without an id are lost at a reconnect, unless the server sends them again.",
         )
     return Finding("ids", OK, "Each event has an id of its own.", evidence)
 
@@ -249,7 +258,7 @@ def retry(observation: Observation) -> Finding:
             NOTE,
             f"Clients reconnect after {seconds(time_)}.",
             evidence,
-            "When the server goes down, all clients come back at once: one second or more.",
+            "After an outage, all clients reconnect at once: send one second or more.",
         )
     if time_ > LONG_RETRY:
         return Finding(
@@ -257,7 +266,7 @@ def retry(observation: Observation) -> Finding:
             NOTE,
             f"Clients reconnect after {seconds(time_)}.",
             evidence,
-            "After each loss clients hear nothing for that time: a minute or less.",
+            "After each loss, clients receive nothing for that time: send a minute or less.",
         )
     return Finding("retry", OK, f"Clients reconnect after {seconds(time_)}.", evidence)
 
@@ -274,7 +283,7 @@ def format_(observation: Observation) -> Iterator[Finding]:
             PROBLEM,
             "An event is too large.",
             observation.unreadable[1],
-            "Send large data another way, and its address in the event.",
+            "Send large data separately, and its URL in the event.",
         )
     if size and not is_known:
         rest = next((c.reader.rest for c in connections if c.reader.rest), "")
@@ -282,7 +291,7 @@ def format_(observation: Observation) -> Iterator[Finding]:
         yield Finding(
             "format",
             PROBLEM,
-            "The body is no event stream: no line has a field of the format.",
+            "The body is not an event stream: no line has a field of the format.",
             f"{several(size, 'byte')}, beginning with {shown(first)}",
             "Send each message as a line 'data: …' and a blank line.",
         )
@@ -308,7 +317,7 @@ def format_(observation: Observation) -> Iterator[Finding]:
             "End each event with a blank line, the last one too.",
         )
     elif not odd and size and not observation.unreadable:
-        yield Finding("format", OK, "All lines are as the format has them.", several(size, "byte"))
+        yield Finding("format", OK, "All lines follow the format.", several(size, "byte"))
 
 
 def _merged(found: Iterable[Mapping[Oddity, Odd]]) -> dict[Oddity, Odd]:

@@ -27,8 +27,8 @@ _EPOCH: Final = re.compile(rb"(?<![\d.])(1\d{9})(\d{3}|\.\d{1,9})?(?![\d.])")
 class Oddity(enum.Enum):
     """What a line should not be."""
 
-    NO_FIELD = "lines that are no field"
-    UNKNOWN_FIELD = "lines with a field that the format does not have"
+    NO_FIELD = "lines that are not fields"
+    UNKNOWN_FIELD = "lines with an unknown field"
     NOT_UTF8 = "lines that are not UTF-8"
     BOM = "lines that begin with a byte order mark"
     NUL_ID = "ids with NUL"

@@ -88,7 +88,7 @@ def _begins_anew(plan: Plan, ids: list[str]) -> bool:
 
 def untold(why: str, remedy: str = "") -> Finding:
     """Return the finding that it is not known whether the server resumes."""
-    return Finding("resume", NOTE, "Whether the server resumes cannot be told.", why, remedy)
+    return Finding("resume", NOTE, "It is not known whether the server resumes.", why, remedy)
 
 
 def resume(plan: Plan, answer: Answer) -> Finding:
@@ -103,18 +103,21 @@ def resume(plan: Plan, answer: Answer) -> Finding:
     evidence = f"{asked}: {len(came)} of {total} that followed it came again"
     evidence += _after(answer.connection)
     if _begins_anew(plan, ids):
-        return _problem("The server begins anew: it sends what was before that id, too.", evidence)
+        return _problem(
+            "The server starts over: it also sends events from before that id.", evidence
+        )
     for seen in events:
         found = seen.block.id or ""
         if plan.expected.get(found, seen.block.digest) != seen.block.digest:
             return _problem(
-                "The server sends other data under the same id.", f"{evidence}; id {shown(found)}"
+                "The server sends different data with the same id.",
+                f"{evidence}; id {shown(found)}",
             )
     if not came:
-        return _problem("The server does not send what followed that id.", evidence)
+        return _problem("The server does not send the events that followed that id.", evidence)
     order = list(plan.expected)
     if sorted(came, key=order.index) != came:
-        return _problem("What followed that id comes again in another order.", evidence)
+        return _problem("The events that followed that id come in another order.", evidence)
     missing = order[: order.index(came[-1])]
     missing = [found for found in missing if found not in came]
     rest = len(order) - len(came) - len(missing)
@@ -125,7 +128,7 @@ def resume(plan: Plan, answer: Answer) -> Finding:
     if missing or (rest and went_on):
         lost = missing or [found for found in order if found not in came]
         return _problem(
-            "The server leaves some out of what followed that id.",
+            "The server omits some events that followed that id.",
             f"{evidence}; {several(len(lost), 'event')} missing, such as {shown(lost[0])}",
         )
     if plan.id in ids:
@@ -134,7 +137,7 @@ def resume(plan: Plan, answer: Answer) -> Finding:
             NOTE,
             "The server resumes, and sends the event with that id once more.",
             evidence,
-            "Begin with the event after the Last-Event-ID: the client has had that one.",
+            "Start with the event after the Last-Event-ID: the client has that one already.",
         )
     return Finding("resume", OK, "The server resumes where a client was.", evidence)
 

@@ -112,8 +112,8 @@ def latency(observation: Observation) -> Finding:
 # --- Buffering ---
 
 UNBUFFER: Final = (
-    "Have nothing hold events back: 'X-Accel-Buffering: no' from the server, 'proxy_buffering off'"
-    " in nginx, a flush after each event in the program."
+    "Turn buffering off: 'X-Accel-Buffering: no' from the server, 'proxy_buffering off' in nginx, a"
+    " flush after each event in the program."
 )
 
 
@@ -128,7 +128,7 @@ def buffering(observation: Observation) -> Finding:
             "0 bytes",
             ""
             if is_over
-            else "Watch longer (--seconds): a slow stream behind a buffer looks like that, too.",
+            else "Watch longer (--seconds): a slow stream behind a buffer looks the same.",
         )
     found = [bursts(connection) for connection in observation.connections]
     flat = [burst for each in found for burst in each]
@@ -228,11 +228,11 @@ def _batches(found: list[list[Burst]], reads: int) -> Finding:
         return Finding(
             "buffering",
             NOTE,
-            "Events come several at once. The server may send them so; else something holds them"
+            "Several events come at once. The server may send them so, or something holds them"
             " back.",
             f"{several(len(large), 'time')} about {size:.0f} events after"
             f" {seconds(statistics.median(burst.before for burst in large))} of silence",
-            f"If the server makes them one at a time: {UNBUFFER[0].lower()}{UNBUFFER[1:]}",
+            f"If the server sends them one at a time: {UNBUFFER[0].lower()}{UNBUFFER[1:]}",
         )
     if all(len(each) <= 1 for each in found):
         first = next((burst for each in found for burst in each if burst.events), None)
@@ -242,7 +242,7 @@ def _batches(found: list[list[Burst]], reads: int) -> Finding:
                 NOTE,
                 "All events came at once, after a wait.",
                 f"{several(len(first.events), 'event')} after {seconds(first.before)}",
-                f"If the server makes them one at a time: {UNBUFFER[0].lower()}{UNBUFFER[1:]}",
+                f"If the server sends them one at a time: {UNBUFFER[0].lower()}{UNBUFFER[1:]}",
             )
     return Finding(
         "buffering",
@@ -262,7 +262,7 @@ def compression(observation: Observation) -> Finding:
             PROBLEM,
             "The body cannot be decompressed.",
             f"{shown(coding)}: {observation.unreadable[1]}",
-            "Leave event streams out of the compression.",
+            "Do not compress event streams.",
         )
     if coding.lower() in ("", "identity"):
         return Finding("compression", OK, "The body is not compressed.")
@@ -272,7 +272,7 @@ def compression(observation: Observation) -> Finding:
     ]
     one = bool(sizes) and 10 * sizes.count(1) >= 9 * len(sizes)  # two may happen to be one read
     if not sizes:
-        came = "whether its events come one at a time cannot be told"
+        came = "it is not known whether its events come one at a time"
     elif one:
         came = "its events still come one at a time"
     else:
@@ -281,15 +281,15 @@ def compression(observation: Observation) -> Finding:
         return Finding(
             "compression",
             OK if one else NOTE,
-            f"The body is compressed as was asked for, and {came}.",
+            f"The body is compressed as the request asks, and {came}.",
             shown(coding),
         )
     return Finding(
         "compression",
         NOTE,
-        f"The body is compressed though that was not asked for; {came}.",
+        f"The body is compressed although the request does not ask for it; {came}.",
         shown(coding),
-        "Leave event streams out of the compression, or flush the compressor after each event.",
+        "Do not compress event streams, or flush the compressor after each event.",
     )
 
 
@@ -318,7 +318,7 @@ def heartbeat(observation: Observation) -> Finding:
         return Finding(
             "heartbeat",
             NOTE,
-            "The stream is silent for so long that many proxies would cut it, at 60 s.",
+            "The stream is silent for long: many proxies close a connection after 60 s.",
             evidence,
             "Send a comment (a line with a colon) every 15 to 30 seconds.",
         )
@@ -326,10 +326,10 @@ def heartbeat(observation: Observation) -> Finding:
         return Finding(
             "heartbeat",
             NOTE,
-            "The stream is silent, and many proxies cut it after 60 s of that.",
+            "The stream is silent: many proxies close a connection after 60 s.",
             evidence,
             "Send a comment (a line with a colon) every 15 to 30 seconds; --seconds 150 shows"
-            " whether something cuts it.",
+            " whether something closes it.",
         )
     return Finding("heartbeat", OK, "The silences are short enough.", evidence)
 
@@ -343,7 +343,7 @@ def ended(observation: Observation) -> Finding | None:
     certain = observation.head is None or observation.head.marks_its_end
     how = "in order" if loss.is_in_order else "cut off"
     if loss.is_in_order and not certain:
-        how = "in order or cut off, which this body does not tell"
+        how = "complete or cut off: this body does not show which"
     evidence = f"after {seconds(connection.lasted)}, {how}"
     if not loss.is_in_order:
         evidence += f": {loss.text}"
@@ -359,7 +359,7 @@ def ended(observation: Observation) -> Finding | None:
             PROBLEM,
             "The stream ended, and the next connection was refused.",
             f"{evidence}; then {observation.refused}",
-            "Have the server accept a client that comes back; 204 tells it not to.",
+            "Have the server accept a client that reconnects; 204 tells it not to reconnect.",
         )
     elif observation.failed:
         evidence += f"; then {observation.failed}"
@@ -381,7 +381,9 @@ def ended(observation: Observation) -> Finding | None:
         NOTE,
         f"The stream ended by itself{'' if len(lost) == 1 else ' ' + several(len(lost), 'time')}.",
         evidence,
-        "" if len(lost) == 1 and loss.is_in_order else "A longer watch tells whether it is a rule.",
+        ""
+        if len(lost) == 1 and loss.is_in_order
+        else "Watch longer to see whether it ends regularly.",
     )
 
 
@@ -407,22 +409,22 @@ def _regular_end(same: list[Connection], observation: Observation, evidence: str
     # A client that resumes is sent nothing by the connections after the first.
     if len(contents - {()}) <= 1 and observation.events and in_order:
         what = (
-            "The stream is finite: it brings the same events each time."
+            "The stream is finite: it has the same events each time."
             if any(contents)
-            else "The stream is finite: it ended, and brought nothing more."
+            else "The stream is finite: it ended, and no more events came."
         )
         return Finding(
             "ended",
             NOTE,
             what,
             evidence,
-            "Answer 204 to a client that has had all of it: else it comes back for ever.",
+            "Answer 204 to a client that has received all of it; else it reconnects for ever.",
         )
     if all(each.lasted < AT_ONCE_SECONDS for each in same):
         return Finding(
             "ended",
             PROBLEM,
-            "The stream ends each time almost at once.",
+            "The stream ends almost at once each time.",
             evidence,
             "Keep the connection open: a handler that returns ends it. Look also for a crash.",
         )

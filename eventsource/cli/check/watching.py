@@ -105,7 +105,7 @@ class Watch:
             raise self._stop(
                 Exit.TIMEOUT,
                 f"no answer within {counted(observation.seconds, 'second')}; a slow stream behind"
-                " a buffer looks like that, too: watch longer (--seconds)",
+                " a buffer looks the same: watch longer (--seconds)",
             ) from None
         for item in items:
             match item:

@@ -239,7 +239,7 @@ def test_several_events_under_one_id_are_stored_and_told_of_once(caplog):
 def test_an_id_that_no_request_can_carry_ends_it_before_it_is_stored():
     engine = Engine()
     with ScriptedServer(stream(b"id: \x01\ndata: x\n\n", then="hold")) as server:
-        with pytest.raises(EventSourceError, match="can be sent in no request"):
+        with pytest.raises(EventSourceError, match="cannot be sent in a request"):
             Relay(server.url, MemorySink(engine)).run()
     assert engine.entries == []
 
@@ -486,8 +486,8 @@ def test_a_superseded_relay_that_then_cannot_claim_tells_both(caplog):
         running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
     ):
         wait_until(lambda: engine.place == "1")
-    assert len(in_log(caplog, "superseded; claiming it anew")) == 1
-    assert len(in_log(caplog, "the log cannot be written; claiming it anew")) == 1
+    assert len(in_log(caplog, "superseded; claiming it again")) == 1
+    assert len(in_log(caplog, "the log cannot be written; claiming it again")) == 1
 
 
 # --- The log loses its place ---

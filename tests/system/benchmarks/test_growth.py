@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from eventsource.testing import ScriptedServer
-from tests.support import wait_until
+from tests.support import imported, wait_until
 
 if sys.platform != "linux":
     pytest.skip("they look into Linux's sockets and /proc", allow_module_level=True)
@@ -139,7 +139,7 @@ totals: 330
     @pytest.mark.parametrize("name", [*instructions.STEPS])
     def test_each_step_reads_once_for_each_event(self, name):
         step = instructions.STEPS[name]
-        pytest.importorskip(step.module)
+        imported(step.module, extra="bench")
         calls = instructions.count_calls(step, 4)
         reads = [call for call in calls if call.startswith("C socket.recv")]
         assert len(reads) == 4
@@ -202,9 +202,6 @@ class TestIdle:
     @pytest.mark.timeout(120)
     @pytest.mark.parametrize("over", ["", "--tls"])
     def test_the_command_prints_a_table(self, capsys, over):
-        if over:
-            pytest.importorskip("trustme")
-            pytest.importorskip("certifi")
         arguments = ["--sources", "5", "--seconds", "0.05", *([over] if over else [])]
         assert idle.main(arguments) == 0
         rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
@@ -298,7 +295,7 @@ class TestGrowth:
 
     @pytest.mark.timeout(120)
     def test_the_command_writes_tables_and_a_picture(self, capsys, tmp_path):
-        pytest.importorskip("matplotlib")
+        imported("matplotlib", extra="bench")
         assert growth.main(["--quick", "--output", str(tmp_path)]) == 0
         printed = capsys.readouterr().out
         text = (tmp_path / "growth.md").read_text()

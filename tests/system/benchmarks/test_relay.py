@@ -6,13 +6,14 @@ import pytest
 
 from benchmarks import relay
 from benchmarks.processes import Problem
+from tests.support import imported
 
-pytest.importorskip("redis")
+imported("redis")
 
 
 @pytest.mark.parametrize("engine", ["redis", "nats"])
 def test_a_row_is_printed(engine, capsys):
-    pytest.importorskip(engine)
+    imported(engine)
     assert relay.main(["--events", "200", "--only", engine]) == 0
     *_, row = capsys.readouterr().out.splitlines()
     assert row.startswith(f"| {relay.ENGINES[engine][0]} | ")

@@ -175,7 +175,7 @@ def test_a_coding_that_was_asked_for_or_not(check, arguments):
     coded = GOOD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
     done = check(respond(coded + gzip.compress(event(1))), NO_MORE, arguments=arguments)
     assert done.levels["compression"] == "note"
-    unasked = "though that was not asked for" in done.findings["compression"]["what"]
+    unasked = "although the request does not ask for it" in done.findings["compression"]["what"]
     assert unasked == (not arguments)
     assert done.result["figures"]["events"] == 1
 
@@ -277,8 +277,8 @@ BEGINS_ANEW = numbered(lambda _: 0)
 
 @pytest.mark.parametrize(
     ("script", "level", "what"),
-    [(REPLAYS, "ok", "resumes"), (BEGINS_ANEW, "problem", "begins anew")],
-    ids=["replays", "begins-anew"],
+    [(REPLAYS, "ok", "resumes"), (BEGINS_ANEW, "problem", "starts over")],
+    ids=["replays", "starts-over"],
 )
 def test_resuming(check, monkeypatch, script, level, what):
     monkeypatch.setattr(
@@ -296,7 +296,7 @@ def test_a_server_that_ignores_the_id(check, monkeypatch):
     ignores = numbered(lambda asked: 30 if asked else 0)
     done = check(ignores, NO_MORE, ignores)
     assert (done.status, done.levels["resume"]) == (1, "problem")
-    assert "does not send what followed" in done.findings["resume"]["what"]
+    assert "does not send the events that followed" in done.findings["resume"]["what"]
 
 
 def test_a_refusal_of_the_id(check):
@@ -503,7 +503,7 @@ def test_a_signal_ends_it_in_every_phase(phase, number):
         assert bool(re.search(rb"problem, \d notes?, interrupted after", out)) == (
             phase != "connecting"
         )
-        assert (b"resume: Whether" in out) == (phase != "connecting")
+        assert (b" resume: It is not known" in out) == (phase != "connecting")
 
 
 def test_json_is_printed_also_if_a_signal_ends_the_watch():

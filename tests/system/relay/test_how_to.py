@@ -17,9 +17,7 @@ import pytest
 
 from eventsource.testing import ScriptedServer
 from tests import pages
-from tests.support import HEAD, LIMIT, unavailable, wait_until
-
-pytest.importorskip("eventsource.relay.relay", reason="needs Relay")
+from tests.support import HEAD, LIMIT, imported, unavailable, wait_until
 
 ROOT = Path(__file__).parents[3]
 LAST = 400
@@ -128,7 +126,7 @@ def rows_of(path, statement):
 
 
 def test_the_programs_about_nats_lose_nothing(tmp_path, upstream):
-    pytest.importorskip("nats")
+    imported("nats")
     from tests.relay.nats_server import NatsServer
 
     with NatsServer(tmp_path) as server, Desk(tmp_path, "relay-nats.md") as desk:
@@ -159,6 +157,42 @@ def test_the_programs_about_nats_lose_nothing(tmp_path, upstream):
 
         desk.kill_again_and_again(lambda: len(shared()), "worker.py", server.url)
         assert shared() == EXPECTED
+
+
+def test_the_consumers_of_nats_go_on_behind_what_was_deleted(tmp_path):
+    """Also of what they had been given, and had not acknowledged."""
+    imported("nats")
+    from nats.js.api import ConsumerConfig
+
+    from tests.relay.nats_server import NatsServer
+
+    async def prepare(_, js):
+        await js.add_stream(name="orders", subjects=["orders"])
+        for number in range(1, 6):
+            await js.publish("orders", b"event %d" % number, headers={"Event-Id": f"{number}"})
+        worker = await js.pull_subscribe(
+            "orders", durable="billing", stream="orders", config=ConsumerConfig(ack_wait=1)
+        )
+        assert len(await worker.fetch(2)) == 2
+        await js.purge_stream("orders", keep=2)
+
+    with NatsServer(tmp_path) as server, Desk(tmp_path, "relay-nats.md") as desk:
+        server.run(prepare)
+        path = tmp_path / "worker.py"
+        path.write_text(path.read_text().replace("ack_wait=10", "ack_wait=1"))
+        desk.start("in_order.py", server.url)
+        desk.start("worker.py", server.url)
+        for name, statement in (
+            ("orders.db", "SELECT data FROM orders ORDER BY sequence"),
+            ("work.db", "SELECT data FROM work ORDER BY sequence"),
+        ):
+            path = tmp_path / name
+            wait_until(
+                lambda path=path, statement=statement: (
+                    rows_of(path, statement) == ["event 4", "event 5"]
+                ),
+                "what is left",
+            )
 
 
 class PostgreSQLServer:
@@ -234,7 +268,7 @@ class PostgreSQLServer:
 
 @pytest.fixture
 def postgresql():
-    pytest.importorskip("psycopg")
+    imported("psycopg")
     with PostgreSQLServer() as server:
         yield server
 

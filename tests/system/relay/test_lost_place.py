@@ -13,7 +13,7 @@ from eventsource.relay import Relay, Superseded
 from eventsource.testing import ScriptedServer
 from tests.relay.memory import running
 from tests.relay.numbered import Growing, texts
-from tests.support import LIMIT, wait_until
+from tests.support import LIMIT, imported, wait_until
 
 pytestmark = pytest.mark.timeout(6 * LIMIT)
 
@@ -151,7 +151,7 @@ def test_no_owner_is_told_from_another_one(client, new_sink):
 
 @pytest.fixture
 def nats(tmp_path):
-    pytest.importorskip("nats")
+    imported("nats")
     from tests.relay.nats_server import NatsServer
 
     with NatsServer(tmp_path) as server:

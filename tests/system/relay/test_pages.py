@@ -10,8 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from eventsource import EventStream
 from eventsource.testing import ScriptedServer
 from tests.real_servers.process import free_port
@@ -24,9 +22,9 @@ PROGRAMS = dict(re.findall(r'```python title="([\w.]+)"\n(.*?)```', PAGE, re.DOT
 
 
 @contextlib.contextmanager
-def program(name, folder, *arguments, **addresses):
+def program(name, folder, *arguments, programs=PROGRAMS, **addresses):
     """Within, a program of the page runs."""
-    code = PROGRAMS[name]
+    code = programs[name]
     for address, real in (
         ("redis://localhost", addresses.get("redis")),
         ("https://example.com/orders", addresses.get("stream")),
@@ -48,7 +46,6 @@ def program(name, folder, *arguments, **addresses):
 
 
 def test_the_relay_and_its_consumers(redis_server, tmp_path):
-    pytest.importorskip("redis")
     where = {"redis": redis_server.url}
     with ScriptedServer(numbered(20)) as server, redis_server.client() as client:
         with program("relay.py", tmp_path, stream=server.url, **where) as relay:
@@ -75,7 +72,6 @@ def test_the_relay_and_its_consumers(redis_server, tmp_path):
 
 def test_an_entry_that_two_members_have_at_once_has_one_effect(redis_server, tmp_path):
     """One has looked whether it was dealt with, is slow, and another one claims the entry."""
-    pytest.importorskip("redis")
     with Forwarder(redis_server.port) as front, redis_server.client() as client:
         client.xadd("orders", {"id": "1", "type": "message", "data": "a", "n": "1"})
         front.hold(b"XACK")
@@ -93,6 +89,34 @@ def test_an_entry_that_two_members_have_at_once_has_one_effect(redis_server, tmp
 def is_acknowledged(client):
     groups = client.xinfo_groups("orders")
     return groups and all(group["lag"] == group["pending"] == 0 for group in groups)
+
+
+def test_a_consumer_reports_what_was_trimmed_before_it_had_dealt_with_it(redis_server, tmp_path):
+    """Redis gives a member such an entry without fields, at each start until it is acknowledged."""
+    with redis_server.client() as client:
+        for number in range(1, 4):
+            client.xadd("orders", {"id": "", "type": "message", "data": f"{number}", "n": number})
+        client.xgroup_create("orders", "billing", id="0")
+        [(_, given)] = client.xreadgroup("billing", "one", {"orders": ">"}, count=2)
+        client.xtrim("orders", maxlen=2, approximate=False)
+        with program("consumer.py", tmp_path, "one", redis=redis_server.url):
+            wait_until(lambda: client.lrange("invoices", 0, -1) == ["2", "3"])
+            wait_until(lambda: is_acknowledged(client))
+        lines = (tmp_path / "consumer.py.txt").read_text().splitlines()
+        assert [line for line in lines if given[0][0] in line] == lines != []
+
+
+def test_the_marks_of_a_consumer_are_as_bounded_as_the_log(redis_server, tmp_path):
+    """The marks of entries that are no longer in the log are removed."""
+    name, bound = "consumer.py", "2_000_000"
+    assert PROGRAMS[name].count(bound) == 1
+    short = {**PROGRAMS, name: PROGRAMS[name].replace(bound, "10")}
+    with redis_server.client() as client:
+        for number in range(1, 31):
+            client.xadd("orders", {"id": "", "type": "message", "data": f"{number}", "n": number})
+        with program(name, tmp_path, "one", programs=short, redis=redis_server.url):
+            wait_until(lambda: is_acknowledged(client))
+        assert client.zrange("billing:done", 0, -1) == [f"{number}" for number in range(21, 31)]
 
 
 def test_a_sink_of_ones_own(tmp_path):

@@ -24,9 +24,9 @@ from tests.relay.forwarder import Forwarder
 from tests.relay.memory import running
 from tests.relay.numbered import Growing, numbered, texts
 from tests.relay.redis_server import RedisServer
-from tests.support import LIMIT, SECRET, wait_until
+from tests.support import LIMIT, SECRET, imported, wait_until
 
-redis = pytest.importorskip("redis")
+redis = imported("redis")
 
 from eventsource.relay import RedisStream  # noqa: E402 - needs redis
 from eventsource.relay import redis as module  # noqa: E402
@@ -540,7 +540,7 @@ def test_after_a_reply_that_did_not_come_the_lease_is_not_given_up(redis_server,
     redis_server.signal(signal.SIGCONT)
     sink.close()
     assert client.exists("{orders}:lease")
-    assert "left to run out: Redis has not answered in time" in caplog.text
+    assert "expires by itself: Redis has not answered in time" in caplog.text
 
 
 def test_one_that_answers_again_is_told_of_the_end(redis_server, client):
@@ -566,7 +566,7 @@ def test_close_does_not_wait_for_the_timeout_of_a_redis_that_hangs(redis_server,
     thread.join(LIMIT)
     assert not thread.is_alive()
     redis_server.signal(signal.SIGCONT)
-    assert "left to run out: Redis: TimeoutError" in caplog.text
+    assert "expires by itself: Redis: TimeoutError" in caplog.text
 
 
 def test_a_relay_ends_within_the_grace_of_a_container_though_redis_hangs():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("redis")
+from tests.support import imported
 
-from tests.relay.soak import faults_of, too_late
+imported("redis")
+
+from tests.relay.soak import faults_of, too_late  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ SMALL = events(range(10))
 def test_a_body_without_a_known_field_is_a_problem(body):
     found = formats(connection((0, body), ends=1))
     assert [each.level for each in found] == ["problem"]
-    assert "no event stream" in found[0].what
+    assert "not an event stream" in found[0].what
     assert body[:5].decode() in found[0].evidence
 
 
@@ -192,8 +192,8 @@ def test_comments_alone_are_an_event_stream():
 @pytest.mark.parametrize(
     ("line", "level", "what"),
     [
-        (b"more text", "problem", "no field"),
-        (b"datum: x", "note", "does not have"),
+        (b"more text", "problem", "not fields"),
+        (b"datum: x", "note", "unknown field"),
         (b"data: \xff", "problem", "UTF-8"),
         (b"\xef\xbb\xbfdata: x", "problem", "byte order mark"),
         (b"id: \0", "problem", "NUL"),

@@ -291,7 +291,7 @@ def test_one_end_is_worth_a_note():
 def test_a_body_that_ends_with_the_connection_does_not_tell_how_it_ended():
     seen = observation(connection((0, event(1)), ends=2.0))
     seen.head.headers.pop("Transfer-Encoding")
-    assert "does not tell" in ended(seen).evidence
+    assert "does not show which" in ended(seen).evidence
 
 
 def test_ends_after_the_same_time_are_a_limit():
