@@ -19,7 +19,8 @@ import requests
 import eventsource
 from eventsource import EventSource, EventStream, SSEClient
 from eventsource.http.exchange import Exchange
-from eventsource.http.request import RequestTemplate, withheld_from
+from eventsource.http.redirects import withheld_from
+from eventsource.http.request import RequestTemplate
 from eventsource.testing import ScriptedServer
 from tests.exchanges import basic, exchange_with, open_and_abort
 from tests.support import (
