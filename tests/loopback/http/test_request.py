@@ -768,6 +768,16 @@ def test_it_is_known_from_whom_credentials_were_withheld(given, is_told, session
     assert withheld_from(response) == (origin(there) if is_told else None)
 
 
+def test_of_several_origins_the_first_is_named(session):
+    with (
+        ScriptedServer(status("403 No")) as second,
+        ScriptedServer(redirect(second.url)) as first,
+        ScriptedServer(redirect(first.url)) as here,
+    ):
+        response = open_and_abort(exchange_with(here.url, session, auth=("u", "p")))
+    assert withheld_from(response) == origin(first)
+
+
 @pytest.mark.parametrize("at", ["auth", "headers", "cookies"])
 def test_so_it_is_with_what_the_callers_session_has(at):
     with (
