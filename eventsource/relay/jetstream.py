@@ -85,7 +85,10 @@ MIN_LEASE_SECONDS: Final = 0.1
 """The shortest `max_age` that a server accepts."""
 
 GOODBYE_SECONDS: Final = 1.0
-"""The most seconds that `close()` waits to give back the lease, and then to disconnect."""
+"""The most seconds that `close()` waits for the server."""
+
+DISCONNECT_SECONDS: Final = 0.2
+"""Those of them that are kept for disconnecting; also the most that a failed call waits for it."""
 
 _SCHEMES: Final = ("nats", "tls", "ws", "wss")
 _OWN_OPTIONS: Final = {
@@ -330,11 +333,11 @@ class JetStream:
             await self._disconnect()
             raise
 
-    async def _disconnect(self) -> None:
+    async def _disconnect(self, seconds: float = DISCONNECT_SECONDS) -> None:
         connection, self._nats = self._nats, None
         if connection is not None:
             try:
-                async with asyncio.timeout(GOODBYE_SECONDS):
+                async with asyncio.timeout(seconds):
                     await connection.close()
             except Exception as error:  # the connection is not used again in any case
                 logger.debug("%r: closing: %s", self, _said(error))
@@ -580,9 +583,11 @@ class JetStream:
 
     async def _leave(self) -> None:
         """Give back the lease, if it is ours, and close the connection."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + GOODBYE_SECONDS
         try:
             if self._may_lead and self._nats is not None and self._nats.is_connected:
-                async with asyncio.timeout(GOODBYE_SECONDS):
+                async with asyncio.timeout_at(deadline - DISCONNECT_SECONDS):
                     jetstream = self._nats.jetstream(timeout=GOODBYE_SECONDS)
                     try:
                         bucket = await jetstream.key_value(f"{self._name}-relay")
@@ -592,7 +597,7 @@ class JetStream:
                     except (errors.BucketNotFoundError, errors.KeyNotFoundError):  # no lease
                         pass
         finally:
-            await self._disconnect()
+            await self._disconnect(deadline - loop.time())
 
 
 def _headers(point: ResumePoint) -> dict[str, str]:
