@@ -1521,7 +1521,7 @@ def test_a_line_of_ours_is_one_of_its_own_among_raw_bytes(on_terminal, monkeypat
     scripts = [stream(b"retry: 20\n\n: cut"), stream(b"data: x\n\ndata: y", then="hold")]
     with ScriptedServer(*scripts) as server:
         with monkeypatch.context() as patch:
-            patch.setattr("eventsource.cli.following._is_terminal", lambda _: True)
+            patch.setattr("eventsource.cli.display._is_terminal", lambda _: True)
             got, done = on_terminal("--format", "raw", "-n", "1", server.url)
     assert (done.status, done.err) == (0, "")
     lines = re.sub("\x1b\\[[0-9;]*m", "", got).split("\r\n")
