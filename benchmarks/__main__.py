@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -59,6 +60,22 @@ def arguments() -> argparse.Namespace:
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds must be at least 1")
     return options
+
+
+def command_line(options: argparse.Namespace) -> str:
+    """Return the command with all options that change what is measured.
+
+    `--output` is left out: it only says where the tables go.
+    """
+    words = ["python", "-m", "benchmarks"]
+    if options.quick:
+        words.append("--quick")
+    if options.rounds is not None:
+        words += ["--rounds", str(options.rounds)]
+    for name in ("only", "inputs", "peers"):
+        if chosen := getattr(options, name):
+            words += [f"--{name}", ",".join(chosen)]
+    return shlex.join(words)
 
 
 class _names:  # noqa: N801 - an argument's type, which its errors name
@@ -181,7 +198,7 @@ def run(options: argparse.Namespace) -> str:
         crew = stack.enter_context(Crew(server, node, trusted))
         results = measure.Run(chosen, server, crew, str(ca), str(trusted), say).everything()
     say("done")
-    return report.document(results, machine, missing)
+    return report.document(results, machine, missing, command_line(options))
 
 
 def _stop(*_: object) -> NoReturn:

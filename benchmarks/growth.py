@@ -19,10 +19,11 @@ import argparse
 import itertools
 import json
 import socket
+import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -37,8 +38,12 @@ LIMIT: Final = 300.0
 """Seconds for anything that a process is asked."""
 BATCH: Final = 50
 """Sources that connect at the same time."""
-REPEAT: Final = 3
-"""Runs of which the cheapest counts: what another program costs only ever adds."""
+ROUNDS: Final = 3
+"""How often all points are measured, one after the other, each time by a client process of its own.
+The cheapest round counts, because what another program costs only ever adds; how far the rounds are
+apart is told."""
+REPEAT: Final = 2
+"""Runs in one process, of which the cheapest counts: the first one finds nothing in the caches."""
 TEXT: Final = b"x" * 100
 """The data of an event whose size is not what grows."""
 END: Final = chunk(b"event: end\ndata: end\n\n")
@@ -131,11 +136,19 @@ class Client:
         self._used = 0.0
 
     def open(
-        self, *, url: str, sources: int, types: Sequence[str], listeners: int
+        self,
+        *,
+        url: str,
+        sources: int,
+        types: Sequence[str],
+        listeners: int,
+        switch_interval: float | None,
     ) -> dict[str, Any]:
         """Open sources, each with so many listeners of each type; return the time to register."""
         from eventsource import EventSource  # in this process only
 
+        if switch_interval is not None:
+            sys.setswitchinterval(switch_interval)
         opened = threading.Semaphore(0)
         registering = 0.0
         for number in range(sources):
@@ -204,6 +217,7 @@ class Series:
         event_types: what is listened for, by the amount.
         growing: what the amount is, besides a property of the events.
         pace: of the server, see `Pace`.
+        switch_interval: seconds, for `sys.setswitchinterval` in the client; None: Python's default.
     """
 
     panel: str
@@ -214,6 +228,7 @@ class Series:
     event_types: Callable[[int], tuple[str, ...]] = lambda _: ("message",)
     growing: str = ""
     pace: Pace = "together"
+    switch_interval: float | None = None
 
 
 @dataclass(frozen=True)
@@ -279,6 +294,15 @@ def series(*, quick: bool) -> list[Series]:
             events=lambda amount: few or max(6000 // amount, 20),
             growing="sources",
         ),
+        Series(
+            panel="sources",
+            name="the same, `setswitchinterval(1)`",
+            kind="bytes",
+            amounts=sources,
+            events=lambda amount: few or max(6000 // amount, 20),
+            growing="sources",
+            switch_interval=1.0,
+        ),
         Series(panel="size", name="ASCII", kind="bytes", amounts=sizes, events=by_size),
         Series(panel="size", name="other text", kind="wide", amounts=sizes, events=by_size),
         Series(panel="size", name="lines of 100", kind="lines", amounts=lined, events=by_size),
@@ -335,15 +359,28 @@ class Cost:
         event: per event.
         unit: per byte, or per call of a listener, whichever the panel's unit is.
         registering: per listener that is registered.
+        apart: the dearest round by the cheapest, per event.
     """
 
     event: float
     unit: float
     registering: float
+    apart: float = 1.0
 
 
 Results = dict[str, dict[str, dict[int, Cost]]]
 """By panel, by line, by amount."""
+
+
+def cheapest(rounds: Sequence[Cost]) -> Cost:
+    """Return the least of what the rounds have measured at one point."""
+    events = [cost.event for cost in rounds]
+    return Cost(
+        min(events),
+        min(cost.unit for cost in rounds),
+        min(cost.registering for cost in rounds),
+        max(events) / min(events),
+    )
 
 
 def start(what: str) -> Child:
@@ -351,27 +388,32 @@ def start(what: str) -> Child:
     return Child([sys.executable, "-m", "benchmarks.growth", "--process", what])
 
 
-def measure_all(lines: Iterable[Series]) -> Results:
-    """Measure every point of these lines.
+def measure_all(lines: Sequence[Series], rounds: int) -> Results:
+    """Measure every point of these lines, in each round.
 
     Raises:
         Problem: see `measure`; its note says where.
     """
-    results: Results = {}
+    found: dict[tuple[str, str, int], list[Cost]] = {}
+    points = [(line, amount) for line in lines for amount in line.amounts]
     server = start("server")
     try:
-        for line in lines:
-            points = results.setdefault(line.panel, {}).setdefault(line.name, {})
-            for amount in line.amounts:
+        for number in range(rounds):
+            for line, amount in points:
                 where = f"{line.panel}, {line.name}, {amount:,}"
                 try:
-                    points[amount] = measure(server, line, amount)
+                    cost = measure(server, line, amount)
                 except Problem as problem:
                     note = f"{where}: {problem.note}"
                     raise Problem(str(problem), note=note, detail=problem.detail) from None
-                print(f"{where}: {points[amount].event * 1e6:,.1f} µs", file=sys.stderr)
+                found.setdefault((line.panel, line.name, amount), []).append(cost)
+                told = f"round {number + 1} of {rounds}: {where}: {cost.event * 1e6:,.1f} µs"
+                print(told, file=sys.stderr)
     finally:
         server.stop(kill=True)
+    results: Results = {}
+    for (panel, name, amount), costs in found.items():
+        results.setdefault(panel, {}).setdefault(name, {})[amount] = cheapest(costs)
     return results
 
 
@@ -397,7 +439,13 @@ def measure(server: Child, line: Series, amount: int) -> Cost:
     try:
         url = f"http://127.0.0.1:{server.ask(LIMIT, do='port')['port']}/"
         opened = client.ask(
-            LIMIT, do="open", url=url, sources=sources, types=event_types, listeners=listeners
+            LIMIT,
+            do="open",
+            url=url,
+            sources=sources,
+            types=event_types,
+            listeners=listeners,
+            switch_interval=line.switch_interval,
         )
         seconds = []
         for _ in range(REPEAT):
@@ -418,13 +466,15 @@ def measure(server: Child, line: Series, amount: int) -> Cost:
 
 
 def text_of(results: Results) -> str:
-    """Return the tables as Markdown."""
+    """Return the tables as Markdown, and below each how far the rounds are apart."""
     blocks = []
     for key, lines in results.items():
         panel = PANELS[key]
         names = [f"{name}, µs per event" for name in lines]
         if panel.unit is not None:
             names += [f"{name}, {panel.shown} per {panel.unit}" for name in lines]
+        else:
+            names += [f"{name}, times the first row" for name in lines]
         if key in ("listeners", "types"):
             names.append("registering a listener, µs")
         rows = [
@@ -437,11 +487,23 @@ def text_of(results: Results) -> str:
             cells = [_shown(point.event * 1e6 if point else None) for point in points]
             if panel.unit is not None:
                 cells += [_shown(point.unit * panel.scale if point else None) for point in points]
+            else:
+                bases = [next(iter(line.values())) for line in lines.values()]
+                cells += [
+                    "" if point is None else f"{point.event / base.event:.2f}"
+                    for point, base in zip(points, bases, strict=True)
+                ]
             if key in ("listeners", "types"):
                 first = next(iter(lines.values()))[amount]  # its handlers are of the type
                 cells.append(_shown(first.registering * 1e6))
             rows.append("| " + " | ".join([f"{amount:,}", *cells]) + " |")
         blocks.append("\n".join(rows))
+        apart = [cost.apart for points in lines.values() for cost in points.values()]
+        if max(apart) > 1:  # there was more than one round
+            blocks.append(
+                "Noise, the dearest round by the cheapest, which is shown: "
+                f"{statistics.median(apart):.2f} (median of the points), {max(apart):.2f} at most."
+            )
     return "\n\n".join(blocks)
 
 
@@ -511,7 +573,8 @@ def main(arguments: list[str] | None = None) -> int:
     lines = series(quick=options.quick)
     try:
         results = measure_all(
-            line for line in lines if not options.only or line.panel in options.only
+            [line for line in lines if not options.only or line.panel in options.only],
+            1 if options.quick else ROUNDS,
         )
     except Problem as problem:
         print(f"{problem}: {problem.note}\n{problem.detail}", file=sys.stderr)

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
+OURS = "eventsource-client"
+"""This package's distribution."""
 PARSER_CHUNK = 64 * 1024
 """Bytes that a parser gets at once: as much as a socket's buffer commonly has."""
 NOWHERE = "http://127.0.0.1/"
@@ -387,7 +389,7 @@ def read_raw(url: str, size: int, ca: str | None) -> int:
 ALL = (
     Peer(
         name="EventSource",
-        package="eventsource-client",
+        package=OURS,
         module="eventsource",
         kind="handlers",
         ours=True,
@@ -396,7 +398,7 @@ ALL = (
     ),
     Peer(
         name="EventSource (event_timeout and localhost)",
-        package="eventsource-client",
+        package=OURS,
         module="eventsource",
         kind="handlers",
         ours=True,
@@ -406,7 +408,7 @@ ALL = (
     ),
     Peer(
         name="EventStream",
-        package="eventsource-client",
+        package=OURS,
         module="eventsource",
         kind="loop",
         open=_open_event_stream,
@@ -414,7 +416,7 @@ ALL = (
     ),
     Peer(
         name="EventStream.messages()",
-        package="eventsource-client",
+        package=OURS,
         module="eventsource",
         kind="loop",
         open=_open_messages,
@@ -422,7 +424,7 @@ ALL = (
     ),
     Peer(
         name="async for messages()",
-        package="eventsource-client",
+        package=OURS,
         module="eventsource",
         kind="asyncio",
         open=_open_async_messages,
@@ -430,7 +432,7 @@ ALL = (
     ),
     Peer(
         name="SSEClient",
-        package="eventsource-client",
+        package=OURS,
         module="eventsource",
         kind="loop",
         open=_open_sse_client,
@@ -438,7 +440,7 @@ ALL = (
     ),
     Peer(
         name="EventStreamParser",
-        package="eventsource-client",
+        package=OURS,
         module="eventsource",
         kind="parser",
         parse=_parse_ours,
@@ -446,7 +448,7 @@ ALL = (
     ),
     Peer(
         name="EventStreamParser (comments)",
-        package="eventsource-client",
+        package=OURS,
         module="eventsource",
         kind="parser",
         parse=_parse_ours_with_comments,
@@ -532,7 +534,15 @@ UNDERNEATH = ("requests", "urllib3", "pyee", "httpx", "httpcore", "aiohttp")
 
 
 def version(package: str) -> str | None:
-    """Return the installed version of a Python distribution, or None."""
+    """Return the installed version of a Python distribution, or None.
+
+    That of this package is the one of the code that is measured: the checkout comes first, and
+    what is installed beside it may be older.
+    """
+    if package == OURS:
+        from eventsource import __version__  # a worker that measures a peer does not need it
+
+        return __version__
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -40,6 +40,13 @@ def ratio(values: Sequence[float]) -> str:
     return middle if len(values) == 1 else f"{middle} ({min(values):.2f}{TO}{max(values):.2f})"
 
 
+def of_rounds(rounds: int) -> str:
+    """Say what `statistics.median` is of so many rounds: of two, it is their mean."""
+    if rounds >= 3:
+        return "the median of the rounds"
+    return "the mean of both rounds" if rounds == 2 else "that of the only round"
+
+
 def prose(text: str) -> Lines:
     """Return a paragraph."""
     return [" ".join(text.split()), ""]
@@ -63,12 +70,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) 
 
 def ratios(ours: Cell | None, theirs: Cell | None) -> list[float]:
     """Return ours by theirs, of each round that has both; none if there is a problem."""
+    return [value for value in _by_round(ours, theirs) if value is not None]
+
+
+def _by_round(ours: Cell | None, theirs: Cell | None) -> list[float | None]:
+    """Return ours by theirs, of each round, or None; nothing if there is a problem."""
     if ours is None or theirs is None or ours.problem or theirs.problem:
         return []
     mine, its = list(ours.values), list(theirs.values)
     if theirs.once:
         its += its[-1:] * (len(mine) - len(its))
-    return [a / b for a, b in zip(mine, its, strict=False) if a is not None and b is not None]
+    pairs = zip(mine, its, strict=False)
+    return [None if a is None or b is None else a / b for a, b in pairs]
 
 
 def is_ceiling(peer: peers.Peer) -> bool:
@@ -166,8 +179,8 @@ def parser_section(results: Results) -> Lines:
         *_rates(results, results.parser),
         *_notes(results.parser),
         *prose(f"""
-            How many times as fast as the peer: the median of the rounds' ratios
-            (least{TO}greatest).
+            How many times as fast as the peer, by the ratio within each round:
+            {of_rounds(results.settings.rounds)} (least{TO}greatest).
         """),
         *(line for face in PARSERS for line in _ratio_table(results, results.parser, face)),
     ]
@@ -227,9 +240,10 @@ def latency_section(results: Results) -> Lines:
         *("## Latency", ""),
         *prose(f"""
             From the server's send to the client's handler: {results.settings.paced} events of
-            200 bytes, one each millisecond, in each round; medians of the rounds. Clients that
-            are late on an un-chunked body wait until a buffer of theirs is full. Over TLS each
-            event is a record.
+            200 bytes, one each millisecond, in each round. The median and the 99th percentile
+            are taken of the events of a round, and shown is {of_rounds(results.settings.rounds)}.
+            Clients that are late on an un-chunked body wait until a buffer of theirs is full.
+            Over TLS each event is a record.
         """),
     ]
     for scheme, title in SCHEMES.items():
@@ -337,8 +351,9 @@ def start_section(results: Results) -> Lines:
             from just before the constructor until the server has read the whole request, in
             {settings.rounds * settings.begins} streams one after the other. Over TLS what
             is trusted is certifi's certificates and one more. httpx-sse and httpx2 have a
-            client object, and aiohttp-sse-client2 a TLS context, made beforehand. Medians of
-            the rounds' medians. (sseclient's import name is taken by sseclient-py here.)
+            client object, and aiohttp-sse-client2 a TLS context, made beforehand. The median is
+            taken within a round, and shown is {of_rounds(settings.rounds)}. (sseclient's import
+            name is taken by sseclient-py here.)
         """),
         *table(head, rows, left=2),
     ]
@@ -467,6 +482,41 @@ def _lines_of_clients(results: Results) -> Iterator[Line]:
         )
 
 
+def _line_of_tls(results: Results) -> Line:
+    """The bar of TLS: our lead there, by our lead over the same peer without TLS.
+
+    Both leads vary between rounds, so only a quotient below 1 in every round counts as a loss.
+    """
+    line = Line(
+        "lead over TLS: as far ahead of the best Python peer as of the same peer without TLS; "
+        "not met where the ratio of the two is below 1 in every round",
+        (SOURCE, *OTHERS),
+        [],
+    )
+    for (scheme, framing, name), cells in results.client.items():
+        plain = results.client.get(("http", framing, name))
+        peer = _best(results, cells, max)
+        if scheme != "https" or plain is None or peer is None:
+            continue
+        faces = {}
+        for api in line.faces:
+            over = _by_round(cells.get(api), cells[peer])
+            without = _by_round(plain.get(api), plain.get(peer))
+            leads = [
+                a / b
+                for a, b in zip(over, without, strict=False)
+                if a is not None and b is not None
+            ]
+            if (cell := cells.get(api)) is not None and cell.problem is not None:
+                faces[api] = str(cell.problem), False
+            elif leads:
+                faces[api] = ratio(leads), max(leads) >= 1
+        if faces:
+            what = f"{_where(scheme, framing, name)} / {peer}, by the same without TLS"
+            line.checks.append(Check(what, "≥ 1", faces))
+    return line
+
+
 def _line_of_parsers(results: Results) -> Line:
     return Line(
         "parser alone: 1.5 times the fastest Python parser; with comments, of those that make them",
@@ -549,6 +599,7 @@ def _bar(results: Results) -> list[Line]:
     return [
         _line_of_latency(results),
         *_lines_of_clients(results),
+        _line_of_tls(results),
         _line_of_parsers(results),
         _line_of_memory(results),
         _line_of_closing(results),
@@ -576,10 +627,11 @@ def losses_section(results: Results) -> Lines:
     """Where a peer does better than we do, Node included: every table, every API."""
     lines = [
         *("## Where others are faster", ""),
-        *prose("""
+        *prose(f"""
             Every place in the tables where a peer, in Python or not, does better than one of
-            this package's APIs, by the median of the ratios. (Not here: clients for an event
-            loop have no thread for each stream.) Empty: not there.
+            this package's APIs. The ratio is taken within each round, and shown is
+            {of_rounds(results.settings.rounds)} (least{TO}greatest). (Not here: clients for an
+            event loop have no thread for each stream.) Empty: not there.
         """),
     ]
     found = [
@@ -661,14 +713,14 @@ def _losses(
     return table([head, *faces], rows) if rows else []
 
 
-def bar_section(bar: Sequence[Line]) -> Lines:
+def bar_section(bar: Sequence[Line], rounds: int) -> Lines:
     """The bar that the package set itself, and where it stands."""
     lines = [
         *("## The bar", ""),
         *prose(f"""
-            What this package set out to reach. Ratios are ours by the peer's within each round:
-            their median (least{TO}greatest); the fastest or best peer is so by its median. A
-            number that is not enough is bold.
+            What this package set out to reach. Ratios are ours by the peer's within each round,
+            and shown is {of_rounds(rounds)} (least{TO}greatest). The fastest or best peer is so by
+            the number in its table. A number that is not enough is bold.
         """),
         *table(["", "verdict"], [[line.title, line.verdict] for line in bar], left=2),
     ]
@@ -721,14 +773,23 @@ def input_section(names: Iterable[str]) -> Lines:
     return ["## Inputs", "", *table(head, rows, left=2)]
 
 
-def document(results: Results, about: Mapping[str, str], missing: Sequence[str]) -> str:
-    """Return the whole of it."""
+def document(
+    results: Results, about: Mapping[str, str], missing: Sequence[str], command: str
+) -> str:
+    """Return the whole of it.
+
+    Args:
+        results: everything measured.
+        about: the machine and the versions.
+        missing: which peers were not measured, and why.
+        command: the command that has measured it.
+    """
     settings = results.settings
     bar = _bar(results)
     lines = [
         *(f"# Benchmarks on Python {'.'.join(platform.python_version_tuple()[:2])}", ""),
-        *prose("""
-            Made by `python -m benchmarks` in a clone of this repository, after
+        *prose(f"""
+            Made by `{command}` in a clone of this repository, after
             `python -m pip install -e '.[bench]'`. Not to be edited.
         """),
     ]
@@ -738,8 +799,8 @@ def document(results: Results, about: Mapping[str, str], missing: Sequence[str])
     lines += [*("## How it was measured", "")]
     lines += prose(f"""
         All clients in one run. In each round (of {settings.rounds}) every client is measured
-        once, in changing order; numbers are medians of the rounds. Each client has a process of
-        its own, and so has the server. A measurement of throughput takes about
+        once, in changing order; a number is {of_rounds(settings.rounds)}. Each client has a
+        process of its own, and so has the server. A measurement of throughput takes about
         {settings.duration:g} s (a fast client gets more to read than a slow one). `wrong`: the
         client got other events than were sent, and has no number; `> {settings.limit:.0f} s`:
         it was stopped then.
@@ -747,7 +808,7 @@ def document(results: Results, about: Mapping[str, str], missing: Sequence[str])
     lines += table(["", ""], about.items(), left=2)
     if missing:
         lines += ["Not measured:", "", *(f"- {text}" for text in missing), ""]
-    lines += bar_section(bar)
+    lines += bar_section(bar, settings.rounds)
     for measured, section in (
         (results.parser, parser_section),
         (results.client, client_section),

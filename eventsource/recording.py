@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from .errors import StreamEnded
 from .protocol.events import ErrorEvent, OpenEvent
-from .urls import SECRET_FIELD, redact, redact_text
+from .urls import SECRET_FIELD, redact, redact_field, redact_text
 
 __all__ = [
     "End",
@@ -363,7 +363,7 @@ class RecordingWriter:
                 "url": redact(event.url),
                 "framing": _framing(event.headers),
                 "headers": {
-                    name: _in_header(redact_text(value))
+                    name: _in_header(redact_field(name, value))
                     for name, value in event.headers.items()
                     if not SECRET_FIELD.search(name) and _TOKEN.fullmatch(name)
                 },

@@ -9,10 +9,13 @@ from urllib.parse import urlsplit, urlunsplit
 MAX_TEXT: Final = 500
 """The most characters of a server's text that are shown."""
 SECRET_FIELD: Final = re.compile(
-    r"authorization$|cookie|token|secret|password|credential|signature|(^|[-_])(api)?key$",
+    r"authorization$|cookie|token|secret|password|credential|session|signature|(^|[-_])(api)?key$",
     re.IGNORECASE,
 )
 """Names of header fields whose values are not shown: logs and output go into bug reports."""
+_URL_FIELD: Final = re.compile("location|referer$", re.IGNORECASE)
+"""Names of header fields whose values are URLs, perhaps without a scheme and a host."""
+_QUERY: Final = re.compile(r"\?(?![01](?:[\s,;)]|$))[^\s'\"<>]*")
 
 
 def brief(text: str) -> str:
@@ -70,3 +73,16 @@ def redact_text(text: str) -> str:
     # The look-behind keeps it linear: a scheme only begins where a run of its characters begins.
     urls = r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]++:[^\s'\"<>]+"
     return brief(re.sub(urls, lambda match: redact(match.group()), text))
+
+
+def redact_field(name: str, value: str) -> str:
+    """Return the value of a header field without secrets: URLs in it are redacted.
+
+    Also those without a scheme and a host: what follows a question mark is left out, unless it
+    is a boolean of RFC 9651, 3.3.6 (`?1`).
+    """
+    if SECRET_FIELD.search(name):
+        return "..."
+    if _URL_FIELD.search(name):
+        return redact(value)
+    return _QUERY.sub("", redact_text(value))

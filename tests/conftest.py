@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import inspect
 import logging
 import os
 import select
@@ -16,7 +17,7 @@ import traceback
 import hypothesis
 import pytest
 
-from . import support
+from . import on_loop, support
 from .support import LIMIT, QUERY_SECRET, SECRET, unavailable, wait_until
 
 
@@ -118,6 +119,17 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="takes long: --all runs it"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """A test that is a coroutine function runs on an event loop of its own."""
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(test).parameters}
+    on_loop.run(lambda: test(**arguments))
+    return True
 
 
 @pytest.fixture(scope="session", autouse=True)

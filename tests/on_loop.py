@@ -1,12 +1,19 @@
-"""What the tests of asyncio use: a loop with a time limit, and a look at its complaints."""
+"""What the tests of asyncio use: a loop with a time limit, and a look at its complaints.
+
+A test that is a coroutine function is run by `run()`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 
 import pytest
+
+from eventsource import EventStream
+from eventsource.testing import ScriptedServer
 
 from .support import LIMIT
 
@@ -47,3 +54,11 @@ async def until(condition, what="a condition"):
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, f"waited {LIMIT} s for {what}"
         await asyncio.sleep(0.002)
+
+
+@contextlib.asynccontextmanager
+async def reading(*scripts, **options):
+    """A stream of a server with these scripts, and the server."""
+    with ScriptedServer(*scripts) as server:
+        async with EventStream(server.url, **options) as events:
+            yield events, server

@@ -1,12 +1,13 @@
 """Every documented promise about threads, kept by eight threads that take turns all the time.
 
-`python -m tests.stress` is the long run, a million operations; `test_threads.py` is the short
-one. Python lets another thread go on after each microsecond, which is between any two steps of
+`python -m tests.stress` is the long run, with up to a million operations for each promise;
+`test_threads.py` is the short one. Python lets another thread go on after each microsecond, which is between any two steps of
 the interpreter as far as it can be had. Where a promise leans on the interpreter lock is in
 docs/reliability.md.
 
-Each promise is a function that makes about as many operations as it is told, in `THREADS`
-threads, and raises an `AssertionError` if the promise is broken.
+Each promise is a function that makes at most about as many operations as it is told, in `THREADS`
+threads, and raises an `AssertionError` if the promise is broken. It makes fewer if one takes long,
+because it needs a connection, a look-up or a thread; it counts what it has made.
 """
 
 from __future__ import annotations
@@ -39,10 +40,27 @@ from .support import LIMIT, QUICK, numbers, wait_until
 THREADS = 8
 SWITCH_SECONDS = 1e-6
 
-PROMISES: dict[str, Callable[[int, random.Random], None]] = {}
+
+class Tally:
+    """Counts operations, from any thread."""
+
+    def __init__(self) -> None:
+        self._count = itertools.count()
+
+    def add(self) -> None:
+        """One has been made. (A count is one step; `+= 1` is three.)"""
+        next(self._count)
+
+    def total(self) -> int:
+        """How many have been made; to be asked once, at the end."""
+        return next(self._count)
 
 
-def promise(function: Callable[[int, random.Random], None]) -> Callable[[int, random.Random], None]:
+Promise = Callable[[int, random.Random, Tally], None]
+PROMISES: dict[str, Promise] = {}
+
+
+def promise(function: Promise) -> Promise:
     """Add to `PROMISES`."""
     PROMISES[function.__name__] = function
     return function
@@ -99,7 +117,9 @@ class Handler:
 
 
 @promise
-def handlers_come_and_go_from_any_thread(operations: int, chance: random.Random) -> None:
+def handlers_come_and_go_from_any_thread(
+    operations: int, chance: random.Random, tally: Tally
+) -> None:
     """Each thread sees its own handlers as if it were alone; those for one event run once."""
     source = EventSource("http://127.0.0.1:9/", start=False)
     called = threading.local()
@@ -139,6 +159,7 @@ def handlers_come_and_go_from_any_thread(operations: int, chance: random.Random)
                 source.emit("shared", None)
                 assert [each for each in called.by_me if each.owner == me] == mine
                 source.emit("rare", None)
+            tally.add()
         left[me] = mine
 
     in_each_thread(change)
@@ -187,7 +208,9 @@ class Follower:
         self._is_running.release()
 
 
-def _use(source: EventSource, follower: Follower, count: int, chance: random.Random) -> None:
+def _use(
+    source: EventSource, follower: Follower, count: int, chance: random.Random, tally: Tally
+) -> None:
     """Do `count` things to a source that reads, from all threads; then close it from all."""
     onces: collections.deque[Handler] = collections.deque()
     removed: collections.deque[tuple[Handler, int]] = collections.deque()
@@ -209,9 +232,11 @@ def _use(source: EventSource, follower: Follower, count: int, chance: random.Ran
                 assert handler in source.listeners("message")
                 source.remove_listener("message", handler)
                 removed.append((handler, handler.times()))
+            tally.add()
 
     def close(me: int) -> None:
         source.close()
+        tally.add()
         follower.is_closed = True
         assert source.join(LIMIT)
 
@@ -233,16 +258,18 @@ def _use(source: EventSource, follower: Follower, count: int, chance: random.Ran
 
 
 @promise
-def a_source_is_used_from_any_thread(operations: int, chance: random.Random) -> None:
+def a_source_is_used_from_any_thread(operations: int, chance: random.Random, tally: Tally) -> None:
     """Handlers come and go while events come; it is restarted, and closed by all at once."""
     with ScriptedServer(_endless) as server:
         for _ in range(max(operations // 4000, 1)):
             source = EventSource(server.url, start=False, reconnect=QUICK)
-            _use(source, Follower(), min(operations, 4000) // 10, chance)
+            _use(source, Follower(), min(operations, 4000) // 10, chance, tally)
 
 
 @promise
-def a_pool_runs_the_handlers_one_after_another(operations: int, chance: random.Random) -> None:
+def a_pool_runs_the_handlers_one_after_another(
+    operations: int, chance: random.Random, tally: Tally
+) -> None:
     """The same with `dispatch`, on a pool of threads and with little room."""
     with ScriptedServer(_endless) as server:
         for _ in range(max(operations // 4000, 1)):
@@ -250,11 +277,13 @@ def a_pool_runs_the_handlers_one_after_another(operations: int, chance: random.R
                 source = EventSource(
                     server.url, start=False, reconnect=QUICK, dispatch=pool.submit, max_waiting=10
                 )
-                _use(source, Follower(), min(operations, 4000) // 10, chance)
+                _use(source, Follower(), min(operations, 4000) // 10, chance, tally)
 
 
 @promise
-def a_source_is_started_and_closed_from_any_thread(operations: int, chance: random.Random) -> None:
+def a_source_is_started_and_closed_from_any_thread(
+    operations: int, chance: random.Random, tally: Tally
+) -> None:
     """One thread at most is started, all joins end, and `start()` after `close()` is refused."""
     with ScriptedServer(_endless) as server:
         for _ in range(max(operations // 2000, 1)):
@@ -266,8 +295,10 @@ def a_source_is_started_and_closed_from_any_thread(operations: int, chance: rand
                     source.start()
                 except RuntimeError:
                     refused.append(me)
+                tally.add()
                 if me % 2:
                     source.close()
+                    tally.add()
                     assert source.join(LIMIT)
 
             in_each_thread(live)
@@ -285,7 +316,7 @@ def a_source_is_started_and_closed_from_any_thread(operations: int, chance: rand
 
 @promise
 def threads_that_take_turns_at_a_stream_lose_nothing(
-    operations: int, chance: random.Random
+    operations: int, chance: random.Random, tally: Tally
 ) -> None:
     """Each event is had by one of them; who comes while another one reads gets an error."""
     count = max(operations // 20, 100)
@@ -305,6 +336,8 @@ def threads_that_take_turns_at_a_stream_lose_nothing(
                     items = stream.take(timeout=0.01)
                 except (RuntimeError, TimeoutError):  # another one reads; nothing is there
                     continue
+                finally:
+                    tally.add()
                 had[me] += [int(each.data) for each in items if isinstance(each, MessageEvent)]
 
         in_each_thread(read)
@@ -315,7 +348,7 @@ def threads_that_take_turns_at_a_stream_lose_nothing(
 
 
 @promise
-def any_thread_closes_what_one_reads(operations: int, chance: random.Random) -> None:
+def any_thread_closes_what_one_reads(operations: int, chance: random.Random, tally: Tally) -> None:
     """A loop over a stream, one over a client, and a relay, each in a thread of its own."""
 
     def loop_over(stream: EventStream) -> None:
@@ -336,6 +369,7 @@ def any_thread_closes_what_one_reads(operations: int, chance: random.Random) -> 
                 threading.Event().wait(pause)  # so that each is found in another state
                 for each in ends:
                     each.close()
+                    tally.add()
 
             together(
                 functools.partial(loop_over, stream),
@@ -349,15 +383,16 @@ def any_thread_closes_what_one_reads(operations: int, chance: random.Random) -> 
 
 
 @promise
-def no_wakeup_is_lost(operations: int, chance: random.Random) -> None:
+def no_wakeup_is_lost(operations: int, chance: random.Random, tally: Tally) -> None:
     """Who waits sees all that was there before `set()`."""
     wakeup, work = Wakeup(), collections.deque[int]()
-    each = max(operations // 4 // THREADS, 1)
+    each = max(operations // THREADS, 1)
 
     def give(me: int) -> None:
         for number in range(each):
             work.append(number)
             wakeup.set()
+            tally.add()
 
     def wait() -> None:
         done = 0
@@ -370,16 +405,20 @@ def no_wakeup_is_lost(operations: int, chance: random.Random) -> None:
     together(wait, *(functools.partial(give, number) for number in range(THREADS)))
     for _ in range(max(operations // 2000, 1)):
         gate = Gate()
-        waiters = [lambda gate=gate: _pass(gate)]
-        together(*waiters, *[gate.open] * (THREADS - 1))
 
+        def go_through(gate: Gate = gate) -> None:
+            assert gate.wait(LIMIT)
+            tally.add()
 
-def _pass(gate: Gate) -> None:
-    assert gate.wait(LIMIT)
+        def let_through(gate: Gate = gate) -> None:
+            gate.open()
+            tally.add()
+
+        together(go_through, *[let_through] * (THREADS - 1))
 
 
 @promise
-def no_deadline_is_missed(operations: int, chance: random.Random) -> None:
+def no_deadline_is_missed(operations: int, chance: random.Random, tally: Tally) -> None:
     """One thread moves it and the last moment counts; any thread cancels it."""
 
     class Watched:
@@ -394,12 +433,19 @@ def no_deadline_is_missed(operations: int, chance: random.Random) -> None:
         deadline = Deadline(watched.has_passed)
         for _ in range(20):
             deadline.set(3600 + chance.random())
+            tally.add()
         deadline.set(0.0)
+        tally.add()
         assert watched.passed.wait(LIMIT)
         another = Watched()
         deadline = Deadline(another.has_passed)
         deadline.set(3600)
-        in_each_thread(lambda _, deadline=deadline: deadline.cancel())
+
+        def cancel(me: int, deadline: Deadline = deadline) -> None:
+            deadline.cancel()
+            tally.add()
+
+        in_each_thread(cancel)
         assert not another.passed.is_set()
     wait_until(
         lambda: not [t for t in threading.enumerate() if t.name == "eventsource-timeout"],
@@ -408,7 +454,9 @@ def no_deadline_is_missed(operations: int, chance: random.Random) -> None:
 
 
 @promise
-def each_question_to_the_resolver_is_answered(operations: int, chance: random.Random) -> None:
+def each_question_to_the_resolver_is_answered(
+    operations: int, chance: random.Random, tally: Tally
+) -> None:
     """Whoever asks gets an answer, from whichever thread has asked the same."""
 
     def ask(me: int) -> None:
@@ -418,6 +466,7 @@ def each_question_to_the_resolver_is_answered(operations: int, chance: random.Ra
             while not answer.is_here:
                 assert wakeup.wait(LIMIT), "nobody has told of the answer"
             assert answer.failure is None
+            tally.add()
 
     in_each_thread(ask)
     wait_until(lambda: not _look_ups._under_way, "the look-ups to end")
@@ -427,7 +476,9 @@ def each_question_to_the_resolver_is_answered(operations: int, chance: random.Ra
 
 
 @promise
-def a_server_of_tests_is_used_from_any_thread(operations: int, chance: random.Random) -> None:
+def a_server_of_tests_is_used_from_any_thread(
+    operations: int, chance: random.Random, tally: Tally
+) -> None:
     """All send, all take what a recorder has; nothing is lost, had twice or out of order."""
     each = max(operations // 40 // THREADS, 10)
     had = collections.deque[tuple[int, int]]()
@@ -442,11 +493,13 @@ def a_server_of_tests_is_used_from_any_thread(operations: int, chance: random.Ra
             for number in range(each):
                 server.send(f"{me} {number}", id=f"{me}-{number}")
                 assert server.requests
+                tally.add()
 
         def take(me: int) -> None:
             for _ in range(each):
                 sender, number = recorder.next(LIMIT).data.split()
                 had.append((int(sender), int(number)))
+                tally.add()
 
         together(
             *(functools.partial(send, number) for number in range(THREADS)),
@@ -459,7 +512,7 @@ def a_server_of_tests_is_used_from_any_thread(operations: int, chance: random.Ra
 
 
 def main() -> None:
-    """Keep each promise in turn, and say how long that has taken."""
+    """Keep each promise in turn; say how many operations that were, and how long they took."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
     parser.add_argument("--operations", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
@@ -467,13 +520,15 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     print(
-        f"seed {arguments.seed}, {arguments.operations} operations, Python {sys.version.split()[0]}"
+        f"seed {arguments.seed}, up to {arguments.operations:,} operations for each promise, "
+        f"Python {sys.version.split()[0]}"
     )
     with quick_switches():
         for name in arguments.promises or PROMISES:
-            began = time.monotonic()
-            PROMISES[name](arguments.operations, random.Random(arguments.seed))
-            print(f"{name}: kept, {time.monotonic() - began:.0f} s", flush=True)
+            began, tally = time.monotonic(), Tally()
+            PROMISES[name](arguments.operations, random.Random(arguments.seed), tally)
+            took = time.monotonic() - began
+            print(f"{name}: kept, {tally.total():,} operations, {took:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

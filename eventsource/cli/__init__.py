@@ -20,6 +20,12 @@ NEEDED = ("click", "rich")
 COMMANDS = {"check": "check.command", "relay": "relaying", "serve": "serving"}
 """The commands beside `eventsource URL`, and the modules that run them."""
 
+DEMO_HELP = """Usage: eventsource demo
+
+  Start a server, and print its events. Half-way the server drops the
+  connection: the client reconnects, and no event is lost.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments`, by default the process's own.
@@ -38,20 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
     except KeyboardInterrupt:
         status = Exit.INTERRUPTED
-    return _let_go() or status
+    return _let_go(is_told=status in (Exit.NO_OUTPUT, Exit.PIPE_CLOSED)) or status
 
 
 def _run(arguments: list[str]) -> int:
-    if arguments == ["demo"]:
-        from . import demo  # noqa: PLC0415 - importing all commands would take time
-
-        return demo.main()
-    if arguments == ["--version"]:
-        try:
+    try:
+        if arguments[:1] == ["demo"]:
+            return _demo(arguments[1:])
+        if arguments == ["--version"]:
             print(f"eventsource {__version__}")  # noqa: T201 - a command
-        except OSError as error:
-            return _unwritten(error)
-        return Exit.DONE
+            return Exit.DONE
+    except OSError as error:
+        return _unwritten(error)
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         say(
@@ -66,8 +70,23 @@ def _run(arguments: list[str]) -> int:
     return int(run(rest if module else arguments))
 
 
-def _let_go() -> int:
+def _demo(arguments: list[str]) -> int:
+    if arguments in (["-h"], ["--help"]):
+        print(DEMO_HELP)  # noqa: T201
+        return Exit.DONE
+    if arguments:
+        say("eventsource demo: takes no arguments (see: eventsource demo --help)")
+        return Exit.USAGE
+    from . import demo  # noqa: PLC0415 - it takes time to import
+
+    return demo.main()
+
+
+def _let_go(*, is_told: bool) -> int:
     """Flush the standard streams, so that the interpreter prints no error if it cannot.
+
+    Args:
+        is_told: whether the program has already said that its output cannot be written.
 
     Returns:
         The exit status if that fails, else 0.
@@ -79,7 +98,8 @@ def _let_go() -> int:
         try:
             stream.flush()
         except OSError as error:
-            status = _unwritten(error) if stream is sys.stdout else status
+            if stream is sys.stdout and not is_told:
+                status = _unwritten(error)
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)

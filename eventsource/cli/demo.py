@@ -55,14 +55,20 @@ def serve() -> None:
 
 
 def main() -> int:
-    """Run the demo; return the exit status."""
+    """Run the demo; return the exit status.
+
+    Raises:
+        OSError: standard output cannot be written to.
+    """
     started = time.monotonic()
     done = threading.Event()
+    failures: list[OSError] = []
 
     def say(text: str) -> None:
         try:
             print(f"{time.monotonic() - started:5.1f} s  {text}", flush=True)  # noqa: T201
-        except OSError:  # the reader has closed the pipe; `_let_go()` returns the status for that
+        except OSError as error:  # perhaps in the reader thread
+            failures.append(error)
             done.set()
 
     with subprocess.Popen(
@@ -89,7 +95,8 @@ def main() -> int:
                 say(f"error    {event.error}: closed")
                 done.set()
             else:
-                say(f"error    {event.error}: reconnecting in {event.retry_in:.1f} s")
+                place = f" with Last-Event-ID: {received[-1]}" if received else ""
+                say(f"error    {event.error}: reconnecting in {event.retry_in:.1f} s{place}")
 
         source = EventSource(
             url,
@@ -109,6 +116,8 @@ def main() -> int:
         server.stdin.close()
     complete = received == list(range(1, LAST + 1))
     say(f"{'every' if complete else 'NOT every'} event came once and in order: {received}")
+    if failures:
+        raise failures[0]
     return 0 if in_time and complete else 1
 
 

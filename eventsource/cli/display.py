@@ -6,7 +6,6 @@ The events of a read are written in one call, by `flush()`; a note is written at
 from __future__ import annotations
 
 import codecs
-import re
 import sys
 from typing import Final, TextIO
 
@@ -14,13 +13,14 @@ import requests
 from urllib3.util import SKIP_HEADER
 
 from eventsource.protocol.events import MessageEvent
-from eventsource.urls import SECRET_FIELD, redact, redact_text
+from eventsource.urls import redact_field
 
 from .ending import Ending
 from .failures import say, say_if_ready
 from .formats import FORMATS, counted
 from .output import Output
 from .screen import Screen, Status, terminal
+from .secrets import hide, secrets_of
 from .settings import Settings
 
 MAX_BODY: Final = 2000
@@ -35,12 +35,18 @@ class Display:
         output: where the events are written, unless it is a terminal.
         screen: the terminal, if there is one; see `screen_for()`.
         status: the content of the line of status.
+
+    Attributes:
+        secrets: what no note shows.
     """
 
     def __init__(
         self, settings: Settings, output: Output, screen: Screen | None, status: Status
     ) -> None:
         self.status = status
+        self.secrets = secrets_of(
+            settings.url, settings.options.get("proxies"), settings.options.get("headers") or {}
+        )
         self._settings = settings
         self._output = output
         self._screen = screen
@@ -89,6 +95,12 @@ class Display:
         if self._screen:
             self._screen.flush()
 
+    def learn_secrets(self, last: requests.Response | None) -> None:
+        """Add those that requests has sent, from netrc for example."""
+        for response in (*last.history, last) if last is not None else ():
+            url, sent = response.request.url or "", response.request.headers
+            self.secrets |= secrets_of(url, self._settings.options.get("proxies"), sent)
+
     def note_exchange(self, last: requests.Response | None) -> None:
         """Note the header fields of a response and its request, and of redirects before it."""
         if last is None or not self._settings.verbose:
@@ -122,6 +134,7 @@ class Display:
         """Print a note about the connection if `-v` is set."""
         if not self._settings.verbose:
             return
+        text = hide(self.secrets, text)
         if self._screen and _is_terminal(sys.stderr):
             self._screen.note(text)
             self._screen.flush()
@@ -157,12 +170,8 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 def _shown(name: str, value: str | bytes) -> str:
     """Return a header field without secrets."""
-    if SECRET_FIELD.search(name):
-        return f"{name}: ..."
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    # A URL without a host is recognized only in fields whose value must be a URL.
-    is_url = re.search("location|referer$", name, re.IGNORECASE)
-    return f"{name}: {redact(text) if is_url else redact_text(text)}"
+    return f"{name}: {redact_field(name, text)}"
 
 
 def _text_of(response: requests.Response) -> str | None:

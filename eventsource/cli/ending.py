@@ -30,11 +30,17 @@ class Ending:
     def __init__(self, wake: Callable[[], object]) -> None:
         self._wake = wake
         self._stop: Stop | None = None
+        self._taken: Stop | None = None
+        self._reasons: set[Exit] = set()
         self._sending, self._receiving = socket.socketpair()
         self._sending.setblocking(False)
+        self._receiving.setblocking(False)
 
     def set(self, stop: Stop) -> None:
         """Have the command end; the first reason counts. Never waits; for any thread."""
+        if self._taken is not None and self._taken.status is stop.status:
+            return  # a handler and a thread are told of each signal
+        self._reasons.add(stop.status)
         if self._stop is None:
             self._stop = stop
         with contextlib.suppress(OSError):  # full: already set; closed: the command has ended
@@ -45,6 +51,19 @@ class Ending:
         """Raise `Stop` if the command is to end."""
         if self._stop is not None:
             raise self._stop
+
+    def take_signal(self) -> Stop | None:
+        """Return the reason if one signal has asked for the end, and write output as before.
+
+        Another signal ends the command. For the main thread.
+        """
+        stop = self._stop
+        if stop is None or self._reasons - {stop.status} or stop.status not in SIGNALS.values():
+            return None
+        self._taken, self._stop = stop, None
+        with contextlib.suppress(BlockingIOError):  # the byte has not been sent yet
+            self._receiving.recv(16)
+        return stop
 
     def fileno(self) -> int:
         """Return a descriptor that becomes readable, and stays so, when the command is to end."""

@@ -27,6 +27,7 @@ from .formats import counted
 from .output import STANDARD_OUTPUT, Output, descriptor
 from .record_file import RecordFile, recording_to
 from .screen import Status
+from .secrets import hide
 from .settings import Settings
 
 
@@ -223,8 +224,9 @@ class _Printer:
             case OpenEvent():
                 if not self._has_opened and self._settings.output and not self._place:
                     self._display.empty()  # not before new content is certain to come
+                self._display.learn_secrets(self._stream.response)
                 if self._record:
-                    self._record.opened(item)
+                    self._record.opened(item, self._display.secrets)
                 self._display.note_exchange(self._stream.response)
                 if self._status.failure and not self._settings.verbose:  # -v has shown it
                     self._tell_unasked("open again" if self._has_opened else "open")
@@ -233,7 +235,8 @@ class _Printer:
                 self._has_opened = True
             case ErrorEvent(error=error, retry_in=retry_in):
                 self._ending.check()  # if the end was asked for before, that is the reason
-                why = reason(error)
+                self._display.learn_secrets(getattr(error, "response", None))
+                why = hide(self._display.secrets, reason(error))
                 goes_on = retry_in is not None and self._goes_on_after(error)
                 if self._record:
                     self._record.lost(item, reason=why, goes_on=goes_on)

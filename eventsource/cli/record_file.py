@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
+
+from requests.structures import CaseInsensitiveDict
 
 from eventsource.protocol.events import ErrorEvent, OpenEvent
 from eventsource.recording import RecordingWriter
@@ -20,6 +22,7 @@ from .ending import Ending
 from .failures import Exit, Stop
 from .formats import counted, now
 from .output import Output
+from .secrets import hide
 
 ROOM_FOR_END: Final = 256
 """Bytes of `--max-filesize` reserved for the last line, with the reason of the end."""
@@ -49,16 +52,23 @@ class RecordFile:
         """Whether anything has been written to the file."""
         return self._writer is not None
 
-    def opened(self, event: OpenEvent) -> None:
+    def opened(self, event: OpenEvent, secrets: Iterable[str] = ()) -> None:
         """A connection has opened.
+
+        Args:
+            event: with the header fields of the response.
+            secrets: are not recorded if the server has repeated them in a header field. (Its
+                media type is recorded unchanged, for the recording to be played.)
 
         Raises:
             Stop: the file cannot be written, or would be too large; also in the methods below.
         """
         if self._writer is None:
-            self._output.empty()
             self._writer = RecordingWriter(self._write, self._url, self._started)
-        self._writer.opened(self._now(), event)
+        headers = CaseInsensitiveDict(event.headers)
+        for name in headers.keys() - {"Content-Type"}:
+            headers[name] = hide(secrets, headers[name])
+        self._writer.opened(self._now(), event._replace(headers=headers))
 
     def received(self, data: bytes) -> None:
         """A read has brought bytes."""
@@ -92,6 +102,8 @@ class RecordFile:
                     f"--max-filesize: the recording would exceed {counted(self._limit, 'byte')}",
                 )
         try:
+            if not self._size:  # not before: the limit may be too small for any line
+                self._output.empty()
             self._output.write(line)
         except Stop as stop:
             self._is_over = True  # after a truncated line, no last line is written

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 import click
@@ -34,8 +35,18 @@ error. LOG may have a password, which other users of the machine see in the list
 the environment variable EVENTSOURCE_LOG is not seen there.
 """
 
-EXIT_STATUSES = """Exit statuses are those of `eventsource --help`: 143 after SIGTERM, 0 if the
-server ended the stream, 1 if no relay can go on.
+EXIT_STATUSES = """\b
+Exit status:
+    0  the server ended the stream (204)
+    1  no relay can go on: no event stream, an event too large, no ids to take over with, ...
+    2  wrong use: an option, an argument, a package that is not installed
+   22  an HTTP status other than 200 and 204
+  129  SIGHUP
+  130  Ctrl-C
+  143  SIGTERM
+
+Whatever else fails, it says so and goes on trying: a host that is not known, a certificate that
+cannot be verified, a log that cannot be written.
 """
 
 
@@ -125,7 +136,11 @@ def command(
         try:
             relay.run()
         except (requests.RequestException, TypeError, ValueError) as error:
-            stop = Stop(exit_for(error, has_opened=True), f"{redact(url)}: {reason(error)}")
+            why = f"{redact(url)}: {reason(error)}"
+            if format_ == "jsonl":
+                say_if_ready(_as_json(time.time(), "ERROR", why))
+                why = ""
+            stop = Stop(exit_for(error, has_opened=True), why)
         else:
             ending.check()
             stop = Stop(Exit.DONE)
@@ -161,14 +176,17 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if self._as_json:
-            line = {"time": record.created, "level": record.levelname, "message": text}
-            text = json.dumps(line)
+            text = _as_json(record.created, record.levelname, text)
         else:
             text = f"{record.levelname} {text}"
         if self._console is None:
             say_if_ready(text)
         else:
             self._console.print(Text(text), soft_wrap=True)
+
+
+def _as_json(at: float, level: str, message: str) -> str:
+    return json.dumps({"time": at, "level": level, "message": message})
 
 
 @contextlib.contextmanager

@@ -81,9 +81,6 @@ MAX_CLAIMS: Final = 100
 """How often `claim` tries again because a message came in between. A try takes three replies of
 the server; a leader waits for a reply after each batch, so there are gaps."""
 
-MIN_LEASE_SECONDS: Final = 0.1
-"""The shortest `max_age` that a server accepts."""
-
 GOODBYE_SECONDS: Final = 1.0
 """The most seconds that `close()` waits for the server."""
 
@@ -122,7 +119,8 @@ class JetStream:
     """A sink for `Relay`: a stream of NATS JetStream (the extra `nats`).
 
     The stream is made if it does not exist: on disk, with the limits given here; when it is
-    full, the oldest messages are removed. An existing one is used as it is. It must keep its
+    full, the oldest messages are removed. An existing one is used as it is; if its limits are
+    not those given here, a warning is logged, once. It must keep its
     last message: a stream that deletes by age, or what has been consumed, is refused.
 
     An event is one message on `subject`: its data in UTF-8 as the payload, its id and type
@@ -130,7 +128,8 @@ class JetStream:
     ASCII. An event that is larger than the server or the stream accepts (`max_payload`, 1 MiB
     by default, `max_msg_size`, half of `max_bytes`, 64 KiB of headers) is stored without its
     data and with the first 200 characters of its type. Its header `Event-Too-Large` has the
-    size of its data in bytes, and a warning is logged. So the stream goes on, and a consumer
+    size of its data in bytes. A warning is logged of the first, the 10th, the 100th and each
+    1,000th such event. So the stream goes on, and a consumer
     sees that data is missing. Only an event whose id alone is too large cannot be stored:
     `append()` raises an `EventSourceError` each time.
 
@@ -161,6 +160,9 @@ class JetStream:
         >>> JetStream("nats://localhost:4222", "orders")
         <JetStream 'orders'>
     """
+
+    shortest_lease: Final = 0.1
+    """The fewest seconds that a lease may last: the shortest `max_age` that a server accepts."""
 
     def __init__(
         self,
@@ -205,6 +207,8 @@ class JetStream:
         self._timeout = timeout
         self._options = {"name": "eventsource relay", **connect_options}
         self._worker: _Worker | None = None
+        self._too_large = 0  # events that were stored without their data
+        self._has_told_limits = False
         self._reset()
         close_in_child(self, JetStream._forget)
 
@@ -262,7 +266,7 @@ class JetStream:
             TypeError, ValueError: `seconds` is not a number, below 0.1 or not finite.
             EventSourceError: the server cannot be reached or refuses.
         """
-        check_number("seconds", seconds, MIN_LEASE_SECONDS)
+        check_number("seconds", seconds, self.shortest_lease)
         self._may_lead = True
         return self._call(functools.partial(self._lease, seconds))
 
@@ -378,7 +382,7 @@ class JetStream:
             for _ in range(MAX_CLAIMS):
                 info = await self._stream(jetstream)
                 self._disown()
-                await self._find_place(jetstream, info.state)
+                await self._find_place(jetstream, info.state, limit)
                 self._owner = secrets.token_hex(8)
                 self._sequence = info.state.last_seq
                 try:
@@ -408,6 +412,7 @@ class JetStream:
                     raise
                 info = await jetstream.stream_info(self._name)  # another relay has made it
         self._check(info.config)
+        self._compare(info.config)
         limits = [self._nats.max_payload, info.config.max_msg_size or -1]
         # Half: a message that fills the stream, and its place, would be deleted for the next.
         limits.append((info.config.max_bytes or -1) // 2)
@@ -429,21 +434,44 @@ class JetStream:
         if reason is not None:
             raise EventSourceError(f"the stream {self._name!r} cannot serve a relay: {reason}")
 
-    async def _find_place(self, jetstream: Any, state: Any) -> None:
+    def _compare(self, config: Any) -> None:
+        """Log, once, that an existing stream has other limits than were asked for."""
+        asked = {"max_msgs": self._max_msgs, "max_bytes": self._max_bytes}
+        others = {name: getattr(config, name) or -1 for name in asked}
+        told = [
+            f"{name}={others[name]}, not {number}"
+            for name, number in asked.items()
+            if number not in (-1, others[name])
+        ]
+        if told and not self._has_told_limits:
+            self._has_told_limits = True
+            logger.warning(
+                "%r: the stream exists, with %s; `nats stream edit` changes it",
+                self,
+                " and ".join(told),
+            )
+
+    async def _find_place(self, jetstream: Any, state: Any, limit: asyncio.Timeout) -> None:
         """Read the place from the last message that has one: the last, usually."""
+        foreign = 0
         for sequence in range(state.last_seq, max(state.first_seq, 1) - 1, -1):
             try:
                 message = await jetstream.get_msg(self._name, sequence)
             except errors.NotFoundError:  # deleted by hand, or a marker that was replaced
                 continue
+            finally:
+                self._note_progress(limit)  # there may be thousands
             headers = message.headers or {}
             if PLACE not in headers:
+                foreign += 1
+                continue
+            if foreign:
                 logger.warning(
-                    "%r: message %d is not a relay's; the place is looked for before it",
+                    "%r: its last messages are not a relay's (%d); the place is that of message %d",
                     self,
+                    foreign,
                     sequence,
                 )
-                continue
             self._resumption = Resumption(_point(headers))
             return
         if state.last_seq:
@@ -477,14 +505,17 @@ class JetStream:
                     f" and a message must not exceed {self._max_size} bytes,"
                     f" nor its headers {MAX_HEADERS}"
                 )
-            logger.warning(
-                "%r: an event of %d bytes is stored without its data:"
-                " a message must not exceed %d bytes, nor its headers %d",
-                self,
-                len(payload),
-                self._max_size,
-                MAX_HEADERS,
-            )
+            self._too_large += 1
+            if self._too_large in (1, 10, 100) or self._too_large % 1000 == 0:
+                logger.warning(
+                    "%r: an event of %d bytes is stored without its data (%d so far):"
+                    " a message must not exceed %d bytes, nor its headers %d",
+                    self,
+                    len(payload),
+                    self._too_large,
+                    self._max_size,
+                    MAX_HEADERS,
+                )
             payload = b""
         return self._subject, payload, headers
 
@@ -549,37 +580,36 @@ class JetStream:
     async def _lease(self, seconds: float) -> bool:
         async with asyncio.timeout(self._timeout):
             jetstream = (await self._connected()).jetstream(timeout=self._timeout)
-            bucket = await self._bucket(jetstream, seconds)
+            name = f"{self._name}-relay"
+            try:
+                config = (await jetstream.stream_info(f"KV_{name}")).config
+            except errors.NotFoundError:
+                bucket = await jetstream.create_key_value(
+                    bucket=name, ttl=seconds, history=1, replicas=self._replicas
+                )
+                config = None
+            else:
+                bucket = await jetstream.key_value(name)
             token = self._token.encode()
             try:
                 entry = await bucket.get("leader")
             except errors.KeyNotFoundError:
                 entry = None
+            if entry is not None and entry.value != token:
+                return False
+            # All entries of the bucket expire after `max_age`: unchanged while another leads.
+            if config is not None and abs((config.max_age or 0) - seconds) > 0.001:  # whole ns
+                config.max_age = seconds
+                config.duplicate_window = min(seconds, 120.0)
+                await jetstream.update_stream(config)
             try:
                 if entry is None:
                     await bucket.create("leader", token)
-                elif entry.value == token:
-                    await bucket.update("leader", token, last=entry.revision)
                 else:
-                    return False
+                    await bucket.update("leader", token, last=entry.revision)
             except errors.KeyWrongLastSequenceError:
                 return False  # another sink was first, or the lease has just expired
             return True
-
-    async def _bucket(self, jetstream: Any, seconds: float) -> Any:
-        """Return the bucket of the lease, whose entries expire after `seconds`."""
-        bucket = f"{self._name}-relay"
-        try:
-            info = await jetstream.stream_info(f"KV_{bucket}")
-        except errors.NotFoundError:
-            return await jetstream.create_key_value(
-                bucket=bucket, ttl=seconds, history=1, replicas=self._replicas
-            )
-        if abs((info.config.max_age or 0) - seconds) > 0.001:  # stored in whole nanoseconds
-            info.config.max_age = seconds
-            info.config.duplicate_window = min(seconds, 120.0)
-            await jetstream.update_stream(info.config)
-        return await jetstream.key_value(bucket)
 
     async def _leave(self) -> None:
         """Give back the lease, if it is ours, and close the connection."""

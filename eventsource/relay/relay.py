@@ -105,7 +105,7 @@ class Relay:
         for name in ("claim", "append"):
             if not callable(getattr(sink, name, None)):
                 raise TypeError(f"sink must have a method {name}(), as {type(sink)} has not")
-        check_number("lease", lease, 0)
+        check_number("lease", lease, getattr(sink, "shortest_lease", 0))
         if lease == 0:
             raise ValueError("lease must be more than 0")
         if not isinstance(allow_gaps, bool):

@@ -34,6 +34,9 @@ class Sink(Protocol):
     - `close() -> None` gives up the lease and the connection. The relay calls it once, at its
       end.
 
+    An attribute `shortest_lease`, if there is one, is the least number of seconds that `lease()`
+    accepts; a relay refuses a shorter one at once.
+
     Any other exception than `Superseded` counts as a failure of the engine: after a wait, the
     relay claims the log again. No call may wait for ever, since `Relay.run()` ends only after
     the one that is under way.

@@ -28,7 +28,12 @@ from eventsource import (
 from eventsource.engine.engine import Engine
 from eventsource.http.body import READ_SIZE
 from eventsource.testing import ScriptedServer
-from tests.on_loop import asyncio_has_nothing_to_complain_of, run, until  # noqa: F401 - a fixture
+from tests.on_loop import (
+    asyncio_has_nothing_to_complain_of,  # noqa: F401 - a fixture
+    reading,
+    run,
+    until,
+)
 from tests.support import (
     LIMIT,
     QUICK,
@@ -98,98 +103,49 @@ def test_it_yields_what_happens_in_order_as_a_loop_without_async_does():
 
 @pytest.mark.parametrize(("count", "debug"), [(100_000, False), (5_000, True)])
 def test_many_events_arrive_in_order(count, debug):
-    with ScriptedServer(stream(numbers(count))) as server:
+    async def main():
+        async with reading(stream(numbers(count)), reconnect=None) as (events, _):
+            return [event.data async for event in events if isinstance(event, MessageEvent)]
 
-        async def main():
-            async with EventStream(server.url, reconnect=None) as events:
-                return [event.data async for event in events if isinstance(event, MessageEvent)]
-
-        assert run(main, debug=debug) == data_of(count)
+    assert run(main, debug=debug) == data_of(count)
 
 
-def test_a_final_failure_ends_the_loop_after_its_event():
-    with ScriptedServer(stream(b"data: a\n\n"), status("204 No Content")) as server:
-
-        async def main():
-            events = EventStream(server.url, reconnect=QUICK)
-            found = [event async for event in events]
-            assert [event.type for event in found] == ["open", "message", "error", "error"]
-            assert isinstance(events.error, UnexpectedStatus)
-            assert events.error is found[-1].error
-            assert [event async for event in events] == []
-
-        run(main)
+async def test_a_final_failure_ends_the_loop_after_its_event():
+    async with reading(stream(b"data: a\n\n"), status("204 x"), reconnect=QUICK) as (events, _):
+        found = [event async for event in events]
+        assert [event.type for event in found] == ["open", "message", "error", "error"]
+        assert isinstance(events.error, UnexpectedStatus)
+        assert events.error is found[-1].error
+        assert [event async for event in events] == []
 
 
-def test_a_lost_connection_is_resumed():
-    with ScriptedServer(stream(numbers(3)), stream(numbers(3, 3), then="hold")) as server:
-
-        async def main():
-            async with EventStream(server.url, reconnect=QUICK) as events:
-                assert await take(events, 6) == data_of(6)
-
-        run(main)
-        assert [r.header("Last-Event-ID") for r in server.requests] == [None, "2"]
-
-
-def test_the_last_event_id_is_that_of_the_event_yielded_last_not_of_what_was_read():
-    with ScriptedServer(stream(numbers(3), b"id: x\n\n")) as server:
-
-        async def main():
-            found, read = [], []
-            async with EventStream(server.url, last_event_id="first", reconnect=SLOW) as events:
-                assert events.last_event_id == "first"
-                async for event in events:
-                    found.append((event.type, events.last_event_id))
-                    read.append(events.resume_id)
-                    if isinstance(event, ErrorEvent):
-                        break
-            assert found == [
-                ("open", "first"),
-                ("message", "0"),
-                ("message", "1"),
-                ("message", "2"),
-                ("error", "x"),
-            ]
-            assert read != [last_event_id for _, last_event_id in found]  # it is ahead
-
-        run(main)
+async def test_the_last_event_id_is_that_of_the_event_yielded_last_not_of_what_was_read():
+    script = stream(numbers(3), b"id: x\n\n")
+    async with reading(script, last_event_id="first", reconnect=SLOW) as (events, _):
+        found, read = [], []
+        assert events.last_event_id == "first"
+        async for event in events:
+            found.append((event.type, events.last_event_id))
+            read.append(events.resume_id)
+            if isinstance(event, ErrorEvent):
+                break
+        received = [("message", "0"), ("message", "1"), ("message", "2")]
+        assert found == [("open", "first"), *received, ("error", "x")]
+        assert read != [last_event_id for _, last_event_id in found]  # it is ahead
 
 
-def test_restart_makes_a_new_connection_and_yields_no_error():
-    with ScriptedServer(
-        stream(numbers(1), then="hold"), stream(numbers(1, 1), then="hold")
-    ) as server:
-
-        async def main():
-            async with EventStream(server.url, reconnect=SLOW) as events:
-                types = []
-                async for event in events:
-                    types.append(event.type)
-                    if event.type == "message" and len(types) == 2:
-                        asyncio.get_running_loop().call_soon(events.restart)
-                    elif event.type == "message":
-                        break
-                assert types == ["open", "message"] * 2
-
-        run(main)
+async def test_restart_makes_a_new_connection_and_yields_no_error():
+    scripts = [stream(numbers(1), then="hold"), stream(numbers(1, 1), then="hold")]
+    async with reading(*scripts, reconnect=SLOW) as (events, server):
+        types = []
+        async for event in events:
+            types.append(event.type)
+            if event.type == "message" and len(types) == 2:
+                asyncio.get_running_loop().call_soon(events.restart)
+            elif event.type == "message":
+                break
+        assert types == ["open", "message"] * 2
         assert [r.header("Last-Event-ID") for r in server.requests] == [None, "0"]
-
-
-def test_restart_cuts_a_back_off_short():
-    with ScriptedServer(stream(), stream(numbers(1), then="hold")) as server:
-
-        async def main():
-            async with EventStream(server.url, reconnect=SLOW) as events:
-                async for event in events:
-                    if isinstance(event, ErrorEvent):
-                        asyncio.get_running_loop().call_soon(events.restart)
-                    elif isinstance(event, MessageEvent):
-                        return event.data
-            return "the loop ended without a message"
-
-        assert run(main) == "0"
-    assert len(server.requests) == 2
 
 
 # --- Phases, and their ends ---
@@ -267,7 +223,7 @@ async def consume(events, seen, *, in_block):
 @pytest.mark.long
 @pytest.mark.parametrize("in_block", [True, False], ids=["async with", "no async with"])
 @pytest.mark.parametrize("name", PHASES)
-def test_cancelled_at_any_moment_it_leaves_nothing_behind(name, in_block):
+async def test_cancelled_at_any_moment_it_leaves_nothing_behind(name, in_block):
     seed = random.randrange(10**9)
     print("seed", seed)
     rng = random.Random(seed)
@@ -290,12 +246,9 @@ def test_cancelled_at_any_moment_it_leaves_nothing_behind(name, in_block):
             else:
                 assert events.ready_state is not ReadyState.CLOSED
 
-        async def main():
-            for number in range(24):
-                await one(number % 2)  # which drops the stream
-                await until(phase.is_left, "the end")
-
-        run(main)
+        for number in range(24):
+            await one(number % 2)  # which drops the stream
+            await until(phase.is_left, "the end")
 
 
 def close_from_a_task(events):
@@ -348,110 +301,48 @@ def own_signal():
     ],
 )
 @pytest.mark.parametrize("name", PHASES)
-def test_close_ends_the_loop_in_every_phase(name, close):
+async def test_close_ends_the_loop_in_every_phase(name, close):
     with in_phase(name) as phase:
-
-        async def main():
-            seen = []
-            events = phase.new_stream()
-            task = asyncio.create_task(consume(events, seen, in_block=False))
-            await phase.reach(seen)
-            closing = close(events)
-            await task
-            assert events.ready_state is ReadyState.CLOSED
-            assert events.error is None
-            await until(phase.is_left, "the end")
-            if isinstance(closing, threading.Thread):
-                closing.join()
-
-        run(main)
+        seen = []
+        events = phase.new_stream()
+        task = asyncio.create_task(consume(events, seen, in_block=False))
+        await phase.reach(seen)
+        closing = close(events)
+        await task
+        assert events.ready_state is ReadyState.CLOSED
+        assert events.error is None
+        await until(phase.is_left, "the end")
+        if isinstance(closing, threading.Thread):
+            closing.join()
 
 
-def test_close_before_the_first_event_is_asked_for_prevents_it():
-    with ScriptedServer(stream()) as server:
-
-        async def main():
-            async with EventStream(server.url) as events:
-                events.close()
-                assert [event async for event in events] == []
-
-        run(main)
-        assert server.connections == []
+async def test_nothing_is_yielded_after_close_not_even_what_has_arrived():
+    async with reading(stream(numbers(5), then="hold")) as (events, _):
+        assert await take(events, 2) == data_of(2)
+        events.close()
+        assert [event async for event in events] == []
+        assert events.last_event_id == "1"
 
 
-def test_nothing_is_yielded_after_close_not_even_what_has_arrived():
-    with ScriptedServer(stream(numbers(5), then="hold")) as server:
-
-        async def main():
-            async with EventStream(server.url) as events:
-                assert await take(events, 2) == data_of(2)
-                events.close()
-                assert [event async for event in events] == []
-                assert events.last_event_id == "1"
-
-        run(main)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["connecting", "headers", "silence", "back-off"])
-def test_the_loop_is_not_blocked_meanwhile(name):
-    with in_phase(name) as phase:
-
-        async def main():
-            seen = []
-            events = phase.new_stream()
-            task = asyncio.create_task(consume(events, seen, in_block=True))
-            await phase.reach(seen)
-            before = len(seen)
-            for _ in range(200):  # which a loop that waits for the network would never do
-                await asyncio.sleep(0.0001)
-            assert not task.done()
-            assert len(seen) == before
-            events.close()
-            await task
-
-        run(main)
-
-
-def test_leaving_the_block_waits_for_the_thread():
+async def test_leaving_the_block_by_an_exception_too_waits_for_the_thread():
     with ScriptedServer(stream(then="hold")) as server:
-
-        async def main():
+        with pytest.raises(KeyError, match="mine"):
             async with EventStream(server.url) as events:
-                await anext(aiter(events))
-                assert len(readers()) == 1
-            assert readers() == []
-            assert server.connections[0].gone.wait(LIMIT)
-
-        run(main)
-
-
-def test_a_block_without_a_loop_in_it_has_no_thread():
-    with ScriptedServer(stream()) as server:
-
-        async def main():
-            async with EventStream(server.url) as events:
-                assert readers() == []
-            assert events.ready_state is ReadyState.CLOSED
-
-        run(main)
-        assert server.connections == []
+                async for _ in events:
+                    assert len(readers()) == 1
+                    raise KeyError("mine")
+        assert readers() == []
+        assert server.connections[0].gone.wait(LIMIT)
 
 
-def test_an_exception_leaves_the_block_as_it_is():
-    with ScriptedServer(stream(then="hold")) as server:
-
-        async def main():
-            with pytest.raises(KeyError, match="mine"):
-                async with EventStream(server.url) as events:
-                    async for _ in events:
-                        raise KeyError("mine")
-            assert readers() == []
-
-        run(main)
+async def test_a_block_without_a_loop_in_it_has_no_thread():
+    async with reading(stream()) as (events, server):
+        assert readers() == []
+    assert events.ready_state is ReadyState.CLOSED
+    assert server.connections == []
 
 
-def test_a_thread_that_is_stuck_is_waited_for_only_so_long(monkeypatch, caplog):
+async def test_a_thread_that_is_stuck_is_waited_for_only_so_long(monkeypatch, caplog):
     monkeypatch.setattr("eventsource.engine.async_iterator.EXIT_TIMEOUT", 0.05)
     entered, release = threading.Event(), threading.Event()
 
@@ -460,26 +351,23 @@ def test_a_thread_that_is_stuck_is_waited_for_only_so_long(monkeypatch, caplog):
         assert release.wait(LIMIT)
         return request
 
-    async def main():
-        try:
-            async with EventStream("http://127.0.0.1:9/", auth=auth) as events:
-                task = asyncio.create_task(anext(aiter(events), None))
-                await until(entered.is_set)
-            assert "the reader thread is still busy" in caplog.text
-            assert caplog.records[-1].name == "eventsource.engine.async_iterator"
-            assert caplog.records[-1].levelno == logging.WARNING
-        finally:
-            release.set()
-        assert await task is None
-
-    run(main)
+    try:
+        async with EventStream("http://127.0.0.1:9/", auth=auth) as events:
+            task = asyncio.create_task(anext(aiter(events), None))
+            await until(entered.is_set)
+        assert "the reader thread is still busy" in caplog.text
+        assert caplog.records[-1].name == "eventsource.engine.async_iterator"
+        assert caplog.records[-1].levelno == logging.WARNING
+    finally:
+        release.set()
+    assert await task is None
 
 
 # --- Nothing is lost ---
 
 
 @pytest.mark.long
-def test_what_is_cancelled_loses_nothing():
+async def test_what_is_cancelled_loses_nothing():
     seed = random.randrange(10**9)
     print("seed", seed)
     rng = random.Random(seed)
@@ -512,141 +400,98 @@ def test_what_is_cancelled_loses_nothing():
             raise TimeoutError
         return task.result()
 
-    with ScriptedServer(script) as server:
-
-        async def main():
-            found, timeouts = [], 0
-            async with EventStream(server.url) as events:
-                iterator = aiter(events)
-                while len(found) < count:
-                    how = rng.choice([with_wait_for, with_timeout, with_cancel])
-                    try:
-                        event = await how(iterator)
-                    except TimeoutError:
-                        timeouts += 1
-                        continue
-                    if isinstance(event, MessageEvent):
-                        found.append(event.data)
-            assert timeouts > 20
-            assert found == data_of(count)
-
-        run(main)
+    async with reading(script) as (events, server):
+        found, timeouts = [], 0
+        iterator = aiter(events)
+        while len(found) < count:
+            how = rng.choice([with_wait_for, with_timeout, with_cancel])
+            try:
+                event = await how(iterator)
+            except TimeoutError:
+                timeouts += 1
+                continue
+            if isinstance(event, MessageEvent):
+                found.append(event.data)
+        assert timeouts > 20
+        assert found == data_of(count)
         assert len(server.connections) == 1
 
 
-def test_an_event_that_came_as_the_waiting_was_cancelled_is_not_lost():
-    with ScriptedServer(stream(numbers(2), then="hold")) as server:
+async def test_an_event_that_came_as_the_waiting_was_cancelled_is_not_lost():
+    async with reading(stream(numbers(2), then="hold")) as (events, _):
+        iterator = aiter(events)
+        await anext(iterator)
+        task = asyncio.ensure_future(anext(iterator))
+        # Cancelled when the result is there, and the task has not seen it.
+        loop = asyncio.get_running_loop()
+        call_soon_threadsafe = loop.call_soon_threadsafe
 
-        async def main():
-            async with EventStream(server.url) as events:
-                iterator = aiter(events)
-                await anext(iterator)
-                task = asyncio.ensure_future(anext(iterator))
-                # Cancelled when the result is there, and the task has not seen it.
-                loop = asyncio.get_running_loop()
-                call_soon_threadsafe = loop.call_soon_threadsafe
+        def settle_and_cancel(settle, *arguments):
+            settle(*arguments)
+            task.cancel()
 
-                def settle_and_cancel(settle, *arguments):
-                    settle(*arguments)
-                    task.cancel()
-
-                loop.call_soon_threadsafe = functools.partial(
-                    call_soon_threadsafe, settle_and_cancel
-                )
-                await asyncio.wait([task])
-                loop.call_soon_threadsafe = call_soon_threadsafe
-                assert task.cancelled()
-                assert await take(iterator, 2) == data_of(2)
-
-        run(main)
+        loop.call_soon_threadsafe = functools.partial(call_soon_threadsafe, settle_and_cancel)
+        await asyncio.wait([task])
+        loop.call_soon_threadsafe = call_soon_threadsafe
+        assert task.cancelled()
+        assert await take(iterator, 2) == data_of(2)
 
 
-def test_waiting_that_is_cancelled_again_and_again_leaves_nothing_behind():
-    with ScriptedServer(stream(b"data: 0\n\n", then="hold")) as server:
-
-        async def main():
-            async with EventStream(server.url) as events:
-                iterator = aiter(events)
-                await take(iterator, 1)
-                for _ in range(100):
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(anext(iterator), 0)
-                    task = asyncio.ensure_future(anext(iterator))
-                    await asyncio.sleep(0)
-                    task.cancel()
-                    await asyncio.wait([task])
-                    del task
-                gc.collect()
-                waiting = [one for one in gc.get_objects() if isinstance(one, asyncio.Future)]
-                assert len([one for one in waiting if not isinstance(one, asyncio.Task)]) < 10
-
-        run(main)
+async def test_waiting_that_is_cancelled_again_and_again_leaves_nothing_behind():
+    async with reading(stream(b"data: 0\n\n", then="hold")) as (events, _):
+        iterator = aiter(events)
+        await take(iterator, 1)
+        for _ in range(100):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(anext(iterator), 0)
+            task = asyncio.ensure_future(anext(iterator))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            del task
+        gc.collect()
+        waiting = [one for one in gc.get_objects() if isinstance(one, asyncio.Future)]
+        assert len([one for one in waiting if not isinstance(one, asyncio.Task)]) < 10
 
 
-def test_a_second_loop_in_the_block_goes_on_where_the_first_was_left():
-    with ScriptedServer(stream(numbers(20), then="hold")) as server:
-
-        async def main():
-            async with EventStream(server.url) as events:
-                found = []
-                for count in (1, 2, 7, 10):
-                    found += await take(events, count)
-                assert found == data_of(20)
-
-        run(main)
-        assert len(server.connections) == 1
-
-
-def test_leaving_the_loop_without_a_block_closes_nothing_and_dropping_the_stream_does():
+async def test_leaving_the_loop_without_a_block_closes_nothing_and_dropping_the_stream_does():
     with ScriptedServer(stream(numbers(3), then="hold")) as server:
-
-        async def main():
-            events = EventStream(server.url)
-            async for _ in events:
-                break
-            assert await take(events, 1) == ["0"]
-            assert await take(events, 2) == ["1", "2"]
-            assert events.ready_state is ReadyState.OPEN
-            assert len(readers()) == 1
-            del events
-            await until(lambda: not readers(), "the thread to end")
-            assert server.connections[0].gone.wait(LIMIT)
-
-        run(main)
+        events = EventStream(server.url)
+        async for _ in events:
+            break
+        assert await take(events, 1) == ["0"]
+        assert await take(events, 2) == ["1", "2"]
+        assert events.ready_state is ReadyState.OPEN
+        assert len(readers()) == 1
+        del events
+        await until(lambda: not readers(), "the thread to end")
+        assert server.connections[0].gone.wait(LIMIT)
 
 
-def test_without_a_block_the_iterator_keeps_the_stream_open():
+async def test_without_a_block_the_iterator_keeps_the_stream_open():
     with ScriptedServer(stream(numbers(3), then="hold")) as server:
-
-        async def main():
-            iterator = aiter(EventStream(server.url))
-            assert await take(iterator, 1) == ["0"]
-            gc.collect()
-            assert await take(iterator, 2) == ["1", "2"]
-
-        run(main)
+        iterator = aiter(EventStream(server.url))
+        assert await take(iterator, 1) == ["0"]
+        gc.collect()
+        assert await take(iterator, 2) == ["1", "2"]
 
 
-def test_a_stream_dropped_on_a_session_of_the_callers_is_closed_on_the_loop(monkeypatch):
+async def test_a_stream_dropped_on_a_session_of_the_callers_is_closed_on_the_loop(monkeypatch):
     closed_by = []
     close = Engine.close
     monkeypatch.setattr(
         Engine, "close", lambda it: (closed_by.append(threading.get_ident()), close(it))
     )
     with ScriptedServer(stream(then="hold")) as server, requests.Session() as session:
-
-        async def main():
-            async for _ in EventStream(server.url, session=session):
-                break
-            assert closed_by == []  # the collector may run where the session's locks are held
-            await until(lambda: not readers(), "the thread to end")
-            assert closed_by == [threading.get_ident()]
-            assert server.connections[0].gone.wait(LIMIT)
-
-        run(main)
+        async for _ in EventStream(server.url, session=session):
+            break
+        assert closed_by == []  # the collector may run where the session's locks are held
+        await until(lambda: not readers(), "the thread to end")
+        assert closed_by == [threading.get_ident()]
+        assert server.connections[0].gone.wait(LIMIT)
 
 
-def test_of_two_tasks_on_one_iterator_each_gets_some_and_all_are_got_once():
+async def test_of_two_tasks_on_one_stream_each_gets_some_and_all_are_got_once():
     count = 300
 
     def script(connection):
@@ -656,72 +501,45 @@ def test_of_two_tasks_on_one_iterator_each_gets_some_and_all_are_got_once():
             if number % 7 == 0:
                 connection.pause(0.001)
 
-    with ScriptedServer(script) as server:
+    async def work(iterator):
+        found = []
+        async for event in iterator:
+            if isinstance(event, MessageEvent):
+                found.append(int(event.data))
+            await asyncio.sleep(0)
+        return found
 
-        async def main():
-            async def work(iterator):
-                found = []
-                async for event in iterator:
-                    if isinstance(event, MessageEvent):
-                        found.append(int(event.data))
-                    await asyncio.sleep(0)
-                return found
-
-            async with EventStream(server.url, reconnect=None) as events:
-                one, two = await asyncio.gather(work(aiter(events)), work(aiter(events)))
-            assert one == sorted(one)
-            assert two == sorted(two)
-            assert sorted(one + two) == list(range(count))
-            assert len(one) > 10
-            assert len(two) > 10
-
-        run(main)
+    async with reading(script, reconnect=None) as (events, server):
+        one, two = await asyncio.gather(work(aiter(events)), work(aiter(events)))
+    assert one == sorted(one)
+    assert two == sorted(two)
+    assert sorted(one + two) == list(range(count))
+    assert len(one) > 10
+    assert len(two) > 10
+    assert len(server.connections) == 1
 
 
-def test_two_tasks_that_iterate_over_one_stream_share_its_events():
-    with ScriptedServer(stream(numbers(50))) as server:
-
-        async def main():
-            async def work(events):
-                return [int(event.data) async for event in events if event.type == "message"]
-
-            events = EventStream(server.url, reconnect=None)
-            found = await asyncio.gather(work(events), work(events))
-            assert sorted(found[0] + found[1]) == list(range(50))
-
-        run(main)
-        assert len(server.connections) == 1
-
-
-def test_a_loop_goes_on_where_an_iterator_that_is_kept_has_been_left():
+async def test_a_loop_goes_on_where_an_iterator_that_is_kept_has_been_left():
     with ScriptedServer(stream(numbers(5), then="hold")) as server:
-
-        async def main():
-            events = EventStream(server.url)
-            iterator = aiter(events)
-            await anext(iterator)
-            assert await take(events, 2) == ["0", "1"]
-            assert await take(iterator, 1) == ["2"]
-            assert len(readers()) == 1
-            assert events.ready_state is ReadyState.OPEN
-
-        run(main)
+        events = EventStream(server.url)
+        iterator = aiter(events)
+        await anext(iterator)
+        assert await take(events, 2) == ["0", "1"]
+        assert await take(iterator, 1) == ["2"]
+        assert len(readers()) == 1
+        assert events.ready_state is ReadyState.OPEN
         assert len(server.connections) == 1
 
 
-def test_on_a_session_of_the_callers_too_a_loop_goes_on_where_the_one_before_it_was_left():
+async def test_on_a_session_of_the_callers_too_a_loop_goes_on_where_the_one_before_it_was_left():
     with ScriptedServer(stream(numbers(5), then="hold")) as server, requests.Session() as session:
-
-        async def main():
-            events = EventStream(server.url, session=session)
-            async for _ in events:
-                break
-            assert await take(events, 2) == ["0", "1"]
-            assert await take(events, 3) == ["2", "3", "4"]
-            events.close()
-            await until(lambda: not readers(), "the thread to end")
-
-        run(main)
+        events = EventStream(server.url, session=session)
+        async for _ in events:
+            break
+        assert await take(events, 2) == ["0", "1"]
+        assert await take(events, 3) == ["2", "3", "4"]
+        events.close()
+        await until(lambda: not readers(), "the thread to end")
         assert len(server.connections) == 1
 
 
@@ -750,33 +568,32 @@ def test_a_slow_program_slows_the_server():
                     select.select([], [connection.sock], [])
                     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
 
-    with ScriptedServer(script) as server:
-        read = []
+    read = []
 
-        async def main():
-            async with EventStream(
-                server.url, reconnect=None, on_bytes=lambda chunk: read.append(len(chunk))
-            ) as events:
-                assert await take(events, 1)
-                paused.set()
-                await until(blocked.is_set, "the server to be blocked")
-                assert sent < total / 2  # what the kernel takes, which is less, and
-                assert sum(read) <= READ_SIZE + len(event)  # one read
-                before = sent
-                for _ in range(100):
-                    await asyncio.sleep(0)
-                assert sent == before
-                found = [e.data async for e in events if isinstance(e, MessageEvent)]
-                assert len(found) == total // len(event) - 1
-                assert set(found) == {"x" * 1000}
+    async def main():
+        async with reading(
+            script, reconnect=None, on_bytes=lambda chunk: read.append(len(chunk))
+        ) as (events, _):
+            assert await take(events, 1)
+            paused.set()
+            await until(blocked.is_set, "the server to be blocked")
+            assert sent < total / 2  # what the kernel takes, which is less, and
+            assert sum(read) <= READ_SIZE + len(event)  # one read
+            before = sent
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert sent == before
+            found = [e.data async for e in events if isinstance(e, MessageEvent)]
+            assert len(found) == total // len(event) - 1
+            assert set(found) == {"x" * 1000}
 
-        run(main, debug=False)
+    run(main, debug=False)
 
 
 # --- Exceptions ---
 
 
-def test_an_auth_callables_system_exit_reaches_the_task_and_the_stream_goes_on():
+async def test_an_auth_callables_system_exit_reaches_the_task_and_the_stream_goes_on():
     tries = []
 
     def authorize(request):
@@ -785,15 +602,10 @@ def test_an_auth_callables_system_exit_reaches_the_task_and_the_stream_goes_on()
             raise SystemExit(7)
         return request
 
-    with ScriptedServer(stream(numbers(1), then="hold")) as server:
-
-        async def main():
-            async with EventStream(server.url, auth=authorize) as events:
-                with pytest.raises(SystemExit, match="7"):
-                    await anext(aiter(events))
-                assert await take(events, 1) == ["0"]
-
-        run(main)
+    async with reading(stream(numbers(1), then="hold"), auth=authorize) as (events, _):
+        with pytest.raises(SystemExit, match="7"):
+            await anext(aiter(events))
+        assert await take(events, 1) == ["0"]
 
 
 # --- The loop is gone ---
@@ -833,11 +645,7 @@ def test_a_stream_that_is_closed_after_its_loop_ends_without_a_word(caplog):
     with ScriptedServer(stream(then="hold")) as server:
         events = EventStream(server.url)
         iterator = aiter(events)
-
-        async def main():
-            await anext(iterator)
-
-        run(main)
+        run(lambda: anext(iterator))
         events.close()
         wait_until(lambda: not readers(), "the thread to end")
     assert [r for r in caplog.records if r.name == "eventsource.engine.async_iterator"] == []
@@ -847,11 +655,7 @@ def test_a_stream_that_is_closed_after_its_loop_ends_without_a_word(caplog):
 def test_a_stream_that_is_dropped_after_its_loop_has_been_closed(own_session):
     with ScriptedServer(stream(then="hold")) as server, requests.Session() as session:
         events = EventStream(server.url, session=None if own_session else session)
-
-        async def main():
-            await anext(aiter(events))
-
-        run(main)
+        run(lambda: anext(aiter(events)))
         assert events.ready_state is ReadyState.OPEN
         if not own_session:
             events.close()
@@ -894,37 +698,29 @@ def test_an_iterator_that_one_loop_has_left_says_so_in_another(caplog):
         stream_.close()
 
 
-def test_the_thread_ends_with_a_stream_that_another_loop_has_read_to_its_end():
+async def test_the_thread_ends_with_a_stream_that_another_loop_has_read_to_its_end():
     with ScriptedServer(stream(numbers(2))) as server:
         events = EventStream(server.url, reconnect=None)
-
-        async def main():
-            await anext(aiter(events))
-            assert len(list(events)) == 3  # the thread is idle meanwhile
-            await until(lambda: not readers(), "the thread to end")
-
-        run(main)
+        await anext(aiter(events))
+        assert len(list(events)) == 3  # the thread is idle meanwhile
+        await until(lambda: not readers(), "the thread to end")
 
 
 @pytest.mark.parametrize("which", ["items", "messages"])
-def test_a_cancelled_task_that_is_kept_keeps_no_thread(which):
+async def test_a_cancelled_task_that_is_kept_keeps_no_thread(which):
     # Its exception keeps the frames that it went through.
     with ScriptedServer(stream(numbers(2), then="hold")) as server:
+        stream_ = EventStream(server.url)
 
-        async def main():
-            stream_ = EventStream(server.url)
+        async def read():
+            async for _ in stream_ if which == "items" else stream_.messages():
+                pass
 
-            async def read():
-                async for _ in stream_ if which == "items" else stream_.messages():
-                    pass
-
-            task = asyncio.create_task(read())
-            await until(lambda: stream_.last_event_id == "1")
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled()
-            stream_ = None
-            await until(lambda: not readers(), "the thread to end")
-            del task
-
-        run(main)
+        task = asyncio.create_task(read())
+        await until(lambda: stream_.last_event_id == "1")
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        stream_ = None
+        await until(lambda: not readers(), "the thread to end")
+        del task

@@ -25,8 +25,8 @@ from eventsource import (
 )
 from eventsource.http.exchange import Exchange
 from eventsource.runtime.wakeup import Wakeup
-from eventsource.testing import ScriptedServer
-from tests.on_loop import asyncio_has_nothing_to_complain_of, run  # noqa: F401 - a fixture
+from tests import on_loop
+from tests.on_loop import asyncio_has_nothing_to_complain_of  # noqa: F401 - a fixture
 from tests.support import (
     CHUNKED,
     HEAD,
@@ -35,6 +35,7 @@ from tests.support import (
     numbers,
     port_that_never_answers,
     port_that_refuses,
+    reading,
     respond,
     status,
     stream,
@@ -48,10 +49,6 @@ def by_for(events):
     return [event.data for event in events.messages()]
 
 
-def by_list(events):
-    return [event.data for event in list(events.messages())]
-
-
 def by_async_for(events):
     async def read():
         async with events:
@@ -60,7 +57,7 @@ def by_async_for(events):
     return asyncio.run(read())
 
 
-WAYS = pytest.mark.parametrize("read", [by_for, by_list, by_async_for])
+WAYS = pytest.mark.parametrize("read", [by_for, by_async_for])
 
 
 # --- What is yielded, and how it ends ---
@@ -76,8 +73,7 @@ WAYS = pytest.mark.parametrize("read", [by_for, by_list, by_async_for])
     ],
 )
 def test_a_complete_body_is_a_normal_end_if_it_is_not_to_reconnect(read, body):
-    with ScriptedServer(respond(body)) as server:
-        events = EventStream(server.url, reconnect=None)
+    with reading(respond(body), reconnect=None) as (events, _):
         assert read(events) == ["0", "1"]
         assert isinstance(events.error, StreamEnded)
         assert events.ended
@@ -85,8 +81,7 @@ def test_a_complete_body_is_a_normal_end_if_it_is_not_to_reconnect(read, body):
 
 @WAYS
 def test_204_is_a_normal_end(read):
-    with ScriptedServer(stream(TWO), status("204 No Content")) as server:
-        events = EventStream(server.url, reconnect=QUICK)
+    with reading(stream(TWO), status("204 No Content"), reconnect=QUICK) as (events, _):
         assert read(events) == ["0", "1"]
         assert events.ended
 
@@ -102,8 +97,7 @@ def test_204_is_a_normal_end(read):
     ],
 )
 def test_what_closes_for_good_is_raised(read, script, error):
-    with ScriptedServer(script) as server:
-        events = EventStream(server.url, reconnect=None)
+    with reading(script, reconnect=None) as (events, _):
         with pytest.raises(error) as raised:
             read(events)
         assert raised.value is events.error
@@ -111,18 +105,16 @@ def test_what_closes_for_good_is_raised(read, script, error):
 
 
 def test_what_came_before_the_failure_is_yielded_first():
-    with ScriptedServer(stream(TWO), status("401 Unauthorized")) as server:
-        found = []
+    found = []
+    with reading(stream(TWO), status("401 Unauthorized"), reconnect=QUICK) as (events, _):
         with pytest.raises(UnexpectedStatus):
-            found.extend(event for event in EventStream(server.url, reconnect=QUICK).messages())
-    # extend() keeps what it had
+            found.extend(events.messages())  # which keeps what it had
     assert [event.data for event in found] == ["0", "1"]
 
 
 def test_attempts_that_are_used_up_are_raised_also_if_each_body_ended_in_order():
-    with ScriptedServer(stream(b":\n")) as server:
-        policy = ReconnectPolicy(delay=0.02, max_delay=0.02, max_attempts=2)
-        events = EventStream(server.url, reconnect=policy)
+    policy = ReconnectPolicy(delay=0.02, max_delay=0.02, max_attempts=2)
+    with reading(stream(b":\n"), reconnect=policy) as (events, _):
         with pytest.raises(StreamEnded):
             list(events.messages())
         assert not events.ended
@@ -133,24 +125,21 @@ def test_a_policy_that_ends_with_the_stream_has_no_failure():
         def is_final(self, error, failures):
             return isinstance(error, StreamEnded) or super().is_final(error, failures)
 
-    with ScriptedServer(stream(TWO)) as server:
-        assert by_for(EventStream(server.url, reconnect=Once())) == ["0", "1"]
+    with reading(stream(TWO), reconnect=Once()) as (events, _):
+        assert by_for(events) == ["0", "1"]
 
 
 @WAYS
 def test_close_is_a_normal_end(read):
-    with ScriptedServer(stream(TWO, then="hold")) as server:
-        events = EventStream(server.url)
-        with ThreadPoolExecutor(1) as pool:
-            found = pool.submit(read, events)
-            wait_until(lambda: events.last_event_id == "1")
-            events.close()
-            assert found.result(LIMIT) == ["0", "1"]
+    with reading(stream(TWO, then="hold")) as (events, _), ThreadPoolExecutor(1) as pool:
+        found = pool.submit(read, events)
+        wait_until(lambda: events.last_event_id == "1")
+        events.close()
+        assert found.result(LIMIT) == ["0", "1"]
 
 
 def test_it_raises_what_has_been_yielded_as_an_event_already():
-    with ScriptedServer(status("401 Unauthorized")) as server:
-        events = EventStream(server.url)
+    with reading(status("401 Unauthorized")) as (events, _):
         (lost,) = events
         for _ in range(2):
             with pytest.raises(UnexpectedStatus) as raised:
@@ -159,10 +148,7 @@ def test_it_raises_what_has_been_yielded_as_an_event_already():
 
 
 def test_a_new_iterator_goes_on_and_dropping_one_closes_nothing():
-    with (
-        ScriptedServer(stream(numbers(4), then="hold")) as server,
-        EventStream(server.url) as events,
-    ):
+    with reading(stream(numbers(4), then="hold")) as (events, server):
         messages = events.messages()
         for event in messages:
             assert event.data == "0"
@@ -173,14 +159,10 @@ def test_a_new_iterator_goes_on_and_dropping_one_closes_nothing():
         assert len(server.connections) == 1
 
 
-def test_comments_are_no_messages():
-    with ScriptedServer(stream(b": a\n" + TWO)) as server:
-        assert by_for(EventStream(server.url, reconnect=None, comments=True)) == ["0", "1"]
-
-
-def test_it_reconnects_and_resumes():
-    with ScriptedServer(stream(TWO), stream(numbers(2, 2)), status("204 x")) as server:
-        assert by_for(EventStream(server.url, reconnect=QUICK)) == ["0", "1", "2", "3"]
+def test_it_reconnects_and_resumes_and_yields_no_comments():
+    scripts = [stream(b": a\n" + TWO), stream(numbers(2, 2)), status("204 x")]
+    with reading(*scripts, reconnect=QUICK, comments=True) as (events, server):
+        assert by_for(events) == ["0", "1", "2", "3"]
         assert [request.header("Last-Event-ID") for request in server.requests] == [None, "1", "3"]
 
 
@@ -194,19 +176,16 @@ def test_an_outage_is_a_warning_once(read, caplog):
         policy = ReconnectPolicy(delay=0.02, max_delay=0.02, max_attempts=3)
         with pytest.raises(requests.ConnectionError):
             read(EventStream(f"http://127.0.0.1:{port}/", reconnect=policy))
-    assert [record.levelname for record in caplog.records] == [
-        "WARNING",
-        "INFO",
-        "INFO",
-    ]  # the last is raised
+    # The last is raised.
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "INFO"]
     assert "closed for good" in caplog.text
 
 
 def test_a_loop_over_everything_sees_the_failures_and_logs_information(caplog):
     caplog.set_level(logging.INFO, "eventsource")
-    with ScriptedServer(status("503 x"), status("404 x")) as server:
-        policy = ReconnectPolicy(delay=0.02, statuses={503})
-        assert len(list(EventStream(server.url, reconnect=policy))) == 2
+    policy = ReconnectPolicy(delay=0.02, statuses={503})
+    with reading(status("503 x"), status("404 x"), reconnect=policy) as (events, _):
+        assert len(list(events)) == 2
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
 
 
@@ -234,8 +213,8 @@ def answer(content_type):
     ],
 )
 def test_the_content_types_are_those_that_are_accepted(accepted, content_type, is_accepted):
-    with ScriptedServer(answer(content_type)) as server:
-        events = EventStream(server.url, reconnect=None, content_types=accepted)
+    script = answer(content_type)
+    with reading(script, reconnect=None, content_types=accepted) as (events, _):
         if is_accepted:
             assert by_for(events) == ["x"]
         else:
@@ -249,14 +228,8 @@ def test_the_content_types_are_those_that_are_accepted(accepted, content_type, i
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        ("text/plain", TypeError),
-        (b"text/plain", TypeError),
-        (7, TypeError),
-        ([7], TypeError),
-        ([], ValueError),
-        (["text"], ValueError),
-        (["text/*"], ValueError),
-        (["a b/c"], ValueError),
+        *[(value, TypeError) for value in ("text/plain", b"text/plain", 7, [7])],
+        *[(value, ValueError) for value in ([], ["text"], ["text/*"], ["a b/c"])],
     ],
 )
 def test_what_is_no_collection_of_types_is_refused_by_name(value, error):
@@ -277,13 +250,10 @@ def test_take_waits_no_longer_than_that_and_drops_nothing():
         connection.send(b"finished\n\n")
         connection.hold()
 
-    with ScriptedServer(script) as server, EventStream(server.url) as events:
+    with reading(script) as (events, server):
         found = []
         while len(found) < 2:
-            try:
-                found += events.take(timeout=LIMIT)
-            except TimeoutError:
-                raise AssertionError from None
+            found += events.take(timeout=LIMIT)
         with pytest.raises(TimeoutError, match=r"nothing has happened for 0\.05 seconds"):
             events.take(timeout=0.05)
         with pytest.raises(TimeoutError):
@@ -295,7 +265,7 @@ def test_take_waits_no_longer_than_that_and_drops_nothing():
 
 
 def test_take_with_a_timeout_of_0_returns_what_has_arrived():
-    with ScriptedServer(stream(TWO, then="hold")) as server, EventStream(server.url) as events:
+    with reading(stream(TWO, then="hold")) as (events, _):
         opened = events.take(timeout=LIMIT)
         assert isinstance(opened[0], OpenEvent)
         found = []
@@ -319,7 +289,7 @@ def test_an_attempt_goes_on_when_the_time_is_up():
         connection.send(HEAD + TWO)
         connection.hold()
 
-    with ScriptedServer(script) as server, EventStream(server.url) as events:
+    with reading(script) as (events, server):
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 events.take(timeout=0.02)
@@ -330,37 +300,50 @@ def test_an_attempt_goes_on_when_the_time_is_up():
         assert len(server.connections) == 1
 
 
-@pytest.mark.parametrize("call", ["close", "restart"])
-def test_close_and_restart_end_an_attempt_that_goes_on(call):
-    with port_that_never_answers() as port:
-        events = EventStream(f"http://127.0.0.1:{port}/", timeout=None)
+@pytest.fixture
+def connecting():
+    """A stream whose step goes on in the background: its server does not answer."""
+    with (
+        port_that_never_answers() as port,
+        EventStream(f"http://127.0.0.1:{port}/", timeout=None) as events,
+    ):
         with pytest.raises(TimeoutError):
             events.take(timeout=0.02)
-        threads = [t for t in threading.enumerate() if t.name.endswith("(step)")]
-        assert len(threads) == 1
-        getattr(events, call)()
-        threads[0].join(LIMIT)
-        assert not threads[0].is_alive()
-        if call == "close":
-            assert events.take(timeout=LIMIT) == []
-        else:
-            with pytest.raises(TimeoutError):  # in the next attempt
-                events.take(timeout=0.02)
-            events.close()
+        assert len(steps()) == 1
+        yield [events]  # which the test may drop
 
 
-def test_an_interruption_of_the_wait_closes_nothing_under_the_thread_that_goes_on(monkeypatch):
+def steps():
+    """The threads of the steps that go on in the background."""
+    return [t for t in threading.enumerate() if t.name.endswith("(step)")]
+
+
+@pytest.mark.parametrize("call", ["close", "restart"])
+def test_close_and_restart_end_an_attempt_that_goes_on(connecting, call):
+    (events,) = connecting
+    (thread,) = steps()
+    getattr(events, call)()
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+    if call == "close":
+        assert events.take(timeout=LIMIT) == []
+    else:
+        with pytest.raises(TimeoutError):  # in the next attempt
+            events.take(timeout=0.02)
+
+
+def test_an_interruption_of_the_wait_closes_nothing_under_the_thread_that_goes_on(
+    connecting, monkeypatch
+):
     left = []
     monkeypatch.setattr(Exchange, "leave", left.append)
-    with port_that_never_answers() as port:
-        with EventStream(f"http://127.0.0.1:{port}/", timeout=None) as events:
-            with pytest.raises(TimeoutError):
-                events.take(timeout=0.02)
-            monkeypatch.setattr(events._engine, "_wakeup", Interrupting())
-            with pytest.raises(KeyboardInterrupt):
-                events.take(timeout=LIMIT)
-            assert left == []
-        wait_until(lambda: not [t for t in threading.enumerate() if t.name.endswith("(step)")])
+    (events,) = connecting
+    monkeypatch.setattr(events._engine, "_wakeup", Interrupting())
+    with pytest.raises(KeyboardInterrupt):
+        events.take(timeout=LIMIT)
+    assert left == []
+    events.close()
+    wait_until(lambda: not steps())
 
 
 class Interrupting(Wakeup):
@@ -378,8 +361,8 @@ def test_close_ends_the_wait_for_an_attempt_that_it_cannot_end():
             events.take(timeout=0.02)
         events.close()
         assert events.take() == []
-        assert [t for t in threading.enumerate() if t.name.endswith("(step)")] != []
-        wait_until(lambda: not [t for t in threading.enumerate() if t.name.endswith("(step)")])
+        assert steps()
+        wait_until(lambda: not steps())
 
 
 def test_a_stream_that_is_dropped_ends_an_attempt_that_goes_on():
@@ -388,19 +371,18 @@ def test_a_stream_that_is_dropped_ends_an_attempt_that_goes_on():
         with pytest.raises(TimeoutError):
             events.take(timeout=0.02)
         del events
-        wait_until(lambda: not [t for t in threading.enumerate() if t.name.endswith("(step)")])
+        wait_until(lambda: not steps())
 
 
 def test_a_wait_for_the_next_attempt_is_limited_and_goes_on():
-    with ScriptedServer(stream(TWO)) as server:
-        with EventStream(server.url, reconnect=ReconnectPolicy(delay=3600)) as events:
-            while not isinstance(events.take(timeout=LIMIT)[-1], ErrorEvent):
-                pass
-            for _ in range(2):
-                with pytest.raises(TimeoutError):
-                    events.take(timeout=0.02)
-            events.restart()
-            assert isinstance(events.take(timeout=LIMIT)[0], OpenEvent)
+    with reading(stream(TWO), reconnect=ReconnectPolicy(delay=3600)) as (events, _):
+        while not isinstance(events.take(timeout=LIMIT)[-1], ErrorEvent):
+            pass
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                events.take(timeout=0.02)
+        events.restart()
+        assert isinstance(events.take(timeout=LIMIT)[0], OpenEvent)
 
 
 def test_on_a_session_of_the_callers_a_read_goes_on_too():
@@ -412,39 +394,25 @@ def test_on_a_session_of_the_callers_a_read_goes_on_too():
         connection.send(TWO)
         connection.hold()
 
-    with ScriptedServer(script) as server, requests.Session() as session:
-        with EventStream(server.url, session=session) as events:
-            assert isinstance(events.take(timeout=LIMIT)[0], OpenEvent)
-            for _ in range(3):
-                with pytest.raises(TimeoutError):
-                    events.take(timeout=0.02)
-            more.set()
-            assert [event.data for event in events.take(timeout=LIMIT)] == ["0", "1"]
-            assert len(server.connections) == 1
-
-
-def test_a_flood_of_comments_does_not_hold_it_up():
-    def script(connection):
-        connection.start_stream()
-        while True:
-            connection.send(b":\n" * 1000)
-
-    with ScriptedServer(script) as server, EventStream(server.url) as events:
-        next(events)
-        with pytest.raises(TimeoutError):
-            events.take(timeout=0.1)
+    with requests.Session() as session, reading(script, session=session) as (events, server):
+        assert isinstance(events.take(timeout=LIMIT)[0], OpenEvent)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                events.take(timeout=0.02)
+        more.set()
+        assert [event.data for event in events.take(timeout=LIMIT)] == ["0", "1"]
+        assert len(server.connections) == 1
 
 
 def test_a_limit_that_is_shorter_than_the_event_timeout_counts():
-    with ScriptedServer(stream(then="hold")) as server:
-        with EventStream(server.url, event_timeout=3600) as events:
-            next(events)
-            with pytest.raises(TimeoutError):
-                events.take(timeout=0.02)
+    with reading(stream(then="hold"), event_timeout=3600) as (events, _):
+        next(events)
+        with pytest.raises(TimeoutError):
+            events.take(timeout=0.02)
 
 
 def test_reads_that_bring_no_item_do_not_hold_it_up(monkeypatch):
-    with ScriptedServer(stream(then="hold")) as server, EventStream(server.url) as events:
+    with reading(stream(then="hold")) as (events, _):
         next(events)
         monkeypatch.setattr(Exchange, "read", lambda *_: b":\n")
         with pytest.raises(TimeoutError):
@@ -456,24 +424,22 @@ def test_reads_that_bring_no_item_do_not_hold_it_up(monkeypatch):
     [({"event_timeout": 0.2}, EventTimeout), ({"timeout": (5, 0.2)}, requests.ReadTimeout)],
 )
 def test_other_limits_count_over_several_takes(options, error):
-    with ScriptedServer(stream(then="hold")) as server:
-        with EventStream(server.url, reconnect=None, **options) as events:
-            next(events)
-            lost = []
+    with reading(stream(then="hold"), reconnect=None, **options) as (events, _):
+        next(events)
+        lost = []
 
-            def is_lost():
-                with contextlib.suppress(TimeoutError):
-                    lost.extend(events.take(timeout=0.05))
-                return lost
+        def is_lost():
+            with contextlib.suppress(TimeoutError):
+                lost.extend(events.take(timeout=0.05))
+            return lost
 
-            wait_until(is_lost)
+        wait_until(is_lost)
     assert isinstance(lost[0].error, error)
 
 
 def test_a_failure_comes_out_of_the_background():
-    with ScriptedServer(status("401 x", body=b"why")) as server:
-        with EventStream(server.url) as events:
-            (lost,) = events.take(timeout=LIMIT)
+    with reading(status("401 x", body=b"why")) as (events, _):
+        (lost,) = events.take(timeout=LIMIT)
     assert isinstance(lost.error, UnexpectedStatus)
     assert lost.error.response.content == b"why"
 
@@ -489,44 +455,42 @@ def test_a_timeout_that_is_no_number_of_seconds_is_refused(value, error):
 # --- One thread at a time ---
 
 
-@pytest.mark.parametrize("step", ["next", "take", "take with a limit", "messages", "async for"])
-def test_a_second_thread_that_iterates_is_refused(step):
+@pytest.mark.parametrize("way", ["next", "take", "take with a limit", "messages", "async for"])
+def test_a_second_thread_that_iterates_is_refused(way):
     async def anyhow(events):
         async for _ in events:
             pass
 
-    steps = {
+    ways = {
         "next": next,
         "take": lambda events: events.take(),
         "take with a limit": lambda events: events.take(timeout=LIMIT),
         "messages": lambda events: next(iter(events.messages())),
         "async for": lambda events: asyncio.run(anyhow(events)),
     }
-    with ScriptedServer(stream(then="hold")) as server, EventStream(server.url) as events:
+    with reading(stream(then="hold")) as (events, _), ThreadPoolExecutor(1) as pool:
         assert isinstance(next(events), OpenEvent)
-        with ThreadPoolExecutor(1) as pool:
-            first = pool.submit(events.take)
-            wait_until(lambda: events._engine._stepper)
-            with pytest.raises(RuntimeError, match="another thread is iterating"):
-                steps[step](events)
-            assert not first.done()
-            events.close()
-            assert first.result(LIMIT) == []
+        first = pool.submit(events.take)
+        wait_until(lambda: events._engine._stepper)
+        with pytest.raises(RuntimeError, match="another thread is iterating"):
+            ways[way](events)
+        assert not first.done()
+        events.close()
+        assert first.result(LIMIT) == []
 
 
 def test_threads_may_take_turns():
-    with ScriptedServer(stream(numbers(40), then="hold")) as server:
-        with EventStream(server.url) as events, ThreadPoolExecutor(1) as pool:
-            next(events)
-            found = []
-            for _ in range(20):
-                found.append(next(events).data)
-                found.append(pool.submit(next, events).result(LIMIT).data)
-            assert found == [str(number) for number in range(40)]
+    with reading(stream(numbers(40), then="hold")) as (events, _), ThreadPoolExecutor(1) as pool:
+        next(events)
+        found = []
+        for _ in range(20):
+            found.append(next(events).data)
+            found.append(pool.submit(next, events).result(LIMIT).data)
+        assert found == [str(number) for number in range(40)]
 
 
 def test_a_thread_that_ended_in_the_middle_of_a_step_is_in_nobodys_way():
-    with ScriptedServer(stream(TWO, then="hold")) as server, EventStream(server.url) as events:
+    with reading(stream(TWO, then="hold")) as (events, _):
         thread = threading.Thread(target=lambda: None)
         thread.start()
         thread.join()
@@ -534,22 +498,17 @@ def test_a_thread_that_ended_in_the_middle_of_a_step_is_in_nobodys_way():
         assert isinstance(next(events), OpenEvent)
 
 
-def test_with_async_for_the_last_event_id_is_that_of_what_was_returned():
+async def test_with_async_for_the_last_event_id_is_that_of_what_was_returned():
     """Two messages and an id alone in one read."""
     body = b"id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\n\n"
-    with ScriptedServer(stream(body, then="hold")) as server:
-
-        async def main():
-            async with EventStream(server.url) as events:
-                iterator = aiter(events.messages())
-                found = []
-                for _ in range(2):
-                    event = await anext(iterator)
-                    found.append((event.data, events.last_event_id))
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(anext(iterator), 0.01)
-                assert found == [("a", "1"), ("b", "2")]
-                assert events.last_event_id == "3"
-                assert not events._engine.session.kept.items  # large, perhaps
-
-        run(main)
+    async with on_loop.reading(stream(body, then="hold")) as (events, _):
+        iterator = aiter(events.messages())
+        found = []
+        for _ in range(2):
+            event = await anext(iterator)
+            found.append((event.data, events.last_event_id))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(anext(iterator), 0.01)
+        assert found == [("a", "1"), ("b", "2")]
+        assert events.last_event_id == "3"
+        assert not events._engine.session.kept.items  # large, perhaps

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from eventsource.testing import ScriptedServer
-from tests.on_loop import asyncio_has_nothing_to_complain_of, run, until  # noqa: F401 - a fixture
-from tests.support import (
-    LIMIT,
-    stream,
-)
+from tests.support import LIMIT, run_python, stream
 
 SILENT = """
 import asyncio, sys
@@ -38,13 +30,6 @@ print("left")
 @pytest.mark.parametrize("how", ["waiting", "idle"])
 def test_a_program_that_has_not_closed_a_silent_stream_exits(how):
     with ScriptedServer(stream(then="hold")) as server:
-        done = subprocess.run(
-            [sys.executable, "-X", "dev", "-W", "error", "-c", SILENT, server.url, how],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-            env={**os.environ, "NO_PROXY": "*"},
-        )
+        done = run_python(SILENT, server.url, how, flags=["-X", "dev", "-W", "error"])
         assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
         assert server.connections[0].gone.wait(LIMIT)

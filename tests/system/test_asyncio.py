@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from eventsource.testing import ScriptedServer
-from tests.on_loop import asyncio_has_nothing_to_complain_of, run, until  # noqa: F401 - a fixture
-from tests.support import LIMIT, numbers, stream
-
-CHECKOUT = Path(__file__).parents[2]
-
+from tests.support import numbers, run_python, stream
 
 LEAVING = """
 import asyncio, sys
@@ -63,29 +57,23 @@ print(source.join(30), source.error)
 """
 
 
-def output_of(program, *arguments):
+def run_with_server(program, *arguments, flags=()):
+    checkout = Path(__file__).parents[2]
     with ScriptedServer(stream(numbers(50), then="hold")) as server:
-        done = subprocess.run(
-            [sys.executable, "-c", program, server.url, *arguments],
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-        )
-    print(done.stderr)
-    return done.stdout
+        return run_python(program, server.url, *arguments, flags=flags, cwd=checkout)
 
 
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
 def test_a_system_exit_under_an_eager_task_factory_closes_the_source(kind):
-    assert output_of(LEAVING, kind) == "3 True closed: SystemExit\n"
+    done = run_with_server(LEAVING, kind)
+    assert done.stdout == "3 True closed: SystemExit\n", done.stderr
 
 
 def test_a_loop_that_is_closed_with_a_handler_left_in_it_closes_the_source():
     expected = "True closed: the event loop that runs its handlers has been closed\n"
-    assert output_of(CLOSING_ITS_LOOP) == expected
+    done = run_with_server(CLOSING_ITS_LOOP)
+    assert done.stdout == expected, done.stderr
 
 
 ENDING = """
@@ -127,14 +115,7 @@ loop.close()
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_program_that_ends_while_events_come_leaves_no_coroutine(ending):
-    with ScriptedServer(stream(numbers(50), then="hold")) as server:
-        done = subprocess.run(
-            [sys.executable, "-X", "dev", "-c", ENDING + ENDINGS[ending], server.url],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-        )
+    done = run_with_server(ENDING + ENDINGS[ending], flags=["-X", "dev"])
     assert done.returncode == 0, done.stderr
     assert "never awaited" not in done.stderr
     if ending == "as asyncio.run ends":

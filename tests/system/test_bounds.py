@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import pytest
 
 from eventsource.testing import ScriptedServer
 from tests.loopback.test_bounds import MIB, in_pieces, without_end
-from tests.support import HEAD, LIMIT, stream
+from tests.support import HEAD, run_python, stream
 
 CHILD = """
 import json, sys
@@ -40,13 +39,7 @@ EMOJI = "\N{GRINNING FACE}".encode()
         (b"", b"data: " + b"x" * 57 + b"\n", None, "EventTooLarge", 2),
         (b"data: ", b"x", b"\n\n", "MessageEvent", 3),
         (b"data: ", EMOJI, b"\n\n", "MessageEvent", 3),
-        (
-            b"data: " + EMOJI,
-            b"x",
-            b"\n\n",
-            "MessageEvent",
-            6,
-        ),  # four bytes a character, says Python
+        (b"data: " + EMOJI, b"x", b"\n\n", "MessageEvent", 6),  # four bytes a character
     ],
     ids=["a line", "emoji", "lines", "a whole line", "whole emoji", "a whole line and one emoji"],
 )
@@ -63,13 +56,7 @@ def test_the_memory_of_the_process_stays_near_the_bound(start, piece, end, outco
             connection.send(end)
 
     with ScriptedServer(answer) as server:
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, server.url, str(bound)],
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=LIMIT,
-        )
+        done = run_python(CHILD, server.url, bound)
     assert done.returncode == 0, done.stderr
     came, grown = json.loads(done.stdout)
     assert came == outcome

@@ -14,12 +14,7 @@ from eventsource import __version__
 from eventsource.cli.failures import Exit
 from eventsource.testing import ScriptedServer
 from tests.loopback.test_cli import FULL, HI, Done, needs_full
-from tests.support import (
-    LIMIT,
-    status,
-    stream,
-    wait_until,
-)
+from tests.support import LIMIT, run_python, status, stream, wait_until
 from tests.terminal import environment
 
 _started = []
@@ -35,12 +30,14 @@ def no_process_is_left():
         process.wait(LIMIT)
 
 
-def start(*arguments, **options):
-    """Start the command as a process."""
+def start(*arguments, line=None, **options):
+    """Start the command as a process; with `line`, by the shell, whose `"$@"` it is."""
     for name in ("stdin", "stdout", "stderr"):
         options.setdefault(name, subprocess.DEVNULL if name == "stdin" else subprocess.PIPE)
-    options.setdefault("env", environment())
-    process = subprocess.Popen([sys.executable, "-m", "eventsource", *arguments], **options)
+    command = [sys.executable, "-m", "eventsource", *arguments]
+    if line is not None:
+        command = ["sh", "-c", line, "sh", *command]
+    process = subprocess.Popen(command, env=environment(), **options)
     _started.append(process)
     return process
 
@@ -88,22 +85,9 @@ def test_a_full_disk_under_standard_output_and_standard_error():
     )
 
 
-def closing(stream_number, *arguments, **options):
-    """Start it with a standard stream closed, as `>&-` does."""
-    line = f'exec "$0" -m eventsource "$@" {stream_number}>&-'
-    return subprocess.Popen(
-        ["sh", "-c", line, sys.executable, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-        **options,
-    )
-
-
 def test_a_closed_standard_output():
     with ScriptedServer(stream(HI, then="hold")) as server:
-        done = finish(closing(1, server.url))
+        done = finish(start(server.url, line='exec "$@" >&-'))
     assert (done.status, done.out) == (Exit.NO_OUTPUT, b"")
     assert done.err == "eventsource: standard output: Bad file descriptor\n"
     assert server.requests == []
@@ -111,35 +95,32 @@ def test_a_closed_standard_output():
 
 def test_a_closed_standard_error_gets_nothing_into_the_output():
     with ScriptedServer(stream(HI, then="hold"), status("404 Not Found")) as server:
-        done = finish(closing(2, "-v", "-n", "1", "--format", "data", server.url))
+        arguments = ["-v", "-n", "1", "--format", "data", server.url]
+        done = finish(start(*arguments, line='exec "$@" 2>&-'))
         assert (done.status, done.out) == (0, b"hi\n")
-        done = finish(closing(2, server.url))
+        done = finish(start(server.url, line='exec "$@" 2>&-'))
         assert (done.status, done.out) == (Exit.STATUS, b"")
+
+
+def assert_closed_pipe_ends(process, first):
+    """That the reader of its output goes away after the first line ends it quietly."""
+    assert first in process.stdout.readline()
+    process.stdout.close()
+    process.wait(LIMIT)
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.returncode == Exit.PIPE_CLOSED
 
 
 def test_a_pipe_that_is_closed_ends_it_at_once_though_the_stream_is_silent():
     with ScriptedServer(stream(HI * 2, then="hold")) as server:
-        process = start("--format", "data", server.url)
-        assert process.stdout.readline() == b"hi\n"
-        process.stdout.close()
-        process.wait(LIMIT)
-        assert process.stderr.read() == b""
-        process.stderr.close()
-    assert process.returncode == Exit.PIPE_CLOSED
+        assert_closed_pipe_ends(start("--format", "data", server.url), b"hi\n")
 
 
 def test_head_gets_its_line():
     with ScriptedServer(stream(HI * 2, then="hold")) as server:
-        line = '"$0" -m eventsource --format data "$1" | head -n 1'
-        done = finish(
-            subprocess.Popen(
-                ["sh", "-c", line, sys.executable, server.url],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment(),
-            )
-        )
-    assert (done.status, done.out, done.err) == (0, b"hi\n", "")
+        done = finish(start("--format", "data", server.url, line='"$@" | head -n 1'))
+    assert done == Done(0, b"hi\n", "")
 
 
 def test_help_into_a_closed_pipe():
@@ -152,59 +133,26 @@ def test_help_into_a_closed_pipe():
 
 
 def test_the_demo_into_a_closed_pipe():
-    process = start("demo")
-    assert b"server" in process.stdout.readline()
-    process.stdout.close()
-    process.wait(LIMIT)
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.returncode == Exit.PIPE_CLOSED
+    assert_closed_pipe_ends(start("demo"), b"server")
 
 
 def test_a_signal_that_is_ignored_remains_so():
     with ScriptedServer(stream(HI, then="hold")) as server:
-        process = subprocess.Popen(
-            [
-                "sh",
-                "-c",
-                'trap \'\' HUP INT; exec "$0" -m eventsource --format data "$1"',
-                sys.executable,
-                server.url,
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        )
+        process = start("--format", "data", server.url, line="trap '' HUP INT; exec \"$@\"")
         assert process.stdout.readline() == b"hi\n"
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         done = finish(process)
-    assert (done.status, done.out, done.err) == (Exit.TERMINATED, b"", "")
-
-
-def test_a_process_that_is_interrupted():
-    with ScriptedServer(stream(HI, then="hold")) as server:
-        process = start("--format", "data", server.url)
-        assert process.stdout.readline() == b"hi\n"
-        process.send_signal(signal.SIGINT)
-        done = finish(process)
-    assert (done.status, done.out, done.err) == (Exit.INTERRUPTED, b"", "")
+    assert done == Done(Exit.TERMINATED, b"", "")
 
 
 @pytest.mark.parametrize("before", ["", "del os.O_NOCTTY"], ids=["here", "as on Windows"])
 def test_without_a_terminal_no_password_is_asked_for(before):
     """`test_cli_terminal.py` has what becomes of it with one."""
     program = f"import os, sys; {before}\nfrom eventsource import cli; sys.exit(cli.main())"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "-u", "ada", "http://localhost/"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-        start_new_session=True,
-    )
+    options = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+    done = run_python(program, "-u", "ada", "http://localhost/", **options)
     said = "eventsource: -u: no password after the colon, and no terminal to ask at"
     assert (done.returncode, done.stdout) == (Exit.USAGE, "")
     assert done.stderr.startswith(said)
@@ -216,21 +164,14 @@ def test_without_the_extra_the_demo_is_there(monkeypatch):
         "from eventsource import cli; from eventsource.cli import demo; demo.main = lambda: 7;"
         "sys.argv = ['eventsource', 'demo']; sys.exit(cli.main())"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=LIMIT, check=False).returncode == 7
+    assert run_python(code).returncode == 7
 
 
 def test_the_module_and_the_script_are_the_same_command():
     script = Path(sys.executable).with_name("eventsource")
     for program in ([sys.executable, "-m", "eventsource"], [str(script)]):
         with ScriptedServer(stream(HI, then="hold")) as server:
-            done = subprocess.run(
-                [*program, "-n1", "--format=data", server.url],
-                capture_output=True,
-                timeout=LIMIT,
-                check=False,
-            )
-        assert (done.returncode, done.stdout, done.stderr) == (0, b"hi\n", b"")
-        done = subprocess.run(
-            [*program, "--version"], capture_output=True, timeout=LIMIT, check=False
-        )
-        assert done.stdout.decode() == f"eventsource {__version__}\n"
+            command = [*program, "-n1", "--format=data", server.url]
+            assert subprocess.check_output(command, timeout=LIMIT) == b"hi\n"
+        version = subprocess.check_output([*program, "--version"], timeout=LIMIT)
+        assert version.decode() == f"eventsource {__version__}\n"

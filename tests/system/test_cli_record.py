@@ -165,6 +165,51 @@ def test_no_secret_is_recorded(run, path):
     assert secrets_in(path.read_text()) == set()
 
 
+ECHOED = (
+    f"content-location: /stream?key={QUERY_SECRET}\r\n"
+    f"Link: </stream?key={QUERY_SECRET}>; rel=self\r\n"
+    f"Refresh: 5; url=/stream?key={QUERY_SECRET}\r\n"
+    f"X-Debug: auth={SECRET}\r\n"
+    f"X-Asked: key {QUERY_SECRET}\r\n"
+    "X-Mobile: ?0\r\n"
+)
+"""What servers repeat of a request."""
+
+
+def test_what_a_server_repeats_of_the_secrets_is_neither_recorded_nor_shown(run, path):
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n%b\r\n" % ECHOED.encode()
+    body = b"transfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n0\r\n\r\n"
+    reply = respond(head.removesuffix(b"\r\n") + body)
+    with ScriptedServer(reply) as server:
+        code, out, said = run(
+            *("-v", "--record", path, "-H", f"Authorization: Bearer {SECRET}", "--format", "data"),
+            *("--no-reconnect", f"{server.url}stream?key={QUERY_SECRET}"),
+        )
+    assert (code, out) == (0, b"1\n")
+    written = path.read_text()
+    assert secrets_in(written) == secrets_in(said) == set()
+    opening = read_recording(path).records[0]
+    assert opening.framing == "chunked"
+    assert opening.headers == {
+        "content-type": "text/event-stream",
+        "content-location": "/stream",
+        "Link": "</stream>; rel=self",
+        "Refresh": "5; url=/stream",
+        "X-Debug": "auth=...",
+        "X-Asked": "key ...",
+        "X-Mobile": "?0",
+        "transfer-encoding": "chunked",
+    }
+    for name, value in opening.headers.items():
+        assert f"\n< {name}: {value}\n" in said
+
+
+def test_the_media_type_is_recorded_also_if_the_request_has_named_it(run, path):
+    with ScriptedServer(first(b"data: 1\n\n")) as server:
+        run("--record", path, "--no-reconnect", f"{server.url}?as=text/event-stream")
+    assert read_recording(path).records[0].headers["Content-Type"] == "text/event-stream"
+
+
 def test_a_file_that_exists_is_refused_without_force(run, path):
     path.write_text("mine")
     with ScriptedServer(first(b"data: 1\n\n")) as server:
@@ -200,6 +245,14 @@ def test_max_filesize_is_never_exceeded(run, path, limit):
     bytes_ = f"{limit:,} byte{'' if limit == 1 else 's'}"
     assert said(error) == f"eventsource: --max-filesize: the recording would exceed {bytes_}"
     assert not path.exists() or path.stat().st_size <= limit
+
+
+def test_a_limit_without_room_for_a_line_leaves_the_former_recording(run, path):
+    path.write_text("former")
+    with ScriptedServer(first(b"data: 1\n\n")) as server:
+        code, _, _ = run("--record", path, "--force", "--max-filesize", "9", server.url)
+    assert code == 63
+    assert path.read_text() == "former"
 
 
 def test_a_recording_that_has_reached_its_size_says_so(run, path):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from tests.support import run_python
 
 
 def test_no_toolkit_is_imported_with_the_package():
     code = "import sys, eventsource.dispatch; print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    modules = set(run.stdout.split())
+    modules = set(run_python(code).stdout.split())
+    assert "eventsource.dispatch" in modules
     assert modules.isdisjoint({"asyncio", "tkinter", "PySide6", "PyQt6", "concurrent.futures"})
 
 
@@ -23,5 +22,4 @@ try:
 except ImportError as error:
     print(error)
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "dispatch.qt needs PySide6 or PyQt6\n"
+    assert run_python(code).stdout == "dispatch.qt needs PySide6 or PyQt6\n"

@@ -113,10 +113,11 @@ def command(
         if console is not None:
             screen = stack.enter_context(Screen(console, output, ending, progress))
         report = _Report(functools.partial(_tell, output, screen, format_), watch)
-        _check(watch, ending, report, progress, may_resume=not no_resume)
+        stop = _check(watch, ending, report, progress, may_resume=not no_resume)
         if screen is not None and observation.connections:
             screen.print(Text.assemble(" " * 9, strip.draw(duration), "  ", strip.legend()))
-        summary = f"{showing.summary(report.findings)}\n"
+        cut = "" if stop is None else f", interrupted after {observation.watched:.1f} s"
+        summary = f"{showing.summary(report.findings)}{cut}\n"
         if screen is not None:
             screen.print(Text(summary.rstrip()))
             screen.flush()
@@ -124,6 +125,8 @@ def command(
             output.write(showing.as_json(observation.url, report.findings, observation))
         else:
             output.write(summary.encode())
+    if stop is not None:
+        raise stop
     has_problem = any(finding.level == PROBLEM for finding in report.findings)
     raise Stop(Exit.FAILED if has_problem else Exit.DONE)
 
@@ -175,7 +178,12 @@ def _tell(output: Output, screen: Screen | None, format_: str, finding: Finding)
 
 def _check(
     watch: Watch, ending: Ending, report: _Report, progress: _Progress, *, may_resume: bool
-) -> None:
+) -> Stop | None:
+    """Add the findings to the report.
+
+    Returns:
+        A signal's request for the end: what was seen before it is reported. None: there was none.
+    """
     observation = watch.observation
     try:
         watch.begin()
@@ -185,9 +193,10 @@ def _check(
     report.add(findings.of_head(observation.head, observation))
     progress.doing = "watching"
     watch.go_on()
+    stop = ending.take_signal() if observation.connections else None
     ending.check()
     if not observation.connections:
-        return
+        return None
     buffering = timing.buffering(observation)
     report.add(
         (
@@ -203,19 +212,24 @@ def _check(
         )
     )
     if observation.is_once or not may_resume:
-        return
+        return stop
     plan = resuming.plan(observation)
     if isinstance(plan, str) and observation.unreadable:
-        return
-    if isinstance(plan, str):
+        return stop
+    if stop is not None:
+        report.add((resuming.untold("the check was interrupted"),))
+    elif isinstance(plan, str):
         report.add((resuming.untold(plan),))
     elif buffering.level == PROBLEM:
         report.add((resuming.untold("events are held back on the way", "See buffering first."),))
     else:
         progress.doing = "resuming"
         answer = watch.resume(plan)
+        stop = ending.take_signal()
         ending.check()
-        report.add((resuming.resume(plan, answer),))
+        interrupted = resuming.untold("the check was interrupted")
+        report.add((resuming.resume(plan, answer) if stop is None else interrupted,))
+    return stop
 
 
 def _is_unicode() -> bool:

@@ -29,8 +29,8 @@ FRAMING: Final = 164
 LIKE: Final = 0.02
 """Sizes count as equal if they differ by at most this share."""
 WHOLE_EVENTS: Final = 2
-"""Events that a burst must have before its end within a line counts. A server that flushes one
-event in parts, or sends a large event, has fewer."""
+"""Events that a burst must have before its end within a line is a problem. A server that flushes
+one event in parts, or sends a large event, has fewer."""
 WAIT: Final = 1.0
 """Seconds of silence; after that, several events at once are a note."""
 AT_ONCE: Final = 3
@@ -145,7 +145,8 @@ def buffering(observation: Observation) -> Finding:
             UNBUFFER,
         )
     is_tls = observation.head is not None and observation.head.url.startswith("https:")
-    cuts = [burst for burst in flat if _is_cut(burst) and not (is_tls and _is_record(burst))]
+    torn = [burst for burst in flat if _is_torn(burst) and not (is_tls and _is_record(burst))]
+    cuts = [burst for burst in torn if len(burst.events) >= WHOLE_EVENTS]
     buffered = [burst for burst in cuts if _is_block(burst)] or _like(cuts)
     if buffered:
         sizes = ", ".join(f"{burst.size:,}" for burst in buffered[:3])
@@ -156,6 +157,15 @@ def buffering(observation: Observation) -> Finding:
             f"{several(len(buffered), 'time')} the bytes ended inside a line, after {sizes} bytes,"
             f" and {seconds(buffered[0].after or 0.0)} of silence followed",
             UNBUFFER,
+        )
+    if len(torn) > 1 and (all(_is_block(burst) for burst in torn) or _like(torn)):
+        return Finding(
+            "buffering",
+            NOTE,
+            "The events are large: a buffer on the way, or a server that sends them in parts.",
+            f"{several(len(torn), 'time')} the bytes ended inside a line, the first time after"
+            f" {several(torn[0].size, 'byte')}, and silence followed",
+            f"If the server sends each event at once: {UNBUFFER[0].lower()}{UNBUFFER[1:]}",
         )
     if not observation.events:
         return Finding(
@@ -168,14 +178,9 @@ def buffering(observation: Observation) -> Finding:
     return _batches(found, len(observation.reads))
 
 
-def _is_cut(burst: Burst) -> bool:
-    """Whether it ends inside a line, after whole events, and silence follows."""
-    return (
-        burst.open_line > 0
-        and burst.after is not None
-        and burst.after >= SILENCE
-        and len(burst.events) >= WHOLE_EVENTS
-    )
+def _is_torn(burst: Burst) -> bool:
+    """Whether it ends inside a line, and silence follows."""
+    return burst.open_line > 0 and burst.after is not None and burst.after >= SILENCE
 
 
 def _is_record(burst: Burst) -> bool:
@@ -399,7 +404,8 @@ def _regular_end(same: list[Connection], observation: Observation, evidence: str
         for each in same
     }
     in_order = all(each.loss is not None and each.loss.is_in_order for each in same)
-    if len(contents) == 1 and observation.events and in_order:
+    # A client that resumes is sent nothing by the connections after the first.
+    if len(contents - {()}) <= 1 and observation.events and in_order:
         what = (
             "The stream is finite: it brings the same events each time."
             if any(contents)

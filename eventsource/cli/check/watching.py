@@ -14,6 +14,7 @@ import requests
 
 from eventsource.cli.failures import Exit, Stop, exit_for, reason
 from eventsource.cli.formats import counted
+from eventsource.cli.secrets import secrets_of
 from eventsource.errors import EventTooLarge, UnexpectedContentType, UnexpectedStatus
 from eventsource.protocol.events import ErrorEvent, OpenEvent
 from eventsource.protocol.policy import ReconnectPolicy
@@ -22,7 +23,6 @@ from eventsource.urls import redact
 
 from .observing import ENOUGH, Connection, Head, Observation
 from .resuming import SECONDS, Answer, Plan, is_settled
-from .showing import secrets_of
 from .strip import Mark
 
 AGAIN_AFTER: Final = 0.3

@@ -315,6 +315,56 @@ class TestGrowth:
         amounts = {(line.panel, amount) for line in measured for amount in line.amounts}
         assert len(rows) == len(amounts)
 
+    def test_each_row_is_compared_with_the_first_and_the_rounds_with_each_other(self):
+        costs = [[20e-6, 25e-6, 22e-6], [30e-6, 60e-6, 45e-6]]
+        one, ten = (growth.cheapest([growth.Cost(c, c, c) for c in each]) for each in costs)
+        lines = {"a": {1: one, 10: ten}, "b": {1: ten, 10: one}}
+        assert growth.text_of({"sources": lines}) == (
+            "**Sources with traffic**\n"
+            "\n"
+            "| sources | a, µs per event | b, µs per event "
+            "| a, times the first row | b, times the first row |\n"
+            "| ---: | ---: | ---: | ---: | ---: |\n"
+            "| 1 | 20 | 30 | 1.00 | 1.00 |\n"
+            "| 10 | 30 | 20 | 1.50 | 0.67 |\n"
+            "\n"
+            "Noise, the dearest round by the cheapest, which is shown: "
+            "1.62 (median of the points), 2.00 at most."
+        )
+
+    def test_the_rounds_go_over_all_points_one_after_the_other(self, monkeypatch):
+        """So a slow minute is not that of one point alone."""
+        asked = []
+
+        def measure(_, line, amount):
+            asked.append((line.name, amount))
+            return growth.Cost(cost := next(costs), cost / 2, cost * 3)
+
+        costs = iter([4.0, 1.0, 2.0, 3.0])
+        monkeypatch.setattr(growth, "measure", measure)
+        line = growth.Series(
+            panel="types", name="some", kind="types", amounts=(2, 5), events=lambda _: 4
+        )
+        results = growth.measure_all([line], 2)
+        assert asked == [("some", 2), ("some", 5)] * 2
+        assert results == {
+            "types": {
+                "some": {2: growth.Cost(2.0, 1.0, 6.0, 2.0), 5: growth.Cost(1.0, 0.5, 3.0, 3.0)}
+            }
+        }
+
+    def test_a_line_can_have_another_switch_interval(self):
+        line = next(each for each in growth.series(quick=True) if each.switch_interval is not None)
+        assert line.name.endswith("`setswitchinterval(1)`")
+        before = sys.getswitchinterval()
+        try:
+            growth.Client().open(
+                url="", sources=0, types=(), listeners=0, switch_interval=line.switch_interval
+            )
+            assert sys.getswitchinterval() == 1.0
+        finally:
+            sys.setswitchinterval(before)
+
     @pytest.mark.timeout(60)
     def test_calls_that_are_missing_are_an_error(self, capsys, monkeypatch):
         line = growth.Series(

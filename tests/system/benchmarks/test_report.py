@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the benchmarks look into Linux's /proc", allow_module_level=True)
 
+import eventsource
+from benchmarks import __main__ as command
 from benchmarks import inputs, measure, peers, report
 from benchmarks.__main__ import arguments
 from benchmarks.measure import Cell, Closing, Idle, Latency, Start
@@ -19,8 +22,10 @@ BEST = "launchdarkly-eventsource"
 APIS = ("EventSource", *report.OTHERS)
 
 
-def results(**measured):
-    settings = measure.Settings(rounds=1, tables=measure.TABLES, names=inputs.FULL, rows=peers.ALL)
+def results(*, rounds=1, **measured):
+    settings = measure.Settings(
+        rounds=rounds, tables=measure.TABLES, names=inputs.FULL, rows=peers.ALL
+    )
     return measure.Results(settings, **measured)
 
 
@@ -32,7 +37,7 @@ def cells(ours, best=100.0, **more):
 
 
 def document(**measured):
-    return report.document(results(**measured), {"date": "today"}, [])
+    return report.document(results(**measured), {"date": "today"}, [], "python -m benchmarks")
 
 
 def section(text, title):
@@ -111,6 +116,56 @@ def test_the_bar_of_each_api_against_the_python_peers(api):
     assert (required, measured) == ("≥ 1.5", f"{api} 1.49")
 
 
+LEAD = f"TLS, 16 KiB chunks, llm / {BEST}, by the same without TLS".replace(
+    "llm", inputs.TITLES["llm"]
+)
+
+
+def leads(over, without, *, api="EventSource", **more):
+    """Rates of one API over TLS and without it, by round; the best Python peer has always 100."""
+    hundred = Cell([100.0] * len(over))
+    return {
+        ("http", "16k", "llm"): {**cells(1000.0), api: Cell([*without]), BEST: hundred, **more},
+        ("https", "16k", "llm"): {**cells(1000.0), api: Cell([*over]), BEST: hundred},
+    }
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_the_bar_of_tls_is_the_lead_without_it(api):
+    """Only what is behind in every round is beyond the spread between them."""
+
+    def missed(over, without):
+        rows = unmet(client=leads(over, without, api=api))
+        return [row[1:] for row in rows if row[0] == LEAD]
+
+    assert missed([1000.0, 900.0], [1000.0, 1000.0]) == []
+    assert missed([1000.0, 900.0], [900.0, 1000.0]) == []
+    lost = f"{api} 0.85 (0.80{report.TO}0.90)"
+    assert missed([800.0, 900.0], [1000.0, 1000.0]) == [["≥ 1", lost]]
+
+
+def test_the_lead_over_tls_is_held_against_that_over_the_same_peer():
+    """Another peer may be the best without TLS."""
+    client = leads([800.0], [1000.0], sseclient=Cell([500.0]))
+    assert [LEAD, "≥ 1", "EventSource 0.80"] in unmet(client=client)
+
+
+def test_rounds_that_one_of_both_does_not_have_are_left_out_of_the_lead_over_tls():
+    client = leads([None, 800.0, 700.0], [1000.0, 1000.0, None])
+    assert [LEAD, "≥ 1", "EventSource 0.80"] in unmet(client=client)
+
+
+def test_an_api_of_ours_that_has_a_problem_over_tls_has_lost_its_lead():
+    client = leads([800.0], [1000.0])
+    client["https", "16k", "llm"]["EventSource"] = Cell(problem=Problem("wrong"))
+    assert [LEAD, "≥ 1", "EventSource wrong"] in unmet(client=client)
+
+
+def test_without_a_row_without_tls_there_is_no_such_bar():
+    text = document(client={("https", "16k", "llm"): cells(1000.0)})
+    assert re.search(r"^\| lead over TLS: .* \| not measured +\|$", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("parser", report.PARSERS)
 @pytest.mark.parametrize("name", inputs.FULL)
 def test_the_bar_of_the_parser_on_every_input_with_comments_or_without(parser, name):
@@ -179,6 +234,51 @@ def test_ratios_are_taken_within_each_round():
     column = {**cells(1.0), "EventSource": Cell([300.0, 100.0]), BEST: Cell([100.0, 10.0])}
     text = document(client={("http", "event", "llm"): column})
     assert f"6.50 (3.00{report.TO}10.00)" in section(text, "### Bar: whole client, plain")
+
+
+@pytest.mark.parametrize(
+    ("rounds", "what"),
+    [
+        (1, "that of the only round"),
+        (2, "the mean of both rounds"),
+        (3, "the median of the rounds"),
+        (5, "the median of the rounds"),
+    ],
+)
+def test_the_document_says_how_many_rounds_there_were_and_what_is_shown_of_them(rounds, what):
+    column = {**cells(1.0), "EventSource": Cell([300.0] * rounds)}
+    text = document(
+        rounds=rounds,
+        client={("http", "event", "llm"): column},
+        parser={"llm": column},
+        latency={("http", "event"): {BEST: Latency(Cell([1.0]), Cell([1.0]))}},
+        start={BEST: Start(Cell([1.0]))},
+    )
+    said = re.findall(
+        r"the median of the rounds|the mean of both rounds|that of the only round", text
+    )
+    assert said == [what] * 6  # of losses, of all, of the bars, parsers, latency and start
+    assert f"In each round (of {rounds})" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "--rounds 2 --inputs ticks,llm", "--quick --only parser,tls --peers 'npm undici'"],
+)
+def test_the_document_names_the_command_that_made_it(monkeypatch, tmp_path, words):
+    output = tmp_path / "page.md"
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *shlex.split(words), "--output", str(output)])
+    monkeypatch.setattr(command, "available", lambda *_: ([], None, []))
+    monkeypatch.setattr(measure.Run, "everything", lambda run: run.results)
+    assert command.main() == 0
+    whole = f"python -m benchmarks {words}".strip()
+    assert f"Made by `{whole}` in a clone" in output.read_text()
+
+
+def test_the_version_of_this_package_is_that_of_the_code(monkeypatch):
+    """What is installed beside the checkout may be older."""
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "0.0.1")
+    assert report.machine()["eventsource-client"] == eventsource.__version__
 
 
 def losses(**measured):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
+import json
+import os
 import re
 import signal
 import ssl
@@ -31,6 +33,7 @@ from tests.support import (
     respond,
     status,
     stream,
+    wait_until,
 )
 from tests.terminal import command as in_terminal
 from tests.terminal import environment
@@ -52,6 +55,11 @@ CODES = [
 
 def good(*blocks, then="close"):
     return respond(GOOD + b"".join(blocks), then=then)
+
+
+def hold(connection):
+    connection.read_request()
+    connection.hold()
 
 
 # --- The whole ---
@@ -577,10 +585,6 @@ def process(*arguments, **options):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("phase", ["connecting", "watching", "resuming"])
 def test_a_signal_ends_it_in_every_phase(phase, number):
-    def hold(connection):
-        connection.read_request()
-        connection.hold()
-
     scripts = {
         "connecting": (hold,),
         "watching": (good(event(1), then="hold"),),
@@ -589,10 +593,45 @@ def test_a_signal_ends_it_in_every_phase(phase, number):
     with ScriptedServer(*scripts) as server, process(server.url) as running:
         server.wait_for_request(len(scripts))
         if phase == "watching":
-            assert running.stdout.readline()
+            wait_until(lambda: b" caching: " in running.stdout.readline(), "the head to be judged")
         running.send_signal(number)
-        _, err = running.communicate(timeout=LIMIT)
+        out, err = running.communicate(timeout=LIMIT)
         assert (running.returncode, err) == (128 + number, b"")
+        # What was seen before is reported.
+        assert (b" rate: " in out) == (phase != "connecting")
+        assert bool(re.search(rb"problem, \d notes?, interrupted after", out)) == (
+            phase != "connecting"
+        )
+        assert (b"resume: Whether" in out) == (phase != "connecting")
+
+
+def test_json_is_printed_also_if_a_signal_ends_the_watch():
+    with ScriptedServer(good(event(1)), hold) as server:
+        with process("--format", "json", server.url) as running:
+            server.wait_for_request(2)
+            running.send_signal(signal.SIGINT)
+            out, err = running.communicate(timeout=LIMIT)
+    assert (running.returncode, err) == (Exit.INTERRUPTED, b"")
+    assert json.loads(out)["figures"]["events"] == 1
+
+
+def test_the_second_signal_ends_it_though_nobody_reads_the_report():
+    receiving, sending = os.pipe()
+    os.set_blocking(sending, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(sending, bytes(2**12))
+    os.set_blocking(sending, True)
+    with ScriptedServer(good(event(1)), hold) as server:
+        with process("--format", "json", server.url, stdout=sending) as running:
+            server.wait_for_request(2)
+            running.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                running.wait(1)
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(LIMIT) == Exit.TERMINATED
+    os.close(sending)
+    os.close(receiving)
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from eventsource import cli
 from eventsource.testing import ScriptedServer
 from tests.relay.numbered import numbered, texts
 from tests.support import LIMIT, QUERY_SECRET, SECRET, status, stream, wait_until
@@ -81,11 +82,11 @@ def test_with_jsonl_each_line_is_an_object(redis_server, tmp_path):
         arguments = url, redis_server.url, "--stream", "orders", "--format", "jsonl"
         code, said = ends(tmp_path, *arguments)
     assert code == 22
-    *lines, last = said.splitlines()
-    found = [json.loads(line) for line in lines]
+    found = [json.loads(line) for line in said.splitlines()]
     assert (found[0]["level"], found[0]["message"]) == ("INFO", f"{server.url}: leading")
     assert all(set(line) == {"time", "level", "message"} for line in found)
-    assert last.startswith(f"eventsource relay: {server.url}: the server answered 404")
+    assert found[-1]["level"] == "ERROR"
+    assert found[-1]["message"].startswith(f"{server.url}: the server answered 404")
     assert QUERY_SECRET not in said
 
 
@@ -113,6 +114,38 @@ def test_a_stream_that_no_relay_can_go_on_with_ends_it(redis_server, tmp_path):
     assert "can be sent in no request" in said
 
 
+def test_each_option_is_given_to_the_relay(monkeypatch):
+    from eventsource.cli import relaying
+
+    made = {}
+
+    class Noted:
+        last_event_id, leading = "", False
+
+        def __init__(self, url, sink, **options):
+            made.update(options, url=url, sink=sink)
+
+        def run(self):
+            """The server ends the stream at once."""
+
+        close = run
+
+    monkeypatch.setattr(relaying, "Relay", Noted)
+    monkeypatch.setattr(relaying, "_sink", lambda *arguments: arguments)
+    options = "--lease 7 --maxlen 5 --allow-gaps --event-timeout 9 --retry-status 503 --stream a"
+    arguments = ["relay", *options.split(), "-H", "X-Key: k", "host/path", "redis://host/0"]
+    assert cli.main(arguments) == 0
+    assert made.pop("reconnect").statuses == {503}
+    assert made == {
+        "sink": ("redis://host/0", "a", 5),
+        "url": "http://host/path",
+        "lease": 7.0,
+        "allow_gaps": True,
+        "headers": {"X-Key": b"k"},
+        "event_timeout": 9.0,
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
@@ -122,6 +155,10 @@ def test_a_stream_that_no_relay_can_go_on_with_ends_it(redis_server, tmp_path):
         (["http://host/", f"redis://u:a/{SECRET}@host", "--stream", "a"], "url"),
         (["http://host/", "redis://host", "--stream", "{"], "name"),
         (["http://host/", "redis://host", "--stream", "a", "--lease", "0"], "--lease"),
+        (
+            ["http://host/", "nats://host", "--stream", "a", "--lease", "0.05"],
+            "lease must be at least 0.1",
+        ),
         (["http://host/", "redis://host", "--stream", "a", "--maxlen", "0"], "--maxlen"),
         (["http://host/", "nats://host", "--stream", "a b"], "name"),
         (["http://host/", "redis://host", "--stream", "a", "-H", "x"], "-H"),

@@ -558,6 +558,30 @@ def test_an_event_that_is_too_large_is_stored_without_its_data(new_sink, server,
     assert new_sink().claim() == "3"
 
 
+def test_of_many_events_that_are_too_large_not_each_is_warned_of(new_sink, caplog):
+    sink = new_sink()
+    sink.claim()
+    large = "x" * 1_100_000
+    with caplog.at_level(logging.WARNING, "eventsource"):
+        for number in range(1, 13):
+            sink.append([MessageEvent("message", large, str(number))], str(number))
+    told = [record.getMessage() for record in caplog.records]
+    assert ["(1 so far)" in told[0], "(10 so far)" in told[1], len(told)] == [True, True, 2]
+
+
+def test_limits_that_an_existing_stream_does_not_have_are_warned_of_once(new_sink, caplog):
+    new_sink(max_msgs=7).claim()
+    with caplog.at_level(logging.WARNING, "eventsource"):
+        new_sink().claim()
+        new_sink(max_msgs=7).claim()
+        assert caplog.records == []
+        other = new_sink(max_msgs=4, max_bytes=10_000_000)
+        other.claim()
+        other.claim()
+    (record,) = caplog.records
+    assert "max_msgs=7, not 4 and max_bytes=-1, not 10000000" in record.getMessage()
+
+
 def test_the_largest_event_that_fits_is_stored_whole(new_sink, server):
     sink = new_sink()
     sink.claim()
@@ -661,14 +685,38 @@ def test_a_message_of_somebody_else_hides_no_place(new_sink, server, caplog):
     sink.append(numbered(1), "1")
 
     async def disturb(_, js):
-        await js.publish("orders", b"not an event of ours")
+        for _ in range(5):
+            await js.publish("orders", b"not an event of ours")
 
     server.run(disturb)
     with pytest.raises(Superseded):
         sink.append(numbered(2), "2")
     with caplog.at_level(logging.WARNING, "eventsource"):
         assert sink.claim() == "1"
-    assert "is not a relay's" in caplog.text
+    (record,) = caplog.records
+    assert "are not a relay's (5); the place is that of message 2" in record.getMessage()
+
+
+def test_each_message_that_is_passed_over_is_progress(new_sink, server, monkeypatch):
+    """A claim behind thousands of them may take longer than `timeout`, but never makes no progress."""
+    sink = new_sink()
+    sink.claim()
+    sink.append(numbered(1), "1")
+
+    async def disturb(_, js):
+        for _ in range(20):
+            await js.publish("orders", b"")
+
+    server.run(disturb)
+    noted = []
+    note_progress = JetStream._note_progress
+    monkeypatch.setattr(
+        JetStream,
+        "_note_progress",
+        lambda self, limit: (noted.append(limit), note_progress(self, limit)),
+    )
+    assert sink.claim() == "1"
+    assert len(noted) > 20
 
 
 def test_a_last_message_that_was_deleted_hides_no_place(new_sink, server):
@@ -771,6 +819,23 @@ def test_a_lease_lasts_as_long_as_its_holder_says(new_sink):
     one.close()
     assert two.lease(0.2)
     wait_until(lambda: three.lease(0.2), "the lease to run out")
+
+
+def test_who_asks_in_vain_does_not_shorten_the_lease(new_sink, server):
+    """As while relays are started anew with another `lease`, one after the other."""
+    one, two = new_sink(), new_sink()
+    assert one.lease(60)
+    assert not two.lease(0.5)
+
+    async def age(_, js):
+        ages.append((await js.stream_info("KV_orders-relay")).config.max_age)
+
+    ages = []
+    server.run(age)
+    assert ages == [60]
+    assert one.lease(50)
+    server.run(age)
+    assert ages == [60, 50]
 
 
 def test_the_lease_survives_a_failure_of_its_holder(new_sink, proxy):

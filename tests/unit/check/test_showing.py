@@ -22,27 +22,6 @@ def test_control_characters_are_written_out():
     assert (found.what, found.evidence) == ("a\\x1b[31m b", "\\x9b\\u202e")
 
 
-def test_what_is_secret_of_a_request():
-    fields = {
-        "Authorization": "Basic bWU6cGFzc3dvcmQ=",
-        "X-Api-Key": b"key=12345678",
-        "Cookie": None,
-        "Accept": "text/event-stream",
-    }
-    found = showing.secrets_of(
-        "http://h/?token=abc%2Fdefgh&n=1", {"http": "http://p:q1w2@x"}, fields
-    )
-    assert {
-        "password",
-        "bWU6cGFzc3dvcmQ=",
-        "key=12345678",
-        "12345678",
-        "abc/defgh",
-        "q1w2",
-    } <= found
-    assert not {"1", "me", "p", "None", "text/event-stream"} & found
-
-
 def test_as_text():
     assert showing.as_text(FOUND) == (
         "problem  status: It said abcd. (abcdefgh, abcd)\n         Do this.\n"

@@ -87,6 +87,19 @@ def test_a_burst_may_take_several_reads():
     assert judged(connection(*reads, (2.1, SMALL[6000:8192]), until=30)) == "problem"
 
 
+@pytest.mark.parametrize("size", [4096, 3000])
+def test_of_large_events_it_cannot_be_told_whether_a_buffer_or_the_server_cuts_them(size):
+    body = events(range(10), data="x" * 5000)
+    found = buffering(observation(connection(*pieces(body, size)[:4], until=30)))
+    assert (found.level, "large" in found.what) == ("note", True)
+
+
+def test_large_events_in_parts_of_unlike_sizes_are_well():
+    body = events(range(10), data="x" * 5000)
+    reads = [(0, body[:3000]), (1, body[3000:7000]), (2, body[7000:12500])]
+    assert judged(connection(*reads, until=30)) == "ok"
+
+
 def test_events_whose_own_times_are_spread_over_the_silence_were_held_back():
     held = b"".join(event(n, data=f'{{"at": {NOW + n}}}') for n in range(1, 11))
     found = buffering(observation(connection((0.0, event(0)), (10.0, held), until=30)))
@@ -119,7 +132,7 @@ def test_events_flushed_in_parts_accuse_nobody(size):
         )
         reads += [(now, head), (now + 0.5, rest)]
         now += 1.0
-    assert judged(connection(*reads, until=30)) == "ok"
+    assert judged(connection(*reads, until=30)) != "problem"
 
 
 def test_an_event_with_the_beginning_of_the_next_accuses_nobody():
@@ -312,6 +325,14 @@ def test_a_stream_that_has_been_had_is_finite():
     first = connection((0, events(range(5))), ends=5)
     rest = [connection(asked=n, ends=n + 0.1) for n in range(6, 9)]
     assert ended(observation(first, *rest)).level == "note"
+
+
+@pytest.mark.parametrize("lasted", [0.4, 5])
+def test_a_finite_stream_that_resumes_with_nothing_is_finite(lasted):
+    had = connection((0, events(range(5))), ends=lasted)
+    rest = [connection(asked=n, ends=n + lasted) for n in (6, 12, 18)]
+    found = ended(observation(had, *rest))
+    assert (found.level, "finite" in found.what) == ("note", True)
 
 
 def test_a_stream_that_ends_at_once_without_an_event_is_a_problem():
