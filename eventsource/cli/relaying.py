@@ -76,7 +76,8 @@ cannot be verified, a log that cannot be written.
 @click.option(
     "--allow-gaps",
     is_flag=True,
-    help="Take over from another relay although the server sends no ids.",
+    help="Go on where events may be missing: take over although the server sends no ids, and"
+    " begin anew if the log is gone.",
 )
 @click.option(
     "-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="A header field."

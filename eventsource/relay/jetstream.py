@@ -41,7 +41,7 @@ from eventsource.runtime.fork import close_in_child
 from eventsource.urls import redact_text
 
 from .resumption import ResumePoint, Resumption
-from .sink import Superseded
+from .sink import PlaceLost, Superseded
 
 try:
     from nats.aio.client import Client
@@ -475,7 +475,7 @@ class JetStream:
             self._resumption = Resumption(_point(headers))
             return
         if state.last_seq:
-            raise EventSourceError(
+            raise PlaceLost(
                 f"the stream {self._name!r} has been emptied, and the place with it:"
                 " delete the stream to begin anew"
             )
@@ -572,7 +572,9 @@ class JetStream:
         if error := answer.get("error"):
             text = redact_text(f"{error.get('description')} ({error.get('err_code')})")
             if error.get("err_code") in _WRONG_LAST:
-                raise Superseded(f"{self!r}: somebody else wrote to the stream: {text}")
+                raise Superseded(
+                    f"{self!r}: the last message is not the one that was known: {text}"
+                )
             raise EventSourceError(f"{self!r}: the server refused a message: {text}")
         if answer.get("seq") != sequence or answer.get("duplicate"):
             raise EventSourceError(f"{self!r}: message {sequence} was stored as {answer!r}")

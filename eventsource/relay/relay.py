@@ -9,7 +9,7 @@ The *place* is the last event ID after the stored events. The invariants:
 - All state changes in the thread of `run()`, except `_is_closed`, which any thread may set.
 
 Only changes of state are logged: who leads, an outage of the log and its end, an outage of the
-stream and its end, and what cannot be guaranteed because of the server's ids.
+stream and its end, and what cannot be guaranteed because of the server's ids or a lost place.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from eventsource.runtime.wakeup import Wakeup
 from eventsource.stream import EventStream
 from eventsource.urls import redact
 
-from .sink import Sink, Superseded
+from .sink import PlaceLost, Sink, Superseded
 
 T = TypeVar("T")
 
@@ -58,7 +58,10 @@ class Relay:
     both act as the leader, the log refuses the one that claimed it earlier.
 
     When a call of the sink fails, the connection to the stream is dropped. After a wait, the
-    relay claims the log again, and connects again from the place that the log has.
+    relay claims the log again, and connects again from the place that the log has. If the log has
+    none any more although this relay knew one, it stores nothing until the place is back; a relay
+    that is started anew begins without it. With `allow_gaps`, it goes on with a warning. A relay
+    that has only waited cannot know: it logs a warning if another one led and there is no place.
 
     What is guaranteed depends on the server's ids:
 
@@ -80,7 +83,8 @@ class Relay:
         sink: the log; no other relay of this process may use the same object.
         lease: seconds that the lease lasts. It is renewed, and others ask for it, after each
             third of that, so another relay takes over within four thirds.
-        allow_gaps: take over from another relay although the server sends no ids.
+        allow_gaps: go on where events may be missing: take over from another relay although the
+            server sends no ids, and begin anew if the log is gone.
         **options: those of `EventStream`, except `last_event_id`, which comes from the log.
 
     Raises:
@@ -128,9 +132,11 @@ class Relay:
         self._leads = False
         self._place = ""
         self._failures = 0  # of the sink; 0: there is no outage
+        self._told: set[str] = set()  # what has been logged of this outage
         self._cannot_store = False  # append() failed: successful claims and polls end no outage
         self._waits_since: float | None = None  # when another relay was first seen to lead
         self._is_second = False  # a living relay led meanwhile: it has renewed its lease
+        self._misses_place = False  # another relay led, and there is no place: has been logged
         self._has_ids = True
         self._shares_ids = False  # several events had one id; this has been logged
 
@@ -155,7 +161,8 @@ class Relay:
     def close(self) -> None:
         """End `run()`. Never waits and never raises; a second call does nothing.
 
-        `run()` waits for a call of the sink that is under way, so a batch is stored whole.
+        `run()` waits for a call of the sink that is under way, so a batch is stored whole. After
+        that it makes no other call than the sink's `close()`.
         """
         self._is_closed = True
         if (stream := self._stream) is not None:
@@ -181,10 +188,10 @@ class Relay:
         try:
             while not self._is_closed:
                 try:
-                    if self._has_lease():
-                        self._lead()
-                    else:
+                    if not self._has_lease():
                         self._wakeup.wait(self._lease / POLLS)
+                    elif not self._is_closed:
+                        self._lead()
                 except _SinkFailed as failure:
                     self._wakeup.wait(self._failed(failure.error))
         finally:
@@ -194,9 +201,12 @@ class Relay:
 
     def _lead(self) -> None:
         """Claim the log, and relay until the lease is lost, a call fails or the stream ends."""
-        self._place = place = self._call(self._sink.claim)
+        place = self._call(self._sink.claim)
         check_last_event_id("what claim() returns", place)
         self._check_can_be_sent(place)
+        if not place:
+            self._judge_no_place()
+        self._place = place
         stream = self._stream = self._new_stream(place)
         try:
             self._leads = True
@@ -207,6 +217,25 @@ class Relay:
             stream.close()
             self._leads = False
             self._stream = None
+
+    def _judge_no_place(self) -> None:
+        """The log has no place: log, or raise, that events may be missing."""
+        if self._place:
+            if not self._allow_gaps:
+                raise _SinkFailed(
+                    PlaceLost("restore it, or start the relay anew, which may leave a gap")
+                )
+            logger.warning(
+                "%s: the log has lost its place: events may be missing before the next one",
+                self._name,
+            )
+        elif self._is_second and not self._misses_place:
+            self._misses_place = True
+            logger.warning(
+                "%s: another relay led, but the log has no place: if it had one, events may be"
+                " missing before the next one",
+                self._name,
+            )
 
     def _relay(self, stream: EventStream) -> None:
         interval = self._lease / POLLS
@@ -229,7 +258,7 @@ class Relay:
                     self._telling.tell(item, is_heard=is_final, is_end=stream.ended)
             if (events or stream.last_event_id != self._place) and not self._is_closed:
                 self._store(events, stream)
-            if time.monotonic() >= poll_at:
+            if time.monotonic() >= poll_at and not self._is_closed:
                 if not self._has_lease():
                     logger.warning("%s: the lease is another relay's", self._name)
                     return
@@ -246,6 +275,8 @@ class Relay:
             self._call(self._sink.append, events, place)
         except _SinkFailed as failure:
             self._cannot_store = not isinstance(failure.error, Superseded)
+            if not place:  # it may be what the log has now, as after a reply that is lost
+                self._place = ""
             if not place and events:
                 logger.warning("%s: %d events without ids may be missing", self._name, len(events))
             raise
@@ -304,10 +335,14 @@ class Relay:
         if self._take_lease is None or self._call(self._take_lease, self._lease):
             self._waits_since = None
             return True
+        self._cannot_store = False  # whether the log can be written is the leader's concern now
         now = time.monotonic()
+        if self._failures:
+            self._recovered("another relay leads")
+        elif self._waits_since is None:
+            logger.info("%s: another relay leads", self._name)
         if self._waits_since is None:
             self._waits_since = now
-            logger.info("%s: another relay leads", self._name)
         # A lease that nobody renews, such as a killed process's, would have expired by now.
         self._is_second |= now - self._waits_since > self._lease * (1 + 1 / POLLS)
         return False
@@ -325,18 +360,27 @@ class Relay:
         wait = min(FIRST_WAIT * 2.0 ** min(self._failures - 1, 20), self._lease / POLLS)
         if isinstance(error, Superseded) and self._take_lease is None:
             wait = self._lease  # else two relays would take the log from each other all the time
-        if self._failures == 1:
-            what = "superseded" if isinstance(error, Superseded) else "the log cannot be written"
-            logger.warning("%s: %s; claiming it anew: %s", self._name, what, summary(error))
+        if isinstance(error, Superseded):
+            what = "superseded; claiming it anew"
+        elif isinstance(error, PlaceLost):
+            what = "the log has lost its place; storing nothing until it is back"
+        elif self._waits_since is not None:
+            what = "the lease cannot be asked for; asking again"
+        else:
+            what = "the log cannot be written; claiming it anew"
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning("%s: %s: %s", self._name, what, summary(error))
             for frame in traceback.extract_tb(error.__traceback__):  # no text: it may be secret
                 logger.debug("%s: %s, line %d", self._name, frame.filename, frame.lineno or 0)
         return wait
 
-    def _recovered(self) -> None:
+    def _recovered(self, state: str = "leading") -> None:
         """Log the end of an outage, after a batch was stored or a poll has succeeded."""
         if self._failures:
             self._failures = 0
-            logger.info("%s: leading; the outage of the log is over", self._name)
+            self._told.clear()
+            logger.info("%s: %s; the outage of the log is over", self._name, state)
 
     def _new_stream(self, place: str) -> EventStream:
         return EventStream(self._url, last_event_id=place, **self._options)

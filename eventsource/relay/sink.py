@@ -21,6 +21,14 @@ class Superseded(EventSourceError):
     """
 
 
+class PlaceLost(EventSourceError):
+    """The log had a place, and has none now: the next request would leave a gap.
+
+    A sink's `claim()` raises it if the log shows that. `Relay` raises it for any sink whose place
+    it knew.
+    """
+
+
 class Sink(Protocol):
     """A log in an engine: what `Relay` stores events in.
 
@@ -39,7 +47,7 @@ class Sink(Protocol):
 
     Any other exception than `Superseded` counts as a failure of the engine: after a wait, the
     relay claims the log again. No call may wait for ever, since `Relay.run()` ends only after
-    the one that is under way.
+    the one that is under way; after `Relay.close()`, only `close()` follows it.
 
     Threads: the relay makes all calls in the thread of `run()`.
     """

@@ -27,11 +27,22 @@ class Forwarder:
         self._sockets: set[socket.socket] = set()
         self._threads: set[threading.Thread] = set()
         self._is_silent = False
+        self.holds = threading.Event()
+        self._held = b""
+        self._goes_on = threading.Event()
         self._start(self._accept)
 
     def be_silent(self) -> None:
         """From now on, lose what the engine says; what it is told still reaches it."""
         self._is_silent = True
+
+    def hold(self, text: bytes) -> None:
+        """From now on, keep back a request that has this text until `go_on()`; `holds` is set."""
+        self._held = text
+
+    def go_on(self) -> None:
+        self._held = b""
+        self._goes_on.set()
 
     def cut(self) -> None:
         """Drop all connections. Those that come are sound."""
@@ -48,6 +59,7 @@ class Forwarder:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.go_on()
         self.cut()
         while self._threads:
             with self._lock:
@@ -83,6 +95,9 @@ class Forwarder:
     def _carry(self, one: socket.socket, other: socket.socket, is_answer: bool) -> None:
         with contextlib.suppress(OSError):
             while data := one.recv(PIECE):
+                if not is_answer and self._held and self._held in data:
+                    self.holds.set()
+                    self._goes_on.wait(LIMIT)
                 if not (is_answer and self._is_silent):
                     other.sendall(data)
         for sock in (one, other):  # the other thread then comes to its end, too

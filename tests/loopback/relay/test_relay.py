@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import signal
 import threading
@@ -12,9 +13,10 @@ import requests
 from eventsource import MessageEvent, ReconnectPolicy, UnexpectedStatus
 from eventsource.errors import EventSourceError
 from eventsource.relay import Relay, Superseded
+from eventsource.relay import relay as module
 from eventsource.testing import ScriptedServer, SSEServer
 from tests.relay.memory import Engine, LeasedSink, MemorySink, running
-from tests.relay.numbered import event, numbered, texts
+from tests.relay.numbered import Growing, event, numbered, texts
 from tests.support import HEAD, LIMIT, SECRET, status, stream, wait_until
 
 SHORT = 0.03
@@ -274,7 +276,7 @@ def test_a_place_that_is_none_ends_it(place, kind):
     ],
 )
 def test_after_any_failure_of_the_engine_each_event_is_there_once(fault):
-    engine = Engine(once(fault, 3 if "append" in fault else 1))
+    engine = Engine(once(fault, 4 if "append" in fault else 1))  # 4: "back" leaves a place
     with (
         ScriptedServer(numbered(100, cut_after=9)) as server,
         running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
@@ -469,7 +471,227 @@ def test_relays_without_a_lease_do_not_claim_from_each_other_all_the_time():
     assert engine.entries == []
 
 
+def test_a_superseded_relay_that_then_cannot_claim_tells_both(caplog):
+    faults = {"append": "stolen", "claim": None}
+
+    def fails(name):
+        fault = faults.pop(name, None)
+        if name == "append" and fault:
+            faults["claim"] = "request"
+        return fault
+
+    engine = Engine(fails)
+    with (
+        ScriptedServer(numbered(1)) as server,
+        running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
+    ):
+        wait_until(lambda: engine.place == "1")
+    assert len(in_log(caplog, "superseded; claiming it anew")) == 1
+    assert len(in_log(caplog, "the log cannot be written; claiming it anew")) == 1
+
+
+# --- The log loses its place ---
+
+
+def lose_all(engine):
+    """As a server that is started again without persistence."""
+    with engine.lock:
+        lost, engine._history = engine._history, [((), "")]
+        engine._owner = engine.holder = None
+    return lost
+
+
+def test_a_log_that_has_lost_its_place_gets_nothing_until_it_is_back(caplog):
+    engine, source = Engine(), Growing()
+    with (
+        ScriptedServer(source) as server,
+        running(relay := Relay(server.url, LeasedSink(engine), lease=SHORT)),
+    ):
+        source.grow(10)
+        wait_until(lambda: engine.place == "10")
+        lost = lose_all(engine)
+        source.grow(20)
+        wait_until(lambda: in_log(caplog, "the log has lost its place; storing nothing"))
+        claims = engine.calls.count("claim")
+        wait_until(lambda: engine.calls.count("claim") > claims + 3)
+        assert engine.entries == []
+        assert not relay.leading
+        assert relay.last_event_id == "10"
+        with engine.lock:
+            engine._history = lost
+        wait_until(lambda: engine.place == "20")
+        assert [request.last_event_id for request in server.requests] == ["", "10"]
+    assert engine.entries == texts(20)
+    assert [record.levelname for record in in_log(caplog, "lost its place")] == ["WARNING"]
+
+
+def test_the_lost_place_is_told_although_an_outage_was_before(caplog):
+    """The usual case: a server is away, and is back without what it had."""
+    caplog.set_level(logging.INFO)
+    is_down = threading.Event()
+    engine = Engine(lambda name: "request" if is_down.is_set() else None)
+    with (
+        ScriptedServer(numbered(5)) as server,
+        running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
+    ):
+        wait_until(lambda: engine.place == "5")
+        is_down.set()
+        wait_until(lambda: in_log(caplog, "the log cannot be written"))
+        lose_all(engine)
+        is_down.clear()
+        wait_until(lambda: in_log(caplog, "the log has lost its place"))
+    assert not in_log(caplog, "is over")
+
+
+def test_with_gaps_allowed_a_log_that_has_lost_its_place_is_begun_anew(caplog):
+    engine, source = Engine(), Growing()
+    with (
+        ScriptedServer(source) as server,
+        running(Relay(server.url, LeasedSink(engine), lease=SHORT, allow_gaps=True)),
+    ):
+        source.grow(10)
+        wait_until(lambda: engine.place == "10")
+        lose_all(engine)
+        source.grow(20)
+        wait_until(lambda: engine.place == "20")
+    found = in_log(caplog, "the log has lost its place: events may be missing")
+    assert [record.levelname for record in found] == ["WARNING"]
+
+
+def test_an_empty_id_whose_reply_is_lost_is_no_lost_place(caplog):
+    engine = Engine(once("append: reply", 2))
+    script = then(engine, (event(1), "1"), (b"id\ndata: x\n\n", ""))
+    with (
+        ScriptedServer(script, stream(then="hold")) as server,
+        running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
+    ):
+        server.wait_for_request(2)
+    assert engine.entries == ["1", "x"]
+    assert not in_log(caplog, "lost its place")
+
+
+def test_one_that_has_waited_warns_once_of_a_log_without_a_place(caplog):
+    engine = Engine()
+    with ScriptedServer(stream(then="hold")) as server:
+        with running(relay := waits_for_another(server.url, engine)):
+            wait_until(lambda: relay._is_second)
+            engine.holder = None
+            for times in (1, 2):
+                wait_until(lambda: engine.calls.count("claim") == times)  # noqa: B023
+                wait_until(lambda: relay.leading)
+                engine.holder = "another"
+                wait_until(lambda: not relay.leading)
+                engine.holder = None
+    found = in_log(caplog, "another relay led, but the log has no place")
+    assert [record.levelname for record in found] == ["WARNING"]
+
+
+def test_one_that_has_waited_and_finds_a_place_warns_of_nothing(caplog):
+    engine = Engine()
+    engine._history.append((("1",), "1"))
+    with ScriptedServer(numbered(2)) as server:
+        with running(relay := waits_for_another(server.url, engine)):
+            wait_until(lambda: relay._is_second)
+            engine.holder = None
+            wait_until(lambda: engine.place == "2")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 # --- The lease ---
+
+
+def test_each_outage_of_the_engine_is_told_by_one_that_stands_by(caplog):
+    caplog.set_level(logging.INFO)
+    is_down = threading.Event()
+    engine = Engine(lambda name: "request" if is_down.is_set() else None)
+    with ScriptedServer(numbered(1)) as server:
+        relay = waits_for_another(server.url, engine)
+        with running(relay):
+            wait_until(lambda: in_log(caplog, "another relay leads"))
+            for times in (1, 2, 3):
+                is_down.set()
+                begun = "the lease cannot be asked for; asking again: Lost"
+                wait_until(lambda: len(in_log(caplog, begun)) == times)  # noqa: B023
+                is_down.clear()
+                over = "another relay leads; the outage of the log is over"
+                wait_until(lambda: len(in_log(caplog, over)) == times)  # noqa: B023
+            engine.holder = None
+            wait_until(lambda: engine.place == "1")
+    assert [record.levelname for record in in_log(caplog, "asking again")] == 3 * ["WARNING"]
+    assert not in_log(caplog, "claiming")
+    assert not in_log(caplog, ": leading; the outage")
+
+
+def test_an_outage_is_over_for_one_that_lost_the_lease_meanwhile(caplog):
+    """It could not store; that is the other's concern now, and told anew when it leads again."""
+    caplog.set_level(logging.INFO)
+    engine = Engine(lambda name: "request" if name == "append" else None)
+    with (
+        ScriptedServer(numbered(1)) as server,
+        running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
+    ):
+        for times in (1, 2):
+            begun = "the log cannot be written"
+            wait_until(lambda: len(in_log(caplog, begun)) == times)  # noqa: B023
+            engine.holder = "another"
+            over = "another relay leads; the outage of the log is over"
+            wait_until(lambda: len(in_log(caplog, over)) == times)  # noqa: B023
+            engine.holder = None
+
+
+class Clock:
+    """A given clock: it moves when the relay waits, and stands still otherwise."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.relay = None
+
+    def monotonic(self):
+        return self.now
+
+    def wait(self, seconds):  # as of `Wakeup`
+        assert seconds > 0
+        self.now += seconds
+
+    set = close = lambda self: None
+
+    def take(self, seconds):  # as of a stream on which nothing comes
+        self.now += seconds
+        raise TimeoutError
+
+    last_event_id = ""
+
+
+@pytest.mark.parametrize("state", ["leader", "standby", "outage"])
+def test_the_lease_is_asked_for_after_each_third_of_its_duration(monkeypatch, state):
+    """So another one takes over within four thirds, and two polls of a leader may fail."""
+    clock, times = Clock(), []
+
+    class Noting:
+        def claim(self):
+            return ""
+
+        def lease(self, seconds):
+            assert seconds == 9.0
+            times.append(clock.now)
+            if len(times) == 20:
+                relay.close()
+            if state == "outage":
+                raise ConnectionError
+            return state == "leader"
+
+        def append(self, events, last_event_id):
+            raise AssertionError
+
+    monkeypatch.setattr(module, "time", clock)
+    relay = Relay("http://127.0.0.1:9/", Noting(), lease=9.0)
+    monkeypatch.setattr(relay, "_wakeup", clock)
+    monkeypatch.setattr(relay, "_new_stream", lambda place: clock)
+    relay.run()
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert max(gaps) == pytest.approx(3.0)
+    if state != "outage":  # whose waits begin short
+        assert min(gaps) == pytest.approx(3.0)
 
 
 def test_one_without_the_lease_does_not_connect_and_takes_over():
@@ -624,6 +846,35 @@ def test_a_batch_that_is_being_stored_when_it_is_closed_is_stored():
         relays[0].run()
     assert engine.entries == ["1"]
     assert relays[0].last_event_id == "1"
+
+
+@pytest.mark.parametrize("during", ["lease", "claim", "append"])
+def test_after_the_call_under_way_a_closed_relay_makes_no_other(during):
+    """So its end waits for one reply of a slow engine, not for several."""
+    engine = Engine()
+    relays = []
+
+    class Closing(LeasedSink):
+        def lease(self, seconds):
+            if during == "lease":
+                relays[0].close()
+            return super().lease(seconds)
+
+        def claim(self):
+            if during == "claim":
+                relays[0].close()
+            return super().claim()
+
+        def append(self, events, last_event_id):
+            relays[0].close()
+            super().append(events, last_event_id)
+
+    with ScriptedServer(stream(event(1), then="hold")) as server:
+        # After each read a poll is due.
+        relays.append(Relay(server.url, Closing(engine), lease=1e-9))
+        relays[0].run()
+    assert engine.calls[-1] == during
+    assert engine.calls.count(during) == 1 or during == "lease"
 
 
 def test_a_signal_handler_may_close_it():

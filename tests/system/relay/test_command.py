@@ -208,3 +208,15 @@ def test_a_terminal_has_a_line_of_status_below_the_log_lines(redis_server):
             process.wait(LIMIT)
             os.close(controller)
     assert f"INFO {server.url}: leading".encode() in seen
+
+
+def test_sigterm_ends_it_although_redis_hangs(redis_server, tmp_path):
+    with ScriptedServer(numbered(10)) as server, redis_server.client() as client:
+        arguments = server.url, redis_server.url, "--stream", "orders", "--lease", "3"
+        with command(tmp_path, *arguments) as (process, said):
+            wait_until(lambda: client.xlen("orders") == 10)
+            redis_server.signal(signal.SIGSTOP)
+            wait_until(lambda: "Redis: TimeoutError" in said.read_text())
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(LIMIT) == 143
+            assert "left to run out: Redis has not answered in time" in said.read_text()

@@ -15,6 +15,7 @@ import pytest
 from eventsource import EventStream
 from eventsource.testing import ScriptedServer
 from tests.real_servers.process import free_port
+from tests.relay.forwarder import Forwarder
 from tests.relay.numbered import numbered, texts
 from tests.support import LIMIT, QUICK, messages, wait_until
 
@@ -70,6 +71,23 @@ def test_the_relay_and_its_consumers(redis_server, tmp_path):
                 assert [event.data for event in found] == texts(20)
             with EventStream(url, last_event_id=found[14].last_event_id) as stream:
                 assert [event.data for event in messages(stream, 5)] == texts(20)[15:]
+
+
+def test_an_entry_that_two_members_have_at_once_has_one_effect(redis_server, tmp_path):
+    """One has looked whether it was dealt with, is slow, and another one claims the entry."""
+    pytest.importorskip("redis")
+    with Forwarder(redis_server.port) as front, redis_server.client() as client:
+        client.xadd("orders", {"id": "1", "type": "message", "data": "a", "n": "1"})
+        front.hold(b"XACK")
+        with program("consumer.py", tmp_path, "one", redis=f"redis://127.0.0.1:{front.port}"):
+            assert front.holds.wait(LIMIT)
+            client.xautoclaim("orders", "billing", "two", 0)
+            with program("consumer.py", tmp_path, "two", redis=redis_server.url):
+                wait_until(lambda: is_acknowledged(client))
+            front.go_on()
+            client.xadd("orders", {"id": "2", "type": "message", "data": "b", "n": "2"})
+            wait_until(lambda: client.lrange("invoices", -1, -1) == ["b"])
+        assert client.lrange("invoices", 0, -1) == ["a", "b"]
 
 
 def is_acknowledged(client):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,6 +29,7 @@ from tests.support import LIMIT, SECRET, wait_until
 redis = pytest.importorskip("redis")
 
 from eventsource.relay import RedisStream  # noqa: E402 - needs redis
+from eventsource.relay import redis as module  # noqa: E402
 from tests.relay.program import leave_out  # noqa: E402
 
 pytestmark = pytest.mark.timeout(6 * LIMIT)
@@ -145,8 +150,6 @@ def test_a_batch_that_is_sent_twice_is_stored_once(sink, client, place):
 
 
 def test_without_comparing_the_place_it_would_come_twice(redis_server, client, monkeypatch):
-    from eventsource.relay import redis as module
-
     monkeypatch.setattr(module, "_APPEND", module._APPEND)  # which is put back
     leave_out("place")
     sink = RedisStream(redis_server.url, "orders")
@@ -239,7 +242,7 @@ def lose_the_tail(redis_server, sink):
         retry=Retry(ConstantBackoff(0.05), 500),
         retry_on_error=[redis.ConnectionError, redis.BusyLoadingError],
     )
-    for script in (sink._claim, sink._append, sink._take_lease, sink._release):
+    for script in (sink._claim, sink._append, sink._take_lease):
         script.registered_client = client
     source = Growing()
     with ScriptedServer(source) as server:
@@ -264,8 +267,6 @@ def test_what_the_engine_has_lost_is_fetched_again(redis_server, sink):
 
 
 def test_without_comparing_the_place_it_would_be_missing(redis_server, monkeypatch):
-    from eventsource.relay import redis as module
-
     monkeypatch.setattr(module, "_APPEND", module._APPEND)  # which is put back
     leave_out("place")
     sink = RedisStream(redis_server.url, "orders")
@@ -302,6 +303,31 @@ def test_a_replica_that_lags_is_promoted_and_nothing_is_missing(redis_server, tm
             source.grow(200)
             wait_until(lambda: relay.last_event_id == "200")
         assert log(replica_client) == texts(200)
+
+
+def test_a_primary_that_becomes_a_replica_is_left_for_the_new_one(redis_server, tmp_path):
+    """It keeps its connections; only new ones reach the new primary, by the same name."""
+    folder = tmp_path / "replica"
+    folder.mkdir()
+    source = Growing()
+    with (
+        RedisServer(folder, "--replicaof", "127.0.0.1", str(redis_server.port)) as replica,
+        Forwarder(redis_server.port) as front,
+        redis_server.client() as client,
+        replica.client() as replica_client,
+        ScriptedServer(source) as server,
+    ):
+        wait_until(lambda: replica_client.info("replication")["master_link_status"] == "up")
+        sink = RedisStream(f"redis://127.0.0.1:{front.port}", "orders")
+        with running(relay := Relay(server.url, sink, lease=LEASE)):
+            source.grow(50)
+            wait_until(lambda: log(replica_client) == texts(50))
+            replica_client.replicaof("NO", "ONE")
+            front.target = replica.port
+            client.replicaof("127.0.0.1", replica.port)
+            source.grow(100)
+            wait_until(lambda: relay.last_event_id == "100")
+        assert log(replica_client) == texts(100)
 
 
 def test_a_reply_that_is_lost_makes_nothing_come_twice(redis_server, client):
@@ -428,11 +454,125 @@ def test_one_that_does_not_is_not(sink, client, caplog):
 
 def test_a_key_of_another_kind_is_refused_and_left_alone(sink, client):
     client.set("orders", "mine")
+    with pytest.raises(EventSourceError, match="WRONGTYPE"):
+        sink.claim()
+    client.delete("orders")
     sink.claim()
+    client.set("orders", "mine")
     with pytest.raises(EventSourceError, match="WRONGTYPE"):
         sink.append(messages(1), "1")
     assert client.get("orders") == "mine"
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "relay.md"
+
+
+@pytest.fixture
+def rights(client):
+    """What the page says that the user of a relay needs, and has here."""
+    found = re.search(r"ACL SETUSER relay (.*)", PAGE.read_text("utf-8"))
+    words = shlex.split(found.group(1).replace("PASSWORD", SECRET))
+    client.execute_command("ACL", "SETUSER", "relay", *words)
+    return words
+
+
+def as_user(redis_server):
+    return RedisStream(redis_server.url.replace("//", f"//relay:{SECRET}@"), "orders")
+
+
+def test_a_user_with_the_rights_that_the_page_lists_relays(redis_server, client, rights, caplog):
+    with ScriptedServer(numbered(20)) as server:
+        with running(Relay(server.url, as_user(redis_server), lease=LEASE)):
+            wait_until(lambda: log(client) == texts(20))
+    assert not client.exists("{orders}:lease")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_each_right_that_the_page_lists_is_needed(redis_server, client, rights, caplog):
+    caplog.set_level(logging.INFO)
+    for right in [word for word in rights if word[0] == "+"]:
+        client.flushall()
+        client.script_flush()
+        client.xgroup_create("orders", "billing", mkstream=True)
+        client.execute_command("ACL", "SETUSER", "relay", f"-{right[1:]}")
+        caplog.clear()
+        sink = as_user(redis_server)
+        refused = ""
+        try:
+            sink.claim()
+            sink.lease(LIMIT)
+            sink.lease(LIMIT)
+            sink.append(messages(1), "1")
+        except EventSourceError as error:
+            refused = str(error)
+        sink.close()
+        refused += caplog.text
+        command = right[1:].partition("|")[0]
+        assert re.search(f"NoPermissionError: {command}|the script uses a command", refused), right
+        assert SECRET not in refused
+        client.execute_command("ACL", "SETUSER", "relay", right)
+
+
+def test_without_the_right_to_info_it_says_so_once_and_goes_on(
+    redis_server, client, rights, caplog
+):
+    client.execute_command("ACL", "SETUSER", "relay", "-info")
+    sink = as_user(redis_server)
     assert sink.claim() == ""
+    sink.append(messages(1), "1")
+    assert sink.claim() == "1"
+    sink.close()
+    found = [record for record in caplog.records if "INFO is refused" in record.getMessage()]
+    assert [record.levelname for record in found] == ["WARNING"]
+    assert "NoPermissionError: info" in found[0].getMessage()
+
+
+# --- Redis hangs ---
+
+
+def test_after_a_reply_that_did_not_come_the_lease_is_not_given_up(redis_server, client, caplog):
+    caplog.set_level(logging.INFO)
+    sink = RedisStream(redis_server.url, "orders", timeout=0.3)
+    sink.lease(3 * LIMIT)
+    redis_server.signal(signal.SIGSTOP)
+    with pytest.raises(EventSourceError, match="TimeoutError"):
+        sink.lease(3 * LIMIT)
+    redis_server.signal(signal.SIGCONT)
+    sink.close()
+    assert client.exists("{orders}:lease")
+    assert "left to run out: Redis has not answered in time" in caplog.text
+
+
+def test_one_that_answers_again_is_told_of_the_end(redis_server, client):
+    sink = RedisStream(redis_server.url, "orders", timeout=0.3)
+    sink.lease(3 * LIMIT)
+    redis_server.signal(signal.SIGSTOP)
+    with pytest.raises(EventSourceError, match="TimeoutError"):
+        sink.lease(3 * LIMIT)
+    redis_server.signal(signal.SIGCONT)
+    wait_until(lambda: client.ping())
+    sink.lease(3 * LIMIT)
+    sink.close()
+    assert not client.exists("{orders}:lease")
+
+
+def test_close_does_not_wait_for_the_timeout_of_a_redis_that_hangs(redis_server, caplog):
+    caplog.set_level(logging.INFO)
+    sink = RedisStream(redis_server.url, "orders", timeout=10 * LIMIT)
+    sink.lease(3 * LIMIT)
+    redis_server.signal(signal.SIGSTOP)
+    thread = threading.Thread(target=sink.close)
+    thread.start()
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+    redis_server.signal(signal.SIGCONT)
+    assert "left to run out: Redis: TimeoutError" in caplog.text
+
+
+def test_a_relay_ends_within_the_grace_of_a_container_though_redis_hangs():
+    """Docker's is 10 s: the reply that is waited for, and that of the release."""
+    timeout = inspect.signature(RedisStream).parameters["timeout"].default
+    assert timeout + module.FAREWELL_SECONDS <= 6
 
 
 def test_a_wrong_password_is_an_error_that_does_not_quote_it(tmp_path, caplog):

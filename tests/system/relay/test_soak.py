@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("redis")
 
-from tests.relay.soak import faults_of
+from tests.relay.soak import faults_of, too_late
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,8 @@ from tests.relay.soak import faults_of
 )
 def test_what_is_wrong_with_a_log_is_said(numbers, wrong):
     assert faults_of(numbers, 3) == wrong
+
+
+def test_take_overs_that_come_too_late_are_wrong():
+    assert too_late([0.1, 0.8, 1.7]) == []
+    assert too_late([0.1, 1.9, 3.0]) == ["2 take-overs of more than 1.8 s"]
