@@ -27,6 +27,7 @@ def run(task: dict[str, Any]) -> None:
 
         del sys.path[0]
         session.SEEN = task["seen"]
+        session.on_shown = lambda: print(task["seen"], flush=True)
         session.CLOSE[task["toolkit"]](lambda: False)
     names = {"__name__": "__main__", "__file__": task["file"]}
     for code, line in task["blocks"]:

@@ -63,6 +63,10 @@ class NatsServer:
             s.settimeout(LIMIT)
             return s.recv(4) == b"INFO"
 
+    def ensure_started(self):
+        if self._process.poll() is not None:
+            self.start()
+
     def kill(self):
         """`kill -9`."""
         self._process.kill()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from eventsource import EventStream, MessageEvent, cli, parse
+from eventsource import cli, parse
 from eventsource.cli.failures import Exit
 from eventsource.recording import End, Loss, Opening, Received, read_recording
 from eventsource.testing import ScriptedServer, SSEServer
@@ -122,14 +122,6 @@ def test_it_is_beside_any_format(run, path, format_):
     assert code == 0
     assert b"1" in out
     assert read_recording(path).records[1].data == b": c\n\ndata: 1\n\n"
-
-
-def test_a_recording_that_was_made_can_be_played(run, path, sse_server):
-    with ScriptedServer(first(b"data: 1\n\ndata: 2\n\n")) as server:
-        assert run("--record", path, "--no-reconnect", server.url)[0] == 0
-    sse_server.replay(path)
-    with EventStream(sse_server.url, reconnect=None) as events:
-        assert [e.data for e in events if isinstance(e, MessageEvent)] == ["1", "2"]
 
 
 def test_a_recording_of_sse_starlette_is_heard_alike_by_any_client(run, path, tmp_path):
@@ -366,17 +358,13 @@ def test_whatever_ends_it_the_recording_can_be_read(start, path, number):
         assert last.reason == {"SIGINT": "interrupted", "SIGTERM": "terminated"}[number]
 
 
-def test_a_line_is_there_before_the_event_is_printed(start, path):
+def test_a_line_is_there_before_the_event_is_printed_and_the_end_when_the_output_is_closed(
+    start, path
+):
     with ScriptedServer(stream(b"data: 1\n\n", then="hold")) as server:
         process = start("--format", "data", "--record", path, server.url)
         assert process.stdout.readline() == b"1\n"
         assert read_recording(path).records[1].data == b"data: 1\n\n"
-
-
-def test_what_was_stored_when_the_output_was_closed_is_recorded(start, path):
-    with ScriptedServer(stream(b"data: 1\n\n", then="hold")) as server:
-        process = start("--format", "data", "--record", path, server.url)
-        assert process.stdout.readline() == b"1\n"
         process.stdout.close()
         assert process.wait(LIMIT) == 141
     assert read_recording(path).records[-1].status == 141

@@ -61,6 +61,12 @@ EVENTS = b"".join(
 )
 
 
+def interrupt(terminal):
+    """Press Ctrl-C, and see the command end."""
+    terminal.type("\x03")
+    assert terminal.finish() == Exit.INTERRUPTED
+
+
 def test_events_and_the_line_of_status(store):
     proceed = threading.Event()
 
@@ -92,8 +98,7 @@ def test_events_and_the_line_of_status(store):
             replacements=[*TIMES, (r"next attempt in \d\d s", "next attempt in 57 s")],
             last=10,
         )
-        terminal.type("\x03")
-        assert terminal.finish() == Exit.INTERRUPTED
+        interrupt(terminal)
         terminal.assert_in_order()
     assert seen.startswith(
         "TIME  price  id 41\n"
@@ -138,8 +143,7 @@ def test_verbose(store):
                 ],
             )
             lines = terminal.lines
-            terminal.type("\x03")
-            assert terminal.finish() == Exit.INTERRUPTED
+            interrupt(terminal)
         terminal.assert_in_order()
     assert lines[0] == f"* connecting to {server.url}stream"
     for line in (
@@ -269,8 +273,7 @@ def test_the_line_of_status_fits_the_terminal_and_follows_its_size():
             assert terminal.text.count("●") == 1
             terminal.resize(12)
             terminal.wait_for("● CONNEC…")
-            terminal.type("\x03")
-            assert terminal.finish() == Exit.INTERRUPTED
+            interrupt(terminal)
 
 
 def test_long_lines_are_whole_lines_for_whoever_copies_them():
@@ -298,8 +301,7 @@ def test_what_the_environment_says_of_the_terminal(settings, colours, has_status
             terminal.wait_for("}")
             if has_status:
                 terminal.wait_for("1 event ")
-            terminal.type("\x03")
-            assert terminal.finish() == Exit.INTERRUPTED
+            interrupt(terminal)
         has_colours = re.search(rb"\x1b\[[0-9;]*3[0-9][0-9;]*m", bytes(terminal.raw)) is not None
         assert colours in (None, has_colours)
         assert (b"OPEN" in terminal.raw) == has_status
@@ -313,8 +315,7 @@ def test_silent_has_no_line_of_status():
     with ScriptedServer(stream(HI, then="hold")) as server:
         with command("-s", server.url) as terminal:
             terminal.wait_for("hi")
-            terminal.type("\x03")
-            assert terminal.finish() == Exit.INTERRUPTED
+            interrupt(terminal)
         assert b"OPEN" not in terminal.raw
 
 
@@ -323,8 +324,7 @@ def test_the_line_of_status_is_not_for_pipes_nor_for_their_terminal(tmp_path):
         options = {"stdout": subprocess.PIPE, "env": {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}}
         with command("--format", "data", server.url, **options) as terminal:
             assert terminal.process.stdout.readline() == b"hi\n"
-            terminal.type("\x03")
-            assert terminal.finish() == Exit.INTERRUPTED
+            interrupt(terminal)
             assert terminal.process.stdout.read() == b""
             terminal.process.stdout.close()
         assert bytes(terminal.raw) == b"^C"  # the terminal's own
@@ -335,8 +335,7 @@ def test_the_line_of_status_is_on_standard_error_if_the_output_is_a_file(tmp_pat
     with ScriptedServer(stream(HI, then="hold")) as server:
         with command("-o", str(path), server.url, stdout=subprocess.DEVNULL) as terminal:
             terminal.wait_for("● OPEN · 1 event · ")
-            terminal.type("\x03")
-            assert terminal.finish() == Exit.INTERRUPTED
+            interrupt(terminal)
             terminal.assert_in_order()
         assert path.read_bytes().endswith(b"message\nhi\n\n")
         with command(
@@ -374,8 +373,7 @@ def test_the_demo_ends_at_once():
     """Its server hears Ctrl-C, too, and does not hurry through the rest."""
     with Terminal("-m", "eventsource", "demo") as terminal:
         terminal.wait_for("event number 1 ")
-        terminal.type("\x03")
-        assert terminal.finish() == Exit.INTERRUPTED
+        interrupt(terminal)
         after = terminal.text.partition("^C")[2]
         assert after.count("event number") <= 1  # the one that had come
         assert "Traceback" not in terminal.text

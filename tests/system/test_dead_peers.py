@@ -46,7 +46,6 @@ from tests.support import (
     messages,
     numbers,
     opens,
-    port_that_never_answers,
     queue_of,
     record,
     status,
@@ -105,6 +104,16 @@ def in_an_emergency(action, limit=10.0):
     assert not done, "nothing else has ended it"
 
 
+def followed(stack, url, **options):
+    """Start a source that ends with the stack; return it and what records its events."""
+    source = EventSource(url, start=False, **options)
+    stack.callback(source.join, LIMIT)
+    stack.callback(source.close)
+    recorder = record(source)
+    source.start()
+    return source, recorder
+
+
 # --- What is set on each socket ---
 
 KEEP_ALIVE = {
@@ -138,6 +147,12 @@ def options_of(events):
 def directly(*_):
     with ScriptedServer(stream(b"data: x\n\n")) as server:
         yield server.url, {}
+
+
+@contextlib.contextmanager
+def on_a_session_of_the_callers(*_):
+    with directly() as (url, options), requests.Session() as session:
+        yield url, {**options, "session": session}
 
 
 @contextlib.contextmanager
@@ -186,7 +201,10 @@ def after_a_redirect(*_):
 
 @pytest.mark.parametrize(
     "way",
-    [directly, over_tls, over_ipv6, through_a_proxy, through_a_tunnel, after_a_redirect],
+    [
+        *(directly, on_a_session_of_the_callers, over_tls, over_ipv6),
+        *(through_a_proxy, through_a_tunnel, after_a_redirect),
+    ],
     ids=lambda way: way.__name__,
 )
 def test_each_connection_is_kept_alive(way, context, authority):
@@ -204,17 +222,6 @@ def test_the_time_until_a_silent_and_until_a_deaf_peer_is_given_up_is_the_same()
     silent = values["TCP_KEEPIDLE"] + values["TCP_KEEPCNT"] * values["TCP_KEEPINTVL"]
     # Linux, given both, goes by the latter alone.
     assert silent * 1000 == values["TCP_USER_TIMEOUT"]
-
-
-def test_connections_of_a_session_of_the_callers_are_kept_alive_too():
-    with (
-        ScriptedServer(stream(b"data: x\n\n")) as server,
-        requests.Session() as session,
-        EventStream(server.url, session=session, reconnect=QUICK) as events,
-    ):
-        for _ in range(2):
-            opens(events)
-            assert options_of(events) == KEEP_ALIVE
 
 
 @pytest.mark.parametrize("refused", ["TCP_USER_TIMEOUT", "TCP_KEEPCNT"])
@@ -496,11 +503,7 @@ def test_keep_alive_notices_a_peer_that_vanished_in_any_phase_and_the_stream_res
             server = stack.enter_context(network.server(*scripts))
             url = url_of(server, phase)
             options = {"reconnect": QUICK, "timeout": (LIMIT, None), **options}
-            source = EventSource(url, start=False, verify=authority, **options)
-            stack.callback(source.join, LIMIT)
-            stack.callback(source.close)
-            recorder = record(source)
-            source.start()
+            source, recorder = followed(stack, url, verify=authority, **options)
             server.wait_for_request()
             return server, source, recorder
 
@@ -575,23 +578,14 @@ def test_a_peer_that_vanishes_while_the_request_is_sent_is_noticed_though_there_
         def post(**options):
             keep_alive(monkeypatch, **options)
             server = stack.enter_context(network.server(resume))
-            source = EventSource(
-                server.url,
-                method="POST",
-                data=CutBody(barrier),
-                reconnect=QUICK,
-                timeout=(LIMIT, None),
-                start=False,
-            )
-            stack.callback(source.join, LIMIT)
-            stack.callback(source.close)
-            recorder = record(source)
-            source.start()
+            options = {"reconnect": QUICK, "timeout": (LIMIT, None)}
+            body = CutBody(barrier)
+            _, recorder = followed(stack, server.url, method="POST", data=body, **options)
             server.wait_for_connection()
-            return server, source, recorder
+            return server, recorder
 
-        _, _, without = post(**PROBES)
-        server, _, recorder = post(**PROBES, TCP_USER_TIMEOUT=2000)
+        _, without = post(**PROBES)
+        server, recorder = post(**PROBES, TCP_USER_TIMEOUT=2000)
         keep_alive(monkeypatch)
         lost = recorder.next()
         assert isinstance(lost, ErrorEvent)
@@ -616,31 +610,6 @@ def test_a_peer_that_vanished_is_noticed_while_connecting_with_and_without_a_tim
                 (lost,) = errors(events)
                 assert isinstance(lost.error, requests.ConnectionError)
                 assert "timed out" in str(lost.error)
-
-
-def test_a_peer_that_came_back_with_a_new_life_is_noticed_at_the_next_probe(network, monkeypatch):
-    keep_alive(monkeypatch, **{**PROBES, "TCP_KEEPCNT": 60})
-    die = threading.Event()
-
-    def script(connection):
-        connection.start_stream()
-        connection.send(numbers(1))
-        assert die.wait(LIMIT)
-        connection.reset()
-
-    with (
-        network.server(script, resume) as server,
-        EventStream(server.url, reconnect=QUICK, timeout=(LIMIT, None)) as events,
-    ):
-        messages(events)
-        network.cut()
-        die.set()
-        assert server.wait_for_connection().over.wait(LIMIT)
-        network.mend()
-        happened = [next(events) for _ in range(4)]
-        assert [event.type for event in happened] == ["error", "open", "message", "message"]
-        assert "reset by peer" in str(happened[0].error)
-        assert server.requests[1].header("Last-Event-ID") == "0"
 
 
 def answers(sock):
@@ -837,12 +806,9 @@ def test_bytes_of_any_kind_keep_the_timeout_quiet():
             watched = {}
             for kind in kinds:
                 server = stack.enter_context(ScriptedServer(scripts[kind]))
-                source = EventSource(server.url, timeout=(LIMIT, timeout), start=False)
-                stack.callback(source.join, LIMIT)
-                stack.callback(source.close)
-                watched[kind] = server, record(source)
                 server.asked_at = time.monotonic()
-                source.start()
+                _, recorder = followed(stack, server.url, timeout=(LIMIT, timeout))
+                watched[kind] = server, recorder
             for kind, (server, recorder) in watched.items():
                 while (event := recorder.next()).type == "open":
                     pass
@@ -935,14 +901,7 @@ def one_byte_of_a_record_at_a_time(context):
 STARTED = HEAD + numbers(1)
 BEATS = {
     "comments": (STARTED, b": beat\n\n"),
-    "blank lines": (STARTED, b"\n"),
     "a line that never ends": (STARTED + b"data: ", b"x"),
-    "a comment that never ends": (STARTED + b":", b"x"),
-    "lines that are no message yet": (STARTED, b"data: x\n"),
-    "ids": (STARTED, b"id: 0\n\n"),
-    "reconnection times": (STARTED, b"retry: 20\n\n"),
-    "types": (STARTED, b"event: price\n\n"),
-    "fields that mean nothing": (STARTED, b"x: y\n\n"),
     "a chunk's size": (CHUNKED + chunk(numbers(1)), b"0"),
     "a chunk's extension": (CHUNKED + chunk(numbers(1)) + b"5;a=", b"x"),
     "what decompresses to nothing": (GZIPPED + compressed(numbers(1)), compressed(b"")[10:]),
@@ -967,18 +926,16 @@ def test_bytes_that_are_no_message_do_not_keep_event_timeout_quiet(context, auth
         watched = {}
         for kind in (*BEATS, *TLS_BEATS):
             server = stack.enter_context(ScriptedServer(*beat_scripts(kind, context)))
-            source = EventSource(
+            before = time.monotonic()
+            _, recorder = followed(
+                stack,
                 url_of(server, kind),
                 event_timeout=event_timeout,
                 timeout=(LIMIT, LIMIT),
                 reconnect=QUICK,
                 verify=authority,
-                start=False,
             )
-            stack.callback(source.join, LIMIT)
-            stack.callback(source.close)
-            watched[kind] = server, record(source), time.monotonic()
-            source.start()
+            watched[kind] = server, recorder, before
         for kind, (server, recorder, before) in watched.items():
             lost = recorder.next_of(ErrorEvent)
             now = time.monotonic()
@@ -995,89 +952,6 @@ def test_bytes_that_are_no_message_do_not_keep_event_timeout_quiet(context, auth
                 ["open", "error", "open"] if has_begun else ["error", "open"]
             )
             assert [e.data for e in recorder.events if e.type == "message"] == ["0", "1", "end"]
-
-
-@pytest.mark.parametrize(
-    ("timeout", "event_timeout", "kind"),
-    [(SHORT, LIMIT, requests.ReadTimeout), (LIMIT, SHORT, EventTimeout)],
-)
-def test_of_two_timeouts_the_shorter_notices_a_silence(timeout, event_timeout, kind):
-    with (
-        ScriptedServer(say(STARTED), resume) as server,
-        EventStream(
-            server.url, timeout=timeout, event_timeout=event_timeout, reconnect=QUICK
-        ) as events,
-    ):
-        happened = up_to(events, is_end)
-        assert {type(event.error) for event in happened if is_error(event)} == {kind}
-        assert data_of(happened) == ["0", "1", "end"]
-
-
-@pytest.mark.parametrize(
-    "timeout",
-    [None, (LIMIT, None), urllib3.Timeout(connect=LIMIT), 20.0, urllib3.Timeout(read=20.0)],
-    ids=str,
-)
-def test_event_timeout_ends_the_wait_for_the_head_on_a_session_of_the_callers(timeout):
-    """Whatever `timeout` is: no byte for so long is no message for so long."""
-    with (
-        requests.Session() as session,
-        ScriptedServer(lambda c: c.hold()) as server,
-        EventStream(
-            server.url, event_timeout=SHORT, session=session, timeout=timeout, reconnect=None
-        ) as events,
-    ):
-        with in_an_emergency(server.close):
-            (lost,) = errors(events)
-        assert isinstance(lost.error, requests.Timeout)
-
-
-@pytest.mark.parametrize("timeout", [None, (LIMIT, None)], ids=str)
-def test_event_timeout_ends_connecting_on_a_session_of_the_callers(timeout):
-    with contextlib.ExitStack() as stack:
-        port = stack.enter_context(port_that_never_answers())
-        session = stack.enter_context(requests.Session())
-        events = EventStream(
-            f"http://127.0.0.1:{port}/",
-            event_timeout=SHORT,
-            session=session,
-            timeout=timeout,
-            reconnect=None,
-        )
-        with in_an_emergency(stack.close):
-            (lost,) = errors(events)
-        assert isinstance(lost.error, requests.Timeout)
-
-
-def comments(connection):
-    """Comments, and never a message."""
-    connection.start_stream()
-    while not connection.server.closing.is_set() and not connection.gone.is_set():
-        connection.send(b":\n")
-        connection.pause(0.02)
-
-
-@pytest.mark.parametrize("script", [comments, stream(then="hold")], ids=["comments", "silence"])
-@pytest.mark.parametrize("is_ours", [True, False], ids=["our session", "a session of the caller's"])
-def test_event_timeout_ends_a_connection_without_messages_and_the_session_stays_usable(
-    script, is_ours
-):
-    with (
-        requests.Session() as session,
-        ScriptedServer(script, stream(LAST, then="hold")) as server,
-        EventStream(
-            server.url,
-            event_timeout=0.3,
-            reconnect=QUICK,
-            session=None if is_ours else session,
-        ) as events,
-    ):
-        (lost,) = errors(events)
-        assert type(lost.error) is EventTimeout
-        assert str(lost.error) == "no message for 0.3 seconds"
-        assert server.connections[0].gone.wait(LIMIT)
-        assert messages(events)[0].data == "end"
-        assert session.get(server.url, stream=True, timeout=LIMIT).status_code == 200
 
 
 def test_heartbeats_so_many_that_the_reader_never_waits_do_not_keep_event_timeout_quiet():

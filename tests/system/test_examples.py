@@ -158,6 +158,26 @@ def test_wrong_use_is_explained(path):
     assert program.all_lines == []
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("asyncio_program.py", "the stream is closed: "),
+        ("feature_flags.py", "failed: "),
+        ("service.py", "closed for good"),
+    ],
+)
+def test_a_program_whose_server_refuses_says_why_and_ends_with_status_1(name, told, tmp_path):
+    options = ["--state", tmp_path / "state"] if name == "service.py" else []
+    with (
+        ScriptedServer(status("404 Not Found")) as server,
+        example(name, server.url, *options) as program,
+    ):
+        assert program.end() == 1
+    lines = program.all_lines if name == "service.py" else program.errors.splitlines()
+    assert any(told in line for line in lines)
+    assert "the server answered 404 Not Found, not 200" in lines[-1]
+
+
 # --- server.py ---
 
 
@@ -174,12 +194,15 @@ def streams():
 
 def test_the_server_has_prices_that_are_resumed(streams):
     with example("asyncio_program.py", streams["prices"], "--seconds", "600") as program:
-        program.line_with("handler   40 ")  # on the third connection
-        program.send(signal.SIGINT)
+        for _ in ("handler", "loop"):  # on the third connection
+            program.line_with(" 40 ")
+        program.send(signal.SIGINT)  # cancels both tasks
         assert program.end() == 0
+    assert program.all_lines[-1] == "interrupted"
+    assert program.errors == ""
     for way in "handler", "loop":
         numbers = [int(line.split()[1]) for line in program.all_lines if line.startswith(way)]
-        assert numbers == list(range(1, len(numbers) + 1))
+        assert numbers == list(range(1, max(len(numbers), 40) + 1))
 
 
 def test_the_server_has_flags(streams):
@@ -208,37 +231,6 @@ def test_the_server_has_nothing_else(streams):
 # --- asyncio_program.py ---
 
 
-def test_the_asyncio_program_reads_both_ways_and_resumes():
-    def script(connection):
-        request = connection.read_request()
-        if request.header("Last-Event-ID") == "2":
-            connection.send(HEAD + b"id: 3\ndata: c\n\n")
-            connection.hold()
-        elif request.header("Last-Event-ID") is None:
-            connection.send(HEAD + b"retry: 20\nid: 1\ndata: a\n\n")
-            connection.send(b"event: price\nid: 2\ndata: b\n\n")
-
-    with (
-        ScriptedServer(script) as server,
-        example("asyncio_program.py", server.url, "--seconds", "600") as program,
-    ):
-        lines = [program.line() for _ in range(6)]
-        program.send(signal.SIGINT)  # cancels both tasks
-        assert program.end() == 0
-    assert [line for line in lines if line.startswith("loop")] == [
-        "loop       1  a",
-        "loop       2  b",
-        "loop       3  c",
-    ]
-    assert [line for line in lines if line.startswith("handler")] == [
-        "handler    1  a",
-        "handler    2  b",
-        "handler    3  c",
-    ]
-    assert program.all_lines[6:] == ["interrupted"]
-    assert program.errors == ""
-
-
 def test_the_asyncio_program_ends_when_the_time_is_up():
     with (
         ScriptedServer(stream(then="hold")) as server,
@@ -247,18 +239,6 @@ def test_the_asyncio_program_ends_when_the_time_is_up():
         assert program.end() == 0
     assert program.all_lines == ["the time is up"]
     assert program.errors == ""
-
-
-def test_the_asyncio_program_says_why_the_stream_is_closed():
-    with (
-        ScriptedServer(status("404 Not Found")) as server,
-        example("asyncio_program.py", server.url, "--seconds", "600") as program,
-    ):
-        assert program.end() == 1
-    assert program.all_lines == []
-    # Its source may have warned of the same before that.
-    *_, last = program.errors.splitlines()
-    assert last == "the stream is closed: the server answered 404 Not Found, not 200"
 
 
 # --- service.py ---
@@ -377,16 +357,6 @@ def test_a_service_whose_server_is_silent_connects_again(state):
         program.line_with("event 1")
         program.send(signal.SIGTERM)
         assert program.end() == 0
-
-
-def test_a_service_that_can_never_go_on_ends_with_status_1(state):
-    with ScriptedServer(status("404 Not Found")) as server, service(server, state) as program:
-        assert program.end() == 1
-    lines = [json.loads(line) for line in program.all_lines]
-    assert [line["message"] for line in lines] == ["started", "closed for good", "stopped"]
-    assert lines[1]["level"] == "ERROR"
-    assert lines[2]["reason"] == "the server answered 404 Not Found, not 200"
-    assert program.errors == ""
 
 
 def test_a_service_tries_again_when_the_server_is_busy(state):
@@ -515,15 +485,6 @@ def test_the_flags_follow_each_change():
         assert program.end() == 0
     assert len(program.all_lines) == 6
     assert program.errors == ""
-
-
-def test_flags_that_cannot_be_had_are_reported():
-    with (
-        ScriptedServer(status("403 Forbidden")) as server,
-        example("feature_flags.py", server.url) as program,
-    ):
-        assert program.end() == 1
-    assert program.errors == "failed: the server answered 403 Forbidden, not 200\n"
 
 
 def test_flags_are_known_from_the_first_put_on_also_without_a_connection():
@@ -667,38 +628,6 @@ def test_a_window_shows_the_stream_and_closes_it(name, closing, environment, tmp
         shutil.copy(tmp_path / "full.png", Path(folder) / f"{Path(name).stem}.png")
 
 
-@pytest.mark.parametrize("name", WINDOWS)
-def test_a_window_says_why_there_is_nothing_to_see(name, environment, tmp_path):
-    with (
-        ScriptedServer(status("404 Not Found")) as server,
-        Program(
-            "-m",
-            "tests.system.test_examples",
-            name,
-            server.url,
-            "when refused",
-            tmp_path,
-            **environment,
-        ) as program,
-    ):
-        assert program.line() == "CLOSED: the server answered 404 Not Found, not 200"
-        assert program.line() == "main has returned"
-        assert program.end() == 0
-    assert program.errors == ""
-
-
-@pytest.mark.parametrize("name", WINDOWS)
-def test_a_window_is_a_program(name, environment):
-    with (
-        ScriptedServer(stream(then="hold")) as server,
-        example(name, server.url, **environment) as program,
-    ):
-        server.wait_for_request()
-        program.send(signal.SIGTERM)
-        assert program.end() == -signal.SIGTERM
-    assert (program.all_lines, program.errors) == ([], "")
-
-
 # --- What a window's process runs: the example's `main`, with somebody to look and click ---
 
 
@@ -835,11 +764,6 @@ def drive(name, url, closing, folder):
 
     def steps(window, hand):
         yield hand.is_visible
-        if closing == "when refused":
-            yield lambda: hand.status() != "CONNECTING"
-            print(hand.status(), flush=True)
-            hand.close["button"]()
-            return
         yield lambda: hand.status() == "OPEN"
         hand.photograph(Path(folder) / "empty.png")
         print("the window is open", flush=True)

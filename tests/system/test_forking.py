@@ -192,19 +192,3 @@ def test_each_process_of_celery_has_a_source_by_the_recipe(folder, server):
             assert time.monotonic() < deadline, answer
         assert len(server.requests) == 2  # neither the one that forks nor the one that asks
     assert TOLD not in folder.log()
-
-
-def test_without_the_recipe_each_process_of_celery_says_so_once(folder, server):
-    pytest.importorskip("celery")
-    report = """
-
-@app.task
-def report():
-    return [type(source.error).__name__, source.ready_state.name]
-"""
-    folder.write("tasks.py", started_too_early("tasks.py") + report)
-    ask = "from tasks import source, report; source.close(); print(report.delay().get(timeout=20))"
-    with folder.running(command("celery -A tasks")):
-        wait_until(lambda: folder.log().count(TOLD.rstrip()) == 2, "two warnings")
-        assert folder.run(shlex.join(["python", "-c", ask])) == "['ForkedError', 'CLOSED']\n"
-    assert folder.log().count(TOLD.rstrip()) == 2

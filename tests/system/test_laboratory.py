@@ -13,10 +13,10 @@ import ssl
 import threading
 
 import pytest
-import trustme
 
 from eventsource import EventStream, MessageEvent, ReconnectPolicy
 from eventsource.testing import ScriptedServer
+from tests.authority import AUTHORITY, server_context
 from tests.laboratory import (
     PORTAL,
     Answer,
@@ -60,21 +60,9 @@ def laboratory():
         yield laboratory
 
 
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def server_context(authority):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
-
-
 @pytest.fixture
-def authority_file(authority, tmp_path):
-    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+def authority_file(tmp_path):
+    AUTHORITY.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     return str(tmp_path / "authority.pem")
 
 
@@ -144,11 +132,9 @@ def test_a_connection_is_cut_in_the_middle_of_something(laboratory, where, end, 
         assert data.endswith(end)
 
 
-def test_a_tls_connection_is_cut_within_a_record(
-    laboratory, servers, server_context, authority_file
-):
+def test_a_tls_connection_is_cut_within_a_record(laboratory, servers, authority_file):
     client_context = ssl.create_default_context(cafile=authority_file)
-    port = laboratory.tls(servers[0], server_context)
+    port = laboratory.tls(servers[0], server_context())
     proxy = laboratory.proxy([port], [Cut("TLS record", 3000)])
     with (
         socket.create_connection(("127.0.0.1", proxy.port), LIMIT) as sock,
@@ -265,11 +251,11 @@ def test_a_server_can_be_swapped_for_another_that_has_the_same_numbers(laborator
 
 
 @pytest.fixture(params=["plain", "TLS"])
-def network(request, laboratory, servers, server_context, authority_file):
+def network(request, laboratory, servers, authority_file):
     """What `script`, `proxy` and `stream_through` are to be given."""
     if request.param == "plain":
         return {"tls": False}, servers, {}
-    ports = [laboratory.tls(port, server_context) for port in servers]
+    ports = [laboratory.tls(port, server_context()) for port in servers]
     return {"tls": True}, ports, {"scheme": "https", "verify": authority_file}
 
 

@@ -7,10 +7,8 @@ other fails.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import re
-import signal
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +17,7 @@ import pytest
 
 from eventsource import ErrorEvent, EventSource, EventStream, OpenEvent, ReadyState, ReconnectPolicy
 from eventsource.testing import ScriptedServer
-from tests.support import HEAD, LIMIT, Recorder, wait_until, wait_until_blocked
+from tests.support import HEAD, LIMIT, Recorder, wait_until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "life-of-a-connection.md").read_text()
 DIAGRAM = re.search(r"^```mermaid\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[1]
@@ -59,7 +57,6 @@ class Life:
         self._orders = []  # a queue for each connection
         self._answered = 0  # requests that have been answered, or whose connection was cut
         self._is_over = False
-        self.greeting = b""  # sent to each connection that comes
         self.server = ScriptedServer(self._obey)
         self._auth = options.pop("auth", None)
         self._is_in_auth = False
@@ -94,7 +91,6 @@ class Life:
         if self._is_over:
             return
         connection.read_request()
-        connection.send(self.greeting)
         while (data := orders.get()) is not None:
             connection.send(data)
 
@@ -271,7 +267,7 @@ def end(life):
     """It does so by itself."""
 
 
-# Those of another kind; each has a test of its own below.
+# Those of another kind: the first has a test below, the others have theirs in `test_life_cycle.py`.
 OTHERS = {
     Arrow("[*]", "idle", "constructor", None),
     Arrow("connecting", "idle", "Ctrl-C", None),
@@ -337,22 +333,6 @@ def test_a_source_goes_where_the_arrow_points_and_fires_what_stands_on_it(arrow,
     assert fired == {None: [], "its name": ["price"]}.get(arrow.event, [arrow.event])
 
 
-def test_closed_is_final():
-    with Life() as life:
-        life.reach("CLOSED")
-        with pytest.raises(RuntimeError, match="has been closed"):
-            life.source.start()
-        life.source.restart()
-        life.source.close()
-        assert life.situation == "CLOSED"
-        assert life.source.join()
-        assert life.server.connections == []
-    assert life.recorder.events == []
-
-
-# --- The others ---
-
-
 def test_a_source_that_is_not_started_and_a_stream_that_is_not_iterated_over_are_idle():
     with Life() as life:
         assert life.situation == "idle"
@@ -360,70 +340,3 @@ def test_a_source_that_is_not_started_and_a_stream_that_is_not_iterated_over_are
         with EventStream(life.server.url) as stream:
             assert stream.ready_state is ReadyState.CONNECTING
         assert life.server.connections == []
-
-
-@pytest.mark.parametrize("start", [arrow.start for arrow in ARROWS if arrow.cause == "Ctrl-C"])
-def test_ctrl_c_leaves_the_iteration_idle_and_the_next_step_makes_an_attempt(start):
-    with Life() as life, EventStream(life.server.url) as stream:
-        if start == "OPEN":
-            life.greeting = HEAD
-            next(stream)
-
-        def is_there():
-            return life.server.requests and (start == "OPEN" or life.is_attempting)
-
-        with interrupted(when=is_there):
-            next(stream)
-        assert stream.ready_state is ReadyState.CONNECTING
-        (connection,) = life.server.connections  # nothing is under way, and it is no longer open
-        with contextlib.suppress(ConnectionResetError):
-            assert connection.sock.recv(1) == b""
-        life.greeting = HEAD
-        assert isinstance(next(stream), OpenEvent)
-        assert len(life.server.requests) == 2
-
-
-@contextlib.contextmanager
-def interrupted(when):
-    """Press Ctrl-C when the condition is true and the block, in the main thread, waits."""
-    is_over = threading.Event()
-    is_inside = False
-
-    def press():
-        wait_until(lambda: is_inside and when())
-        wait_until_blocked(os.getpid())
-        while not is_over.is_set():
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            is_over.wait(0.1)
-
-    def interrupt(*_):
-        if not is_over.is_set():
-            is_over.set()
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    presser = threading.Thread(target=press)
-    presser.start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            is_inside = True
-            yield
-    finally:
-        presser.join()
-        signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("start", [*CONNECTING, "OPEN"])
-def test_a_fork_closes_the_source_in_the_child_and_leaves_the_parents(start):
-    with Life() as life:
-        life.reach(start)
-        before = len(life.recorder.events)
-        child = os.fork()
-        if child == 0:
-            is_closed = (life.source.ready_state is ReadyState.CLOSED) == (start != "idle")
-            os._exit(0 if is_closed and len(life.recorder.events) == before else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert life.situation == start
-    assert len(life.recorder.events) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import datetime as dt
@@ -12,11 +11,8 @@ import os
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
-import threading
 import types
-import warnings
 from pathlib import Path
 
 import pytest
@@ -35,12 +31,11 @@ from eventsource import (
     UnexpectedStatus,
 )
 from eventsource.testing import ScriptedServer
-from tests.real_servers import numbered
+from tests.authority import AUTHORITY, server_context
 from tests.real_servers.connect_proxy import Relay
 from tests.real_servers.nginx import Nginx, find_nginx
 from tests.real_servers.process import Server
 from tests.support import (
-    HEAD,
     LIMIT,
     QUERY_SECRET,
     SECRET,
@@ -48,14 +43,11 @@ from tests.support import (
     errors,
     open_sockets,
     opens,
-    port_that_never_answers,
     port_that_refuses,
-    respond,
     status,
     stream,
     unavailable,
     wait_until,
-    wait_until_connecting,
 )
 from tests.system.test_real_servers import listening, numbers_to, take
 
@@ -63,15 +55,8 @@ SOON = ReconnectPolicy(delay=0.02, max_delay=0.1)
 FEW = ReconnectPolicy(delay=0.02, max_delay=0.1, max_attempts=20)
 """For what heals between two attempts, and if not, should fail a test soon."""
 GATEWAY = ReconnectPolicy(delay=0.02, max_delay=0.1, statuses=frozenset({502, 503, 504}))
-AUTHORITY = trustme.CA()
 STRANGER = trustme.CA()
 names = (f"nginx-{number}" for number in itertools.count())
-
-
-@pytest.fixture(autouse=True)
-def no_authorities_of_the_machine(monkeypatch):
-    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture
@@ -118,12 +103,6 @@ class Certificates:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
     return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-def server_context(*hosts):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    AUTHORITY.issue_cert("127.0.0.1", *hosts).configure_cert(context)
-    return context
 
 
 def text_of(path):
@@ -257,11 +236,6 @@ def failure(url, **options):
 # --- Whose certificate it is ---
 
 
-def test_a_certificate_of_the_authority_is_accepted(sites, certificates):
-    opened = first_event(https(sites.good), verify=certificates.authority)
-    assert opened.url == https(sites.good)
-
-
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_the_authority_may_be_named_in_the_environment(sites, certificates, monkeypatch, variable):
     assert isinstance(failure(https(sites.good)), requests.exceptions.SSLError)
@@ -325,26 +299,6 @@ def test_one_attempt_is_one_handshake(certificates, tmp_path):
         assert nginx.log.count("while SSL handshaking") == 3
 
 
-@pytest.mark.parametrize("special", [name for name in CERTIFICATES if name != "good"])
-def test_whoever_does_not_verify_is_warned_and_served(sites, special):
-    with pytest.warns(urllib3.exceptions.InsecureRequestWarning, match=r"127\.0\.0\.1"):
-        first_event(https(getattr(sites, special)), verify=False)
-
-
-def test_whoever_verifies_is_not_warned(sites, certificates):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        first_event(https(sites.good), verify=certificates.authority)
-    assert caught == []
-
-
-def test_http_to_a_port_for_tls_closes_for_good(sites):
-    error = failure(http(sites.good))
-    assert isinstance(error, UnexpectedStatus)
-    assert error.status == 400
-    assert b"plain HTTP request was sent to HTTPS port" in error.response.content
-
-
 def test_an_http2_server_is_spoken_to_in_http_1_1(sites, certificates):
     opened = first_event(https(sites.http2), verify=certificates.authority)
     assert opened.headers["X-Protocol"] == "HTTP/1.1"
@@ -361,19 +315,19 @@ def test_a_client_certificate_may_be_one_file_or_two(sites, certificates, tmp_pa
     first_event(url, verify=verify, cert=(whole, whole))
 
 
-def test_without_a_client_certificate_the_server_refuses_for_good(sites, certificates):
-    error = failure(https(sites.for_clients), verify=certificates.authority)
+@pytest.mark.parametrize(
+    ("cert", "reason"),
+    [(None, b"No required SSL certificate"), ("strange_client", b"The SSL certificate error")],
+    ids=["none", "another authority's"],
+)
+def test_without_a_client_certificate_of_its_authority_the_server_refuses_for_good(
+    sites, certificates, cert, reason
+):
+    own = cert and getattr(certificates, cert)
+    error = failure(https(sites.for_clients), verify=certificates.authority, cert=own)
     assert isinstance(error, UnexpectedStatus)
     assert error.status == 400
-    assert b"No required SSL certificate was sent" in error.response.content
-
-
-def test_a_client_certificate_of_another_authority_is_refused_for_good(sites, certificates):
-    options = {"verify": certificates.authority, "cert": certificates.strange_client}
-    error = failure(https(sites.for_clients), **options)
-    assert isinstance(error, UnexpectedStatus)
-    assert error.status == 400
-    assert b"The SSL certificate error" in error.response.content
+    assert reason in error.response.content
 
 
 def test_a_client_certificate_that_is_renewed_on_disk_is_used_at_the_next_attempt(
@@ -427,34 +381,6 @@ def test_a_source_heals_when_nginx_has_been_given_a_good_certificate(
             nginx.configure(site(port, ONE_EVENT, certificate=certificates.good))
             nginx.reload()
             opens(events)
-
-
-@pytest.mark.parametrize("then", ["restart", "cut"])
-def test_a_certificate_is_renewed_under_a_running_stream(
-    backend, certificates, tmp_path, name, then
-):
-    first, second = certificates.issue("first"), certificates.issue("second")
-
-    def make(port, certificate=first, generation=1):
-        header = f"add_header X-Generation {generation};"
-        return site(port, PROMPT, header, certificate=certificate, to=backend.port)
-
-    patience = "100ms" if then == "cut" else "30s"
-    with running(tmp_path, make, patience=patience) as nginx:
-        port = nginx.ports[0]
-        url = numbers_url(https(port), name, pace=0.002, count=1_000_000)
-        with listening(url, verify=certificates.authority, reconnect=SOON) as (source, seen):
-            seen.until_number(20)
-            nginx.configure(make(port, second, 2))
-            nginx.reload()
-            if then == "restart":
-                seen.until_number(seen.numbers[-1] + 20)  # the old worker serves on
-                assert not seen.errors
-                source.restart()
-            assert seen.next_of(OpenEvent).headers["X-Generation"] == "2"
-            seen.until_number(seen.numbers[-1] + 20)
-    assert len(seen.errors) == (1 if then == "cut" else 0)
-    assert seen.numbers == numbers_to(seen.numbers[-1])
 
 
 @pytest.mark.parametrize("how", ["replaced", "overwritten"])
@@ -518,7 +444,6 @@ KINDS_OF_PROXYING = {
     "http-1.0-upstream": "proxy_buffering off;",
     "buffered-but-the-backend-objects": PROMPT.replace("buffering off", "buffering on"),
     "gzip": f"{PROMPT} gzip on; gzip_types text/event-stream; gzip_min_length 0; gzip_proxied any;",
-    "kept-alive-upstream": PROMPT,
     "buffered": PROMPT.replace("buffering off", "buffering on")
     + "proxy_ignore_headers X-Accel-Buffering;",
 }
@@ -530,19 +455,13 @@ def proxying(backend_process, certificates, tmp_path_factory):
     found = {}
 
     def make(*ports):
-        backend = backend_process.port
-        upstream = f"upstream kept {{ server 127.0.0.1:{backend}; keepalive 4; }}\n"
-        blocks = [upstream]
+        blocks = []
         settings = itertools.product(KINDS_OF_PROXYING, ("http", "https"))
         for port, (kind, scheme) in zip(ports, settings, strict=True):
             found[kind, scheme] = f"{scheme}://127.0.0.1:{port}/"
             certificate = certificates.good if scheme == "https" else None
-            lines = [KINDS_OF_PROXYING[kind]]
-            if kind == "kept-alive-upstream":
-                lines.append("location / { proxy_pass http://kept; }")
-                blocks.append(site(port, *lines, certificate=certificate))
-            else:
-                blocks.append(site(port, *lines, certificate=certificate, to=backend))
+            lines = KINDS_OF_PROXYING[kind]
+            blocks.append(site(port, lines, certificate=certificate, to=backend_process.port))
         return "".join(blocks)
 
     with running(tmp_path_factory.mktemp("proxying"), make, 2 * len(KINDS_OF_PROXYING)):
@@ -559,22 +478,13 @@ def test_events_arrive_through_nginx_while_the_stream_is_open(
     backend, proxying, certificates, *, name, kind, scheme
 ):
     url = numbers_url(proxying[kind, scheme], name)
-    with EventStream(url, verify=certificates.authority) as events:
-        assert "Content-Encoding" not in next(events).headers
+    asked = "gzip" if kind == "gzip" else "identity"
+    options = {"verify": certificates.authority, "headers": {"Accept-Encoding": asked}}
+    with EventStream(url, **options) as events:
+        assert next(events).headers.get("Content-Encoding", "identity") == asked
         assert take(events, 3) == [1, 2, 3]
         assert backend.live(name) == 1
     wait_until(lambda: backend.live(name) == 0, "the backend notices that the client has gone")
-
-
-def test_events_that_nginx_compresses_arrive_while_the_stream_is_open(
-    backend, proxying, certificates, name, scheme
-):
-    url = numbers_url(proxying["gzip", scheme], name)
-    options = {"verify": certificates.authority, "headers": {"Accept-Encoding": "gzip"}}
-    with EventStream(url, **options) as events:
-        assert next(events).headers["Content-Encoding"] == "gzip"
-        assert take(events, 3) == [1, 2, 3]
-        assert backend.live(name) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_PROXYING)
@@ -675,166 +585,6 @@ def test_nothing_is_lost_whatever_is_done_to_nginx_and_its_backend(
     assert seen.numbers == numbers_to(seen.numbers[-1])
 
 
-def test_nginx_that_quits_lets_the_stream_end_and_the_source_goes_on_elsewhere_in_time(
-    certificates, tmp_path
-):
-    refused = threading.Event()
-
-    def script(connection):
-        request = connection.start_stream()
-        first = int(request.last_event_id.removeprefix("№") or 0) + 1
-        connection.send(b"".join(map(numbered.in_bytes, range(first, first + 5))))
-        assert refused.wait(LIMIT)
-        connection.send(b"".join(map(numbered.in_bytes, range(first + 5, first + 100))))
-
-    with (
-        ScriptedServer(script) as server,
-        running(
-            tmp_path,
-            lambda port: site(port, PROMPT, certificate=certificates.good, to=server.port),
-        ) as nginx,
-    ):
-        url = https(nginx.ports[0])
-        with listening(url, verify=certificates.authority, reconnect=SOON) as (_, seen):
-            seen.until_number(5)
-            nginx.refuse_newcomers()
-            refused.set()
-            seen.until_number(100)
-            ended = seen.next_of(ErrorEvent)
-            assert isinstance(ended.error, StreamEnded)
-            assert isinstance(seen.next_of(ErrorEvent).error, requests.ConnectionError)
-            nginx.stop()
-            nginx.start()
-            seen.until_number(120)
-    assert seen.numbers == numbers_to(seen.numbers[-1])
-
-
-# --- What nginx answers by itself ---
-
-
-def gateway(kind):
-    """A `server` block that answers 502, 503 or 504 at first, and the backend for it."""
-    healed = threading.Event()
-
-    def script(connection):
-        connection.read_request()
-        if kind == 504 and not healed.is_set():
-            connection.hold()
-        elif kind == 502 and not healed.is_set():
-            connection.reset()
-        else:
-            connection.send(HEAD + b"data: x\n\n")
-            connection.hold()
-
-    return healed, script
-
-
-@pytest.mark.parametrize("code", [502, 504])
-def test_a_gateway_error_is_final_or_not_as_the_policy_says(tmp_path, code):
-    healed, script = gateway(code)
-    with ScriptedServer(script) as server:
-        limits = "proxy_read_timeout 300ms;" if code == 504 else ""
-        make = lambda port: site(port, PROMPT, limits, to=server.port)  # noqa: E731
-        with running(tmp_path, make) as nginx:
-            url = http(nginx.ports[0])
-            (closed,) = EventStream(url, reconnect=FEW)
-            assert closed.error.status == code
-            assert (closed.ready_state, closed.retry_in) == (ReadyState.CLOSED, None)
-            with EventStream(url, reconnect=GATEWAY) as events:
-                for event in errors(events, 3):
-                    assert event.error.status == code
-                    assert event.ready_state is ReadyState.CONNECTING
-                healed.set()
-                opens(events)
-
-
-def test_a_place_is_waited_for_where_nginx_limits_connections(backend, tmp_path, name):
-    def make(port):
-        zone = "limit_conn_zone $server_port zone=places:1m;"
-        return zone + site(port, PROMPT, "limit_conn places 1;", to=backend.port)
-
-    with running(tmp_path, make) as nginx:
-        url = numbers_url(http(nginx.ports[0]), name)
-        with listening(url) as (first, seen_by_first):
-            seen_by_first.until_number(3)
-            with listening(url, reconnect=GATEWAY) as (_, seen):
-                for _ in range(2):
-                    refused = seen.next()
-                    assert (refused.error.status, refused.ready_state) == (
-                        503,
-                        ReadyState.CONNECTING,
-                    )
-                first.close()
-                seen.until_number(3)
-    assert seen.numbers == [1, 2, 3]
-
-
-def test_too_many_requests_are_tried_again_after_the_time_nginx_names(backend, tmp_path, name):
-    def make(port):
-        zone = "limit_req_zone $server_port zone=rate:1m rate=1r/s; limit_req_status 429;"
-        wait = "error_page 429 = @wait; location @wait { add_header Retry-After 1 always; return 429; }"
-        passing = (
-            f"location / {{ limit_req zone=rate; proxy_pass http://127.0.0.1:{backend.port}; }}"
-        )
-        return zone + site(port, PROMPT, wait, passing)
-
-    policy = ReconnectPolicy(delay=0.02, max_delay=0.1, statuses=frozenset({429}))
-    with running(tmp_path, make) as nginx:
-        url = numbers_url(http(nginx.ports[0]), name, then="end", count=3)
-        with listening(url, reconnect=policy) as (_, seen):
-            while not any(isinstance(lost.error, UnexpectedStatus) for lost in seen.errors):
-                seen.next()
-            seen.until_number(seen.numbers[-1] + 3)
-    assert seen.numbers == numbers_to(seen.numbers[-1])
-    refused = [lost for lost in seen.errors if isinstance(lost.error, UnexpectedStatus)]
-    assert {lost.error.status for lost in refused} == {429}
-    assert all(lost.retry_in >= 1 for lost in refused)
-
-
-def test_a_redirect_from_http_to_https_is_followed_without_the_callers_headers(
-    certificates, tmp_path
-):
-    with ScriptedServer(stream(b"data: x\n\n")) as server:
-
-        def make(plain, tls):
-            return site(plain, f"return 301 https://127.0.0.1:{tls}$request_uri;") + site(
-                tls, PROMPT, certificate=certificates.good, to=server.port
-            )
-
-        with running(tmp_path, make, 2) as nginx:
-            plain, tls = nginx.ports
-            options = {"headers": {"X-Key": SECRET}, "auth": ("u", SECRET), "last_event_id": "7"}
-            options["verify"] = certificates.authority
-            opened = first_event(f"{http(plain)}stream?a=b", **options)
-            assert opened.url == f"{https(tls)}stream?a=b"
-        (request,) = server.requests
-    assert request.target == "/stream?a=b"
-    assert request.header("Last-Event-ID") == "7"
-    assert request.header("Accept") == "text/event-stream"
-    assert SECRET not in repr(request)
-    assert request.header("Authorization") is None
-
-
-def test_a_redirect_to_a_certificate_that_is_not_trusted_is_not_followed(sites, tmp_path):
-    def make(plain):
-        return site(plain, f"return 301 https://127.0.0.1:{sites.good};")
-
-    with running(tmp_path, make) as nginx:
-        error = failure(http(nginx.ports[0]))
-    assert isinstance(error, requests.exceptions.SSLError)
-
-
-def test_a_response_with_large_header_fields_opens(tmp_path):
-    large = "".join(f"X-Large-{n}: {'x' * 6000}\r\n" for n in range(8)).encode()
-    head = HEAD.replace(b"\r\n\r\n", b"\r\n" + large + b"\r\n")
-    with ScriptedServer(respond(head + b"data: x\n\n", then="hold")) as server:
-        room = "proxy_buffer_size 64k; proxy_buffers 4 64k; proxy_busy_buffers_size 64k;"
-        make = lambda port: site(port, PROMPT, room, to=server.port)  # noqa: E731
-        with running(tmp_path, make) as nginx, EventStream(http(nginx.ports[0])) as events:
-            assert next(events).headers["X-Large-7"] == "x" * 6000
-            assert next(events).data == "x"
-
-
 # --- HTTP proxies ---
 
 
@@ -885,47 +635,23 @@ def test_a_proxy_of_the_environment_is_used(
     assert asked(relay) == [question(origin, scheme)]
 
 
-def test_the_proxy_of_the_other_scheme_is_not_used(
-    relay, origin, scheme, certificates, monkeypatch
-):
-    monkeypatch.setenv("https_proxy" if scheme == "http" else "http_proxy", relay.url)
-    first_event(origin.url, verify=certificates.authority)
-    assert asked(relay) == []
-
-
 NO_PROXY = [
-    ("stream.example", True),
-    ("example", True),
     (".example", True),
     ("a.example, stream.example", True),
     ("stream.example:{port}", True),
     ("stream.example:1", False),
-    ("other.example", False),
-    ("stream", False),
     ("*", True),
-    ("127.0.0.1", False),
 ]
 
 
-@pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
 @pytest.mark.parametrize(("value", "direct"), NO_PROXY)
 @pytest.mark.usefixtures("everywhere_is_here")
-def test_no_proxy_names_hosts_ports_and_suffixes(relay, monkeypatch, variable, value, direct):
+def test_no_proxy_names_hosts_ports_and_suffixes(relay, monkeypatch, value, direct):
     with ScriptedServer(stream(b"data: x\n\n")) as server:
         monkeypatch.setenv("http_proxy", relay.url)
-        monkeypatch.setenv(variable, value.format(port=server.port))
+        monkeypatch.setenv("no_proxy", value.format(port=server.port))
         first_event(http(server.port, "stream.example"))
         assert bool(asked(relay)) is not direct
-
-
-@pytest.mark.parametrize("value", ["127.0.0.1", "127.0.0.0/8", "10.0.0.1,127.0.0.1"])
-def test_no_proxy_names_addresses_and_networks(
-    relay, origin, scheme, *, certificates, monkeypatch, value
-):
-    monkeypatch.setenv("all_proxy", relay.url)
-    monkeypatch.setenv("NO_PROXY", value)
-    first_event(origin.url, verify=certificates.authority)
-    assert asked(relay) == []
 
 
 def test_each_attempt_asks_the_environment_anew(relay, monkeypatch):
@@ -941,67 +667,13 @@ def test_each_attempt_asks_the_environment_anew(relay, monkeypatch):
         assert asked(relay) == 2 * [("GET", server.url)]
 
 
-@pytest.fixture
-def closed_relay():
-    with ScriptedServer(Relay(f"user:p:{SECRET}")) as proxy:
-        yield proxy
-
-
 def with_credentials(proxy):
     return proxy.url.replace("//", f"//user:p%3A{SECRET}@")
 
 
-@pytest.mark.parametrize("place", ["proxies", "environment"])
-def test_credentials_for_the_proxy_reach_the_proxy_and_nobody_else(
-    closed_relay, origin, scheme, *, certificates, monkeypatch, place
-):
-    url = with_credentials(closed_relay)
-    options = {"verify": certificates.authority}
-    if place == "proxies":
-        options["proxies"] = {scheme: url}
-    else:
-        monkeypatch.setenv("all_proxy", url)
-    first_event(origin.url, **options)
-    (request,) = origin.requests
-    assert request.header("Proxy-Authorization") is None
-    expected = base64.b64encode(f"user:p:{SECRET}".encode()).decode()
-    assert closed_relay.requests[0].header("Proxy-Authorization") == f"Basic {expected}"
-
-
-@pytest.mark.parametrize("scheme", ["https"])
-def test_the_callers_headers_do_not_reach_a_proxy_that_tunnels(relay, origin, scheme, certificates):
-    options = {"auth": ("u", SECRET), "headers": {"X-Key": SECRET}, "cookies": {"c": SECRET}}
-    proxies = {scheme: relay.url}
-    first_event(origin.url, proxies=proxies, verify=certificates.authority, **options)
-    (request,) = relay.requests
-    assert {field for field, _ in request.headers} <= {"Host", "User-Agent"}
-    assert origin.requests[0].header("X-Key") == SECRET
-
-
-def test_a_redirect_past_the_proxy_takes_no_credentials_for_it_along(closed_relay, monkeypatch):
-    with ScriptedServer(stream(b"data: x\n\n")) as target:
-        moved = status("302 Found", f"Location: http://localhost:{target.port}/")
-        with ScriptedServer(moved) as server:
-            monkeypatch.setenv("http_proxy", with_credentials(closed_relay))
-            monkeypatch.setenv("no_proxy", "localhost")
-            first_event(server.url)
-        assert asked(closed_relay) == [("GET", server.url)]
-        assert target.requests[0].header("Proxy-Authorization") is None
-
-
-def test_a_redirect_is_followed_by_way_of_the_proxy(closed_relay, monkeypatch):
-    with ScriptedServer(stream(b"data: x\n\n")) as target:
-        with ScriptedServer(status("302 Found", f"Location: {target.url}")) as server:
-            monkeypatch.setenv("http_proxy", with_credentials(closed_relay))
-            first_event(server.url)
-        assert asked(closed_relay) == [("GET", server.url), ("GET", target.url)]
-        assert target.requests[0].header("Proxy-Authorization") is None
-
-
-REFUSALS = ["403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gateway"]
-
-
-@pytest.mark.parametrize("line", REFUSALS)
+@pytest.mark.parametrize(
+    "line", ["403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gateway"]
+)
 def test_a_proxy_that_refuses_to_tunnel_is_one_proxy_error_an_attempt(line):
     with ScriptedServer(status(line, body=b"no")) as proxy:
         proxies = {"https": with_credentials(proxy)}
@@ -1015,12 +687,11 @@ def test_a_proxy_that_refuses_to_tunnel_is_one_proxy_error_an_attempt(line):
         assert SECRET not in str(event.error)
 
 
-@pytest.mark.parametrize("line", REFUSALS)
-def test_a_proxy_that_refuses_to_forward_has_given_the_answer(line):
-    with ScriptedServer(status(line, body=b"no")) as proxy:
+def test_a_proxy_that_refuses_to_forward_has_given_the_answer():
+    with ScriptedServer(status("407 Proxy Authentication Required", body=b"no")) as proxy:
         error = failure("http://stream.example/", proxies={"http": proxy.url})
     assert isinstance(error, UnexpectedStatus)
-    assert str(error.status) == line[:3]
+    assert error.status == 407
 
 
 def test_a_proxy_that_is_not_there_is_a_proxy_error_without_its_password(scheme):
@@ -1095,17 +766,6 @@ def test_nothing_is_lost_when_proxies_die_in_full_flow(
 def tls_relay():
     with ScriptedServer(Relay(), ssl_context=server_context()) as proxy:
         yield proxy
-
-
-def test_events_come_through_a_proxy_that_is_spoken_to_in_tls(
-    backend, proxying, certificates, *, tls_relay, name, scheme
-):
-    url = numbers_url(proxying["unbuffered", scheme], name, count=50, then="end")
-    options = {"proxies": {scheme: tls_relay.url}, "verify": certificates.authority}
-    with listening(url, reconnect=SOON, **options) as (_, seen):
-        seen.until_number(150)
-    assert seen.numbers == numbers_to(seen.numbers[-1])
-    assert len(tls_relay.requests) >= 3
 
 
 def test_the_certificate_of_a_proxy_is_verified(origin, scheme, certificates, tls_relay):
@@ -1228,54 +888,3 @@ def test_close_ends_the_handshake_with_a_proxy(nothing_left_open):
         source.close()
         assert source.join(LIMIT)
         assert proxy.connections[0].gone.wait(LIMIT)
-
-
-def test_close_ends_connecting_to_a_proxy(scheme, nothing_left_open):
-    with port_that_never_answers() as port:
-        source = EventSource(
-            f"{scheme}://stream.example/",
-            on_open=Recorder(),
-            timeout=None,
-            proxies={"all": http(port)},
-        )
-        wait_until_connecting(port)
-        source.close()
-        assert source.join(LIMIT)
-
-
-def test_close_ends_the_wait_for_the_headers_through_nginx(
-    certificates, tmp_path, scheme, nothing_left_open
-):
-    certificate = certificates.good if scheme == "https" else None
-    with ScriptedServer(hold_after_the_request) as server:
-        make = lambda port: site(port, PROMPT, certificate=certificate, to=server.port)  # noqa: E731
-        with running(tmp_path, make) as nginx:
-            source = EventSource(
-                f"{scheme}://127.0.0.1:{nginx.ports[0]}/",
-                on_open=Recorder(),
-                timeout=None,
-                verify=certificates.authority,
-            )
-            server.wait_for_request()
-            source.close()
-            assert source.join(LIMIT)
-            assert server.connections[0].gone.wait(LIMIT)
-
-
-@pytest.mark.parametrize("why", ["certificate", "status", "proxy"])
-def test_close_ends_the_wait_after_a_failure(sites, certificates, why, nothing_left_open):
-    lost = Recorder()
-    options = {
-        "certificate": (https(sites.expired), {"verify": certificates.authority}),
-        "status": (http(sites.good), {}),
-        "proxy": (https(sites.good), {"proxies": {"all": http(sites.plain)}}),
-    }
-    url, settings = options[why]
-    policy = ReconnectPolicy(delay=3600, max_delay=3600, statuses=frozenset({400}))
-    source = EventSource(url, on_error=lost, reconnect=policy, **settings)
-    try:
-        assert lost.next().retry_in >= 3600
-    finally:
-        source.close()
-        assert source.join(LIMIT)
-    assert len(lost.events) == 1

@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.support import LIMIT
-
 
 def test_the_import_adds_nothing_heavy_to_that_of_requests():
     code = """
@@ -26,26 +24,3 @@ print(*sorted(set(sys.modules) - before))
         *("_ast", "_opcode", "ast", "dis", "opcode", "shlex"),
     }
     assert names.isdisjoint({"eventsource.testing", "eventsource.cli", "eventsource.relay"})
-
-
-def test_an_open_source_does_not_keep_the_program_from_ending():
-    program = (
-        "import sys\n"
-        "from eventsource import EventSource\n"
-        "from eventsource.testing import ScriptedServer\n"
-        "def script(connection):\n"
-        "    connection.start_stream()\n"
-        "    connection.hold()\n"
-        "server = ScriptedServer(script)\n"
-        "source = EventSource(server.url, on_message=print)\n"
-        "server.wait_for_request()\n"
-        "sys.exit(3)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")

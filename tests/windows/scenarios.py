@@ -194,22 +194,6 @@ def a_main_loop_that_begins_again_loses_nothing(toolkit):
     window.destroy()
 
 
-def closing_after_the_main_loop_does_not_hang(toolkit):
-    window = open_window(toolkit)
-    seen = []
-    with ScriptedServer(endless) as server:
-        source = EventSource(
-            server.url, on_message=seen.append, dispatch=window.dispatch(), max_waiting=5
-        )
-        loop_until(window, lambda: seen, "an event")
-        wait_until(lambda: len(queue_of(source).waiting) == 5, "the reader to wait for room")
-        count = len(seen)
-        source.close()
-        assert source.join(LIMIT)
-        assert len(seen) == count
-    window.destroy()
-
-
 def a_dialog_stops_its_own_source_but_no_other(toolkit):
     """A handler is waiting for the dialog: the next one must wait for that handler."""
     window = open_window(toolkit)
@@ -284,46 +268,6 @@ def handlers_in_the_window_restart_remove_and_close(toolkit):
         assert source.join(LIMIT)
         assert seen == ["once", "first_only a", "a", "b"]
         assert len(server.requests) == 2
-    window.destroy()
-
-
-def a_window_that_stands_still_stops_the_server(toolkit):
-    """While no main loop runs, ten events wait, and what no buffer takes is not sent."""
-    window = open_window(toolkit)
-    count, size = 500, 128 * 1024  # 64 MB: more than the kernel's buffers ever grow to
-    sent = 0
-    seen = []
-
-    def script(connection):
-        nonlocal sent
-        connection.start_stream()
-        for number in range(count):
-            connection.send(b"data: %d\ndata: %b\n\n" % (number, b"x" * size))
-            sent += 1
-        connection.hold()
-
-    def handler(event):
-        seen.append(int(event.data.split("\n")[0]))
-
-    with ScriptedServer(script) as server:
-        source = EventSource(
-            server.url, on_message=handler, dispatch=window.dispatch(), max_waiting=10
-        )
-        wait_until(lambda: len(queue_of(source).waiting) == 10, "ten to wait")
-        before = [-1] * 20
-
-        def stands_still():
-            before.append(sent)
-            return before[-20:] == [sent] * 20
-
-        wait_until(stands_still, "the server to be blocked")
-        assert sent < count
-        assert len(queue_of(source).waiting) == 10
-        assert seen == []
-        loop_until(window, lambda: len(seen) == count, "all events")
-        assert seen == list(range(count))
-        source.close()
-        assert source.join(LIMIT)
     window.destroy()
 
 
@@ -673,10 +617,8 @@ OF_ALL = [
     a_flood_leaves_the_window_alive,
     events_before_the_main_loop_wait_for_it,
     a_main_loop_that_begins_again_loses_nothing,
-    closing_after_the_main_loop_does_not_hang,
     a_dialog_stops_its_own_source_but_no_other,
     handlers_in_the_window_restart_remove_and_close,
-    a_window_that_stands_still_stops_the_server,
     a_handler_that_destroys_the_window_is_the_last,
     a_window_destroyed_while_no_main_loop_runs_closes_the_source,
 ]

@@ -179,16 +179,13 @@ totals: 330
     @pytest.mark.skipif(not HAS_VALGRIND, reason="needs valgrind")
     @pytest.mark.timeout(300)
     def test_the_command_prints_a_table(self, capsys):
-        step = "`ChunkedBody.feed(recv)`"
-        assert instructions.main(["--only", step, "--events", "5", "--calls"]) == 0
+        # The one that imports nothing of ours, which under valgrind takes half a minute.
+        assert instructions.main(["--only", "`recv`", "--events", "5", "--calls"]) == 0
         printed = capsys.readouterr().out
-        row = re.fullmatch(
-            r"\| (.+) \| ([\d,]+) \|  \| 1\.0 \| \d+\.\d \|", printed.splitlines()[2]
-        )
+        row = re.fullmatch(r"\| `recv` \| ([\d,]+) \|  \| 0\.0 \| 1\.0 \|", printed.splitlines()[2])
         assert row is not None, printed
-        assert row[1] == step
-        assert int(row[2].replace(",", "")) > 100  # of an event: no call takes fewer
-        assert "\n    framing.ChunkedBody.feed\n" in printed
+        assert int(row[1].replace(",", "")) > 100  # of an event: no call takes fewer
+        assert "\n    C socket.recv\n" in printed
 
     def test_the_table_tells_what_each_step_adds(self):
         costs = {

@@ -164,19 +164,18 @@ def test_each_option_is_given_to_the_relay(monkeypatch):
         (["http://host/", "redis://host", "--stream", "a", "-H", "x"], "-H"),
     ],
 )
-def test_wrong_use_is_status_2_and_a_line_that_names_it(tmp_path, arguments, name):
-    code, said = ends(tmp_path, *arguments)
-    assert code == 2
+def test_wrong_use_is_status_2_and_a_line_that_names_it(capfd, arguments, name):
+    assert cli.main(["relay", *arguments]) == 2
+    said = capfd.readouterr().err
     assert said.startswith("eventsource relay: ")
     assert said.count("\n") == 1
     assert name in said
     assert SECRET not in said
 
 
-def test_help_says_what_it_does(tmp_path):
-    code, said = ends(tmp_path, "--help")
-    assert code == 0
-    assert "Usage: eventsource relay [OPTIONS] URL LOG" in said
+def test_help_says_what_it_does(capfd):
+    assert cli.main(["relay", "--help"]) == 0
+    assert "Usage: eventsource relay [OPTIONS] URL LOG" in capfd.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
