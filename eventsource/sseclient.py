@@ -14,7 +14,7 @@ import requests
 
 from .errors import UnexpectedStatus
 from .http.keywords import check_keywords
-from .http.request import withheld_from
+from .http.redirects import withheld_from
 from .protocol.events import ErrorEvent
 from .protocol.parser import Block, BlockParser
 from .protocol.policy import ReconnectPolicy, check_number

@@ -19,7 +19,8 @@ from .engine.messages import Messages
 from .errors import UnexpectedContentType, UnexpectedStatus
 from .http.content_types import ANY, EVENT_STREAM, check_content_types, content_type_of
 from .http.keywords import check_keywords
-from .http.request import RequestTemplate, withheld_from
+from .http.redirects import withheld_from
+from .http.request import RequestTemplate
 from .protocol.events import ReadyState
 from .protocol.parser import MAX_EVENT_SIZE, EventStreamParser
 from .protocol.policy import DEFAULT_POLICY, ReconnectPolicy, check_number, check_whole_number

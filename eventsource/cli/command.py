@@ -14,9 +14,10 @@ from eventsource import __version__
 
 from . import COMMANDS
 from .failures import Exit, Stop, say
-from .following import Settings, follow
+from .following import follow
 from .formats import FORMATS
 from .requesting import as_curl, asking, connect_timeout, request_options, seconds, with_scheme
+from .settings import Settings
 
 
 def size(_: object, __: object, value: str | None) -> int | None:

@@ -33,6 +33,7 @@ from .adapter import Connected, take_over
 from .body import BodyReader, RawBody, SocketBody, read_into
 from .decoding import decoder_for
 from .failures import describe, describe_of_socket
+from .redirects import send
 from .request import ERROR_BODY_SIZE, RequestTemplate
 from .sockets import Sockets, current_sockets
 
@@ -79,11 +80,11 @@ class Exchange:
                 errors of the caller's own `auth` and hooks.
         """
 
-        def send() -> requests.Response:
+        def begin() -> requests.Response:
             assert self._session is not None
             token = current_sockets.set(self._sockets)
             try:
-                response = self._template.send(self._session, last_event_id)
+                response = send(self._template, self._session, last_event_id)
             finally:
                 current_sockets.reset(token)
             self._raw = response.raw
@@ -98,7 +99,7 @@ class Exchange:
         if timeout is not None:
             self._sockets.deadline = time.monotonic() + timeout
         with self._watched(None if self._template.owns_session else timeout):
-            return self._do(send, self._describe_opening)
+            return self._do(begin, self._describe_opening)
 
     def _body_of(self, response: requests.Response) -> BodyReader:
         decoder = decoder_for(response.headers.get("Content-Encoding", ""))

@@ -24,15 +24,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
-import itertools
 import json
 import logging
 import math
 import re
 import secrets
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from eventsource.errors import EventSourceError
@@ -41,6 +40,7 @@ from eventsource.protocol.policy import check_number, check_whole_number
 from eventsource.runtime.fork import close_in_child
 from eventsource.urls import redact_text
 
+from .resumption import ResumePoint, Resumption
 from .sink import PlaceLost, Superseded
 
 try:
@@ -82,7 +82,10 @@ MAX_CLAIMS: Final = 100
 the server; a leader waits for a reply after each batch, so there are gaps."""
 
 GOODBYE_SECONDS: Final = 1.0
-"""The most seconds that `close()` waits to give back the lease, and then to disconnect."""
+"""The most seconds that `close()` waits for the server."""
+
+DISCONNECT_SECONDS: Final = 0.2
+"""Those of them that are kept for disconnecting; also the most that a failed call waits for it."""
 
 _SCHEMES: Final = ("nats", "tls", "ws", "wss")
 _OWN_OPTIONS: Final = {
@@ -108,34 +111,8 @@ _left_behind: Final[list[object]] = []
 transports would change what both processes share; in this list they do not run."""
 
 
-class _Run(NamedTuple):
-    """Events with one id, of which only the first are stored; the place is before all of them."""
-
-    event_id: str = ""
-    stored: int = 0
-
-
 def _quoted(text: str) -> str:
     return quote(text, safe=_PLAIN)
-
-
-def _after_each(
-    before: str, events: Sequence[MessageEvent], after: str, stored: int
-) -> Iterator[tuple[str, _Run]]:
-    """Yield, for each event of a batch, the place after it and the `_Run` that it is part of.
-
-    Several events may have one id. A relay that resumed from that id after the first of them
-    would not get the others. So the place stays before the first until the last is stored.
-    """
-    for event, following in itertools.zip_longest(events, events[1:]):
-        stored += 1
-        if following is None:
-            yield after, _Run()
-        elif following.last_event_id == event.last_event_id != before:
-            yield before, _Run(event.last_event_id, stored)
-        else:
-            before, stored = event.last_event_id, 0
-            yield before, _Run()
 
 
 class JetStream:
@@ -326,9 +303,7 @@ class JetStream:
         self._owner: str | None = None
         self._sequence = 0  # of the last message
         self._message_id: str | None = None  # of the last message; None if it has none
-        self._place = ""
-        self._run = _Run()
-        self._passed = 0  # events of `_run` that have come again
+        self._resumption = Resumption(ResumePoint())
 
     def _forget(self) -> None:
         """In the child of a fork: leave the parent's objects as they are."""
@@ -362,11 +337,11 @@ class JetStream:
             await self._disconnect()
             raise
 
-    async def _disconnect(self) -> None:
+    async def _disconnect(self, seconds: float = DISCONNECT_SECONDS) -> None:
         connection, self._nats = self._nats, None
         if connection is not None:
             try:
-                async with asyncio.timeout(GOODBYE_SECONDS):
+                async with asyncio.timeout(seconds):
                     await connection.close()
             except Exception as error:  # the connection is not used again in any case
                 logger.debug("%r: closing: %s", self, _said(error))
@@ -414,7 +389,7 @@ class JetStream:
                     await self._store(iter([self._marker()]), limit)
                 except Superseded:  # a message came in between: look again
                     continue
-                return self._place
+                return self._resumption.point.place
             raise EventSourceError(f"{self!r}: another client keeps writing to the stream")
 
     async def _stream(self, jetstream: Any) -> Any:
@@ -498,10 +473,7 @@ class JetStream:
                     foreign,
                     sequence,
                 )
-            self._place = unquote(headers[PLACE])
-            if STORED in headers:
-                stored, _, event_id = headers[STORED].partition(" ")
-                self._run = _Run(unquote(event_id), int(stored))
+            self._resumption = Resumption(_point(headers))
             return
         if state.last_seq:
             raise PlaceLost(
@@ -510,36 +482,19 @@ class JetStream:
             )
 
     async def _append(self, events: Sequence[MessageEvent], last_event_id: str) -> None:
-        known = 0
-        while (
-            self._passed < self._run.stored
-            and known < len(events)
-            and events[known].last_event_id == self._run.event_id
-        ):
-            known += 1
-            self._passed += 1
-        if known == len(events) and self._passed < self._run.stored:
-            return  # the stored place and the count of `_run` still hold
-        stored = self._passed - known if known else 0
-        if known < len(events):
-            self._run, self._passed = _Run(), 0
-        places = _after_each(self._place, events, last_event_id, stored)
-        messages = itertools.islice(zip(events, places, strict=True), known, None)
+        steps = self._resumption.advance(events, last_event_id)
         async with asyncio.timeout(self._timeout) as limit:
             if not (self._nats is not None and self._nats.is_connected):
                 raise EventSourceError(f"{self!r}: the connection is lost")
-            if known < len(events):
-                await self._store((self._event(event, *place) for event, place in messages), limit)
-                self._place = last_event_id
-            elif last_event_id != self._place:
-                self._place, self._run, self._passed = last_event_id, _Run(), 0
-                await self._store(iter([self._marker()]), limit)
+            messages = (
+                self._marker() if event is None else self._event(event, point)
+                for event, point in steps
+            )
+            await self._store(messages, limit)
 
-    def _event(
-        self, event: MessageEvent, place: str, run: _Run
-    ) -> tuple[str, bytes, dict[str, str]]:
+    def _event(self, event: MessageEvent, point: ResumePoint) -> tuple[str, bytes, dict[str, str]]:
         payload = event.data.encode()
-        headers = _headers(place, run)
+        headers = _headers(point)
         headers[EVENT_ID] = _quoted(event.last_event_id)
         headers[EVENT_TYPE] = _quoted(event.type)
         if self._is_too_large(headers, payload):
@@ -566,7 +521,7 @@ class JetStream:
         return self._subject, payload, headers
 
     def _marker(self) -> tuple[str, bytes, dict[str, str]]:
-        headers = _headers(self._place, self._run)
+        headers = _headers(self._resumption.point)
         if self._can_replace:
             headers["Nats-Rollup"] = "sub"
         return self._marker_subject, b"", headers
@@ -661,9 +616,11 @@ class JetStream:
 
     async def _leave(self) -> None:
         """Give back the lease, if it is ours, and close the connection."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + GOODBYE_SECONDS
         try:
             if self._may_lead and self._nats is not None and self._nats.is_connected:
-                async with asyncio.timeout(GOODBYE_SECONDS):
+                async with asyncio.timeout_at(deadline - DISCONNECT_SECONDS):
                     jetstream = self._nats.jetstream(timeout=GOODBYE_SECONDS)
                     try:
                         bucket = await jetstream.key_value(f"{self._name}-relay")
@@ -673,14 +630,20 @@ class JetStream:
                     except (errors.BucketNotFoundError, errors.KeyNotFoundError):  # no lease
                         pass
         finally:
-            await self._disconnect()
+            await self._disconnect(deadline - loop.time())
 
 
-def _headers(place: str, run: _Run) -> dict[str, str]:
-    headers = {PLACE: _quoted(place)}
-    if run.stored:
-        headers[STORED] = f"{run.stored} {_quoted(run.event_id)}"
+def _headers(point: ResumePoint) -> dict[str, str]:
+    headers = {PLACE: _quoted(point.place)}
+    if point.stored:
+        headers[STORED] = f"{point.stored} {_quoted(point.event_id)}"
     return headers
+
+
+def _point(headers: Mapping[str, str]) -> ResumePoint:
+    """Return what `_headers` has written."""
+    stored, _, event_id = headers.get(STORED, "0 ").partition(" ")
+    return ResumePoint(unquote(headers[PLACE]), unquote(event_id), int(stored))
 
 
 def _said(error: BaseException) -> str:

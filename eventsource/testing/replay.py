@@ -18,6 +18,7 @@ import math
 import re
 import threading
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -33,7 +34,7 @@ _DATA: Final = re.compile(rb"(?:^|[\r\n])data(?:[:\r\n])")
 _RETRY: Final = re.compile(rb"(?<![^\r\n])retry: ?([0-9]{1,15})(?=[\r\n])")
 """A `retry` field with up to 15 digits; clients bound longer numbers anyway."""
 _BOM: Final = b"\xef\xbb\xbf"
-MAX_LEFT: Final = 1_000
+MAX_UNKNOWN: Final = 1_000
 """The most clients with IDs that are not in the recording whose next part is remembered."""
 _NOT_SENT: Final = frozenset(
     (
@@ -126,7 +127,6 @@ class Replay:
         check_speed(speed)
         self._speed = speed
         self._lock = threading.Lock()
-        self._left: dict[str, int] = {}  # by ID: the next part of clients that ended with it
         self.parts = _parts(recording, speed)
         if not self.parts:
             raise ValueError("there is nothing to play: no connection had opened")
@@ -134,6 +134,16 @@ class Replay:
             # Part of each ID: an ID of another recording must not match one of these.
             name = zlib.crc32(f"{recording.started} {recording.url}".encode(errors="replace"))
             self.parts = _number(self.parts, f"{name:x}")
+        self._known = {
+            last_event_id: (number, offset)
+            for number, part in enumerate(self.parts)
+            for last_event_id, offset in part.places.items()
+            if last_event_id
+        }
+        """By ID of the recording, from where to play (part, offset): after the last block that
+        has it; once a client has received a whole part and ended with it, the part after that."""
+        self._unknown: OrderedDict[str, int] = OrderedDict()
+        """By any other ID with which a client has ended, the part after that; for one request."""
 
     def play(self, last_event_id: str, *, asks_anew: bool = False) -> Playback | None:
         """Return what to send to a client; None: it has received everything.
@@ -144,7 +154,10 @@ class Replay:
                 recording, the next such request begins at the start.
         """
         with self._lock:
-            number, offset = self._place(last_event_id)
+            if last_event_id in self._known:
+                number, offset = self._known[last_event_id]
+            else:  # forgotten, because the next client with it may be a new one
+                number, offset = self._unknown.pop(last_event_id, 0), 0
         if offset and offset == len(self.parts[number].data):
             number, offset = number + 1, 0
         if number == len(self.parts):
@@ -160,22 +173,17 @@ class Replay:
 
     def left(self, number: int, last_event_id: str, *, keeps_end: bool) -> None:
         """Note, by its last event ID, that a client has received all of a part."""
-        is_last = number + 1 == len(self.parts)
+        following = number + 1
+        if following == len(self.parts) and not keeps_end:
+            return
         with self._lock:
-            if keeps_end or not is_last:
-                self._left.pop(last_event_id, None)
-                self._left[last_event_id] = number + 1
-                if len(self._left) > MAX_LEFT + len(self.parts):
-                    del self._left[next(iter(self._left))]
-
-    def _place(self, last_event_id: str) -> tuple[int, int]:
-        for number, part in reversed([*enumerate(self.parts)]):
-            offset = part.places.get(last_event_id)
-            if last_event_id and offset is not None:
-                left = self._left.get(last_event_id)
-                return (number, offset) if left is None else (left, 0)
-        # Without an ID, or with an unknown one. Forgotten, as the next with it may be a new client.
-        return self._left.pop(last_event_id, 0), 0
+            if last_event_id in self._known:
+                self._known[last_event_id] = following, 0
+                return
+            self._unknown[last_event_id] = following
+            self._unknown.move_to_end(last_event_id)
+            if len(self._unknown) > MAX_UNKNOWN:
+                self._unknown.popitem(last=False)
 
 
 def check_speed(speed: object) -> None:

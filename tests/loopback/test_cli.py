@@ -1339,7 +1339,7 @@ def test_what_is_told_of_a_loss_gives_no_orders_and_no_secrets(run):
 def test_a_line_of_ours_is_one_of_its_own_among_raw_bytes(on_terminal, monkeypatch):
     """They may end anywhere; also the last one, which the shell's prompt follows."""
     scripts = [stream(b"retry: 20\n\n: cut"), stream(b"data: x\n\ndata: y", then="hold")]
-    monkeypatch.setattr("eventsource.cli.following._is_terminal", lambda _: True)
+    monkeypatch.setattr("eventsource.cli.display._is_terminal", lambda _: True)
     got, done = on_terminal(*scripts, "--format", "raw", "-n", "1")
     assert (done.status, done.err) == (0, "")
     lines = without_colours(got).split("\n")

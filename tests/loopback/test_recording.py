@@ -36,7 +36,7 @@ from eventsource.recording import (
     read_recording,
 )
 from eventsource.testing import Recorder, SSEServer
-from eventsource.testing.replay import Replay
+from eventsource.testing.replay import MAX_UNKNOWN, Replay
 from tests.conftest import secrets_in
 from tests.support import LIMIT, QUERY_SECRET, QUICK, SECRET
 
@@ -404,7 +404,20 @@ def test_clients_with_ids_that_nobody_knows_are_not_kept_for_ever(file):
     replay = Replay(read_recording(file(opening(), received(0.1, "data: 1\n\n"))), math.inf)
     for number in range(3000):
         [*replay.play(f"unknown {number}").steps()]
-    assert len(replay._left) < 1100
+    kept = [number for number in range(3000) if replay.play(f"unknown {number}") is None]
+    assert kept == [*range(3000 - MAX_UNKNOWN, 3000)]
+
+
+def test_of_clients_with_one_unknown_id_the_last_counts(file):
+    replay = Replay(read_recording(file(opening(), received(0.1, "data: 1\n\n"))), math.inf)
+    one, another = replay.play("one"), replay.play("one")
+    [*one.steps()]
+    for number in range(MAX_UNKNOWN - 1):
+        [*replay.play(f"unknown {number}").steps()]
+    [*another.steps()]
+    [*replay.play("a further one").steps()]
+    assert replay.play("one") is None
+    assert replay.play("unknown 0") is not None
 
 
 def test_losses_in_a_row_under_one_id_are_each_played_once(sse_server, file):

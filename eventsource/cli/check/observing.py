@@ -15,7 +15,7 @@ from urllib3.util import SKIP_HEADER
 
 from eventsource.cli.failures import reason
 from eventsource.errors import BrokenBody, StreamEnded
-from eventsource.http.request import withheld_from
+from eventsource.http.redirects import withheld_from
 from eventsource.urls import redact
 
 from .reading import Block, LineReader

@@ -19,7 +19,8 @@ import requests
 import eventsource
 from eventsource import EventSource, EventStream, SSEClient
 from eventsource.http.exchange import Exchange
-from eventsource.http.request import RequestTemplate, withheld_from
+from eventsource.http.redirects import withheld_from
+from eventsource.http.request import RequestTemplate
 from eventsource.testing import ScriptedServer
 from tests.exchanges import basic, exchange_with, open_and_abort
 from tests.support import (
@@ -765,6 +766,16 @@ def test_it_is_known_from_whom_credentials_were_withheld(given, is_told, session
     with ScriptedServer(status("403 No")) as there, ScriptedServer(redirect(there.url)) as here:
         response = open_and_abort(exchange_with(here.url, session, **given))
     assert withheld_from(response) == (origin(there) if is_told else None)
+
+
+def test_of_several_origins_the_first_is_named(session):
+    with (
+        ScriptedServer(status("403 No")) as second,
+        ScriptedServer(redirect(second.url)) as first,
+        ScriptedServer(redirect(first.url)) as here,
+    ):
+        response = open_and_abort(exchange_with(here.url, session, auth=("u", "p")))
+    assert withheld_from(response) == origin(first)
 
 
 @pytest.mark.parametrize("at", ["auth", "headers", "cookies"])

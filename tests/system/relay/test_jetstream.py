@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -876,6 +877,33 @@ def test_close_ends_a_call_of_another_thread(new_sink, proxy):
     (error,) = caught
     assert isinstance(error, EventSourceError)
     assert threads() == []
+
+
+def test_close_waits_a_second_in_all_for_a_server_that_is_silent(new_sink, monkeypatch):
+    """The clock of the loop stands still but for what is added to it here."""
+    sink = new_sink()
+    assert sink.lease(60)
+    now = sink._worker._loop.time()
+    monkeypatch.setattr(sink._worker._loop, "time", lambda: now)
+    close = sink._nats.close
+
+    async def never_answers(*_, **__):
+        nonlocal now
+        now += 1 - jetstream.DISCONNECT_SECONDS
+        await asyncio.Event().wait()
+
+    async def never_ends():
+        nonlocal now
+        await close()
+        now += jetstream.DISCONNECT_SECONDS
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(sink._nats, "request", never_answers)
+    monkeypatch.setattr(sink._nats, "close", never_ends)
+    thread = threading.Thread(target=sink.close)
+    thread.start()
+    thread.join(LIMIT)
+    assert not thread.is_alive()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
