@@ -501,6 +501,10 @@ def test_what_cannot_be_sent_is_no_place_to_resume(value, error):
 # ---------------------------------------------------------------- when the next attempt is due
 
 
+def test_the_first_attempt_is_due_at_once():
+    assert Session().wait(0.0) == 0.0
+
+
 def test_the_wait_after_an_open_stream_is_the_policys_delay():
     life = Life(policy=ReconnectPolicy(delay=7))
     for _ in range(3):
