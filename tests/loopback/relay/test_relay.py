@@ -473,6 +473,13 @@ def test_the_lease_is_given_up_at_the_end():
 # --- The stream ends ---
 
 
+def test_lost_connections_are_made_anew_from_the_place_of_the_log():
+    engine = Engine()
+    with relaying(engine, numbered(50, cut_after=7)):
+        wait_until(lambda: engine.place == "50")
+    assert engine.entries == texts(50)
+
+
 def test_what_closes_the_stream_for_good_is_raised():
     sink = MemorySink(Engine())
     with ScriptedServer(status("404 Not Found")) as server:

@@ -808,6 +808,8 @@ USUAL = [
     *[b"data\n\n", b"x: y\n"],
 ]
 """Blocks as servers send them: for each there is a shorter way through the parser."""
+IDS = b"".join(b"id: %d\ndata: x\n\n" % number for number in range(20))
+"""A run, of which the last id stays."""
 
 
 @st.composite
@@ -851,6 +853,7 @@ def test_every_stream_gives_what_the_reference_gives_however_it_is_cut(stream_cu
 
 @examples(2000)
 @given(usual_streams_cut(), st.sampled_from(["", "41"]))
+@example((IDS, [IDS, b""]), "")
 def test_the_shorter_ways_give_what_the_reference_gives(stream_cut, last_event_id):
     stream, chunks = stream_cut
     events_, last_id, reconnection_time_, items_ = reference(stream, last_event_id)
