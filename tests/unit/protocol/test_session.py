@@ -487,6 +487,16 @@ def test_a_block_that_has_begun_when_it_is_set_keeps_its_own_id():
     assert life.session.resume_id == "5"
 
 
+def test_setting_where_to_resume_gives_nothing_twice_and_loses_nothing():
+    life = life_in(OPEN)
+    session = life.session
+    session.received(b"data: a\n\ndata: b\n\n", life.now)
+    assert next(session.kept.rest).data == "a"
+    session.resume_from("9")
+    assert [event.data for event in session.take()] == ["b"]
+    assert session.resume_id == "9"
+
+
 @pytest.mark.parametrize(
     ("value", "error"),
     [(5, TypeError), ("a\n", ValueError), ("\0", ValueError), ("\ud800", ValueError)],
@@ -668,6 +678,12 @@ def test_a_wait_that_is_abandoned_is_no_time_that_a_connection_was_open():
         assert life.lose().retry_in == expected
         life.now += 2.0
         life.session.abandon(life.now)
+
+
+def test_jitter_and_retry_after_lengthen_a_wait():
+    life = Life(policy=ReconnectPolicy(statuses={503}))
+    assert life.fail(random=1.0) == pytest.approx(3.3)
+    assert life.fail(refusal(503), retry_after=100) == 100
 
 
 def test_restart_ends_a_wait():
