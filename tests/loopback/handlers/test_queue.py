@@ -81,6 +81,15 @@ def test_on_a_pool_of_threads_events_come_in_order_and_one_by_one(many):
     assert received == list(range(5000))
 
 
+def test_a_handler_that_raises_is_logged_and_stops_nobody(loop, many, caplog):
+    received = []
+    with EventSource(many.url, on_message=lambda _: 1 / 0, dispatch=loop) as source:
+        source.on("message", received.append)
+        loop.run_until(lambda: len(received) >= 2)
+    assert "ZeroDivisionError" in caplog.text
+    assert {record.levelno for record in caplog.records} == {logging.ERROR}
+
+
 def test_events_wait_for_the_first_listener_with_dispatch_too(loop):
     received = []
     with ScriptedServer(stream(b"data: a\n\n", then="hold")) as server:

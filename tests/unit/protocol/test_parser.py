@@ -866,6 +866,12 @@ def test_the_shorter_ways_give_what_the_reference_gives(stream_cut, last_event_i
         assert [plain(x) for part in parts for x in parser.feed_with_comments(part)] == items_
 
 
+def test_a_run_whose_last_id_cannot_be_sent_is_resumed_after_the_one_before():
+    parser = EventStreamParser()
+    parser.feed(IDS + b"id: \x01\ndata: x\n\n")
+    assert (parser.last_event_id, parser.resume_id) == ("\x01", "19")
+
+
 def after_the_last_blank_line(stream):
     """The bytes since the last blank line, by the letter."""
     lines = re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", stream)
