@@ -120,15 +120,8 @@ STATUS_LINES = [
     *[b"HTTP/1.1 -12 x", b"HTTP/1.1 +12 x"],
 ]
 FIELDS = [
-    *[
-        b"Content-Type: text/event-stream",
-        b"X: a",
-        b"x:b",
-        b"X:",
-        b"X: ",
-        b"X:\t a \t ",
-        b"Y: a: b",
-    ],
+    *[b"Content-Type: text/event-stream", b"X: a", b"x:b", b"X:", b"X: ", b"X:\t a \t "],
+    b"Y: a: b",
     *[b" folded", b"\tfolded \t", b"no colon", b": no name", b"X : space before", b"Z: \xe9\xff\0"],
     *[b"Content-Length: 3", b"Transfer-Encoding: chunked", b"Connection: close", b"A: a\rb"],
     *[b"Content-Encoding: gzip", b"X: " + b"x" * 300, b"X:" + b" " * 300, b"From someone"],

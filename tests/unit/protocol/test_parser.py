@@ -197,17 +197,10 @@ def test_lf_cr_and_crlf_each_end_a_line_and_nothing_else_does(stream, expected):
     ),
     *(
         ("a name is matched to the letter", line + b"\ndata: y\n\n", ["y"])
-        for line in (
-            *[
-                b"Data: x",
-                b"DATA: x",
-                b" data: x",
-                b"data : x",
-                b"\tdata: x",
-                b"dat: x",
-                b"dataa: x",
-            ],
-        )
+        for line in [
+            *[b"Data: x", b"DATA: x", b" data: x", b"data : x", b"\tdata: x", b"dat: x"],
+            b"dataa: x",
+        ]
     ),
     ("data lines are joined", b"data: a\r\ndata: b\rdata: c\n\n", ["a\nb\nc"]),
     ("a line without a colon", b"data\n\ndata\ndata\n\n", ["", "\n"]),
@@ -380,20 +373,8 @@ def test_an_unfinished_block_is_dropped_and_its_id_with_it():
     *(
         ("not all ASCII digits", b"retry: 7\nretry: " + value + b"\n\n", 0.007)
         for value in [
-            *[
-                b"",
-                b" ",
-                b"+1",
-                b"-1",
-                b"1_0",
-                b"1.0",
-                b"1e3",
-                b"0x1",
-                b"1 ",
-                b"  1",
-                b"1\t",
-                b"1,000",
-            ],
+            *[b"", b" ", b"+1", b"-1", b"1_0", b"1.0", b"1e3", b"0x1", b"1 ", b"  1", b"1\t"],
+            b"1,000",
             *[b"a", b"1\0", b"\xff", "٣".encode(), "１".encode(), "²".encode()],  # noqa: RUF001
         ]
     ),
