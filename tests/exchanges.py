@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import threading
 
+from eventsource.errors import Aborted
 from eventsource.http.exchange import Exchange
 from eventsource.http.request import RequestTemplate
 from tests.support import LIMIT
@@ -19,6 +21,17 @@ def open_and_abort(exchange, last_event_id=""):
     """Open an exchange, and abort it; return its response."""
     try:
         return exchange.open(last_event_id)
+    finally:
+        exchange.abort()
+
+
+@contextlib.contextmanager
+def open_exchange(url, session=None, **options):
+    """An exchange that has been opened, until the end of the block."""
+    exchange = exchange_with(url, session, **options)
+    try:
+        exchange.open()
+        yield exchange
     finally:
         exchange.abort()
 
@@ -60,3 +73,9 @@ class Opened:
     def join(self):
         self.thread.join(LIMIT)
         assert not self.thread.is_alive()
+
+    def abort(self):
+        """Abort the exchange, which ends the thread with `Aborted`."""
+        self.exchange.abort()
+        self.join()
+        assert isinstance(self.error, Aborted)

@@ -248,22 +248,9 @@ def _told(item):
 
 VALUES = [
     *[b"", b" ", b"x", b"7", b"1.25", b'{"a": [1, 2]}', b"data: x", b"a: b", b"id: 3", b"x" * 70],
-    *[
-        text.encode()
-        for text in ["\u00e9", "na\u00efve \u65e5\u672c", "\U0001f642", "\u2028", "\x85", "\ufeff"]
-    ],
-    *[
-        b"\xff",
-        b"\xc3",
-        b"\xe2\x82",
-        b"\xf0\x9f\x98",
-        b"\x80x",
-        b"\0",
-        b"1\0",
-        b"\x01",
-        b"\x7f",
-        b"\t",
-    ],
+    *["\u00e9".encode(), "na\u00efve \u65e5\u672c".encode(), "\U0001f642".encode()],
+    *["\u2028".encode(), "\x85".encode(), "\ufeff".encode(), b"\xff", b"\xc3", b"\xe2\x82"],
+    *[b"\xf0\x9f\x98", b"\x80x", b"\0", b"1\0", b"\x01", b"\x7f", b"\t"],
     *[b"\r", b"a\rb", b"\x0b\x0c\x1c", b": ", b"10"],
 ]
 FIELDS = [
@@ -273,29 +260,13 @@ FIELDS = [
 SHAPES = [
     *[[b"data: "], [b"data: ", b"data: "], [b"data: "] * 5, [b": "], [b":"], [b": ", b"data: "]],
     *[[b"event: e", b"data: "], [b"event: ", b"data: "], [b"event: e", b"data: ", b"data: "]],
-    *[
-        [b"id: ", b"data: "],
-        [b"event: e", b"id: ", b"data: "],
-        [b"id: ", b"event: e", b"data: "],
-        [b"id: ", b"event: g", b"data: "],
-    ],
-    *[[b"event: e", b"id: ", b"event: f", b"data: ", b"data: "], [b"id: ", b"data: ", b"data: "]],
-    *[
-        [b"data: ", b"id: "],
-        [b"id: 7"],
-        [b"retry: 10"],
-        [b"retry: 10", b"data: "],
-        [b"retry: 10", b"id: ", b"data: "],
-        [b"id: ", b"retry: 10", b"data: "],
-        [],
-    ],
-    *[[b"event: \xc3\xa9", b"data: "], [b"event: \xff", b"id: ", b"data: "], [b"data:"], [b"data"]],
-    *[
-        [b"event: e", b": ", b"data: "],
-        [b"event:", b"data: "],
-        [b"id", b"data: "],
-        [b"data: ", b"data"],
-    ],
+    *[[b"id: ", b"data: "], [b"event: e", b"id: ", b"data: "], [b"id: ", b"event: e", b"data: "]],
+    *[[b"id: ", b"event: g", b"data: "], [b"event: e", b"id: ", b"event: f", b"data: ", b"data: "]],
+    *[[b"id: ", b"data: ", b"data: "], [b"data: ", b"id: "], [b"id: 7"], [b"retry: 10"], []],
+    *[[b"retry: 10", b"data: "], [b"retry: 10", b"id: ", b"data: "]],
+    *[[b"id: ", b"retry: 10", b"data: "], [b"event: \xc3\xa9", b"data: "]],
+    *[[b"event: \xff", b"id: ", b"data: "], [b"data:"], [b"data"], [b"event: e", b": ", b"data: "]],
+    *[[b"event:", b"data: "], [b"id", b"data: "], [b"data: ", b"data"]],
 ]
 
 

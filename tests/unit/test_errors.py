@@ -131,6 +131,10 @@ def of_a_bad_size():
         return error
 
 
+def broken(cause):
+    return "Connection broken: …", cause
+
+
 LOST = "the connection was lost within the response"
 BAD_SIZE = "the size of a chunk is not a hexadecimal number"
 
@@ -139,29 +143,20 @@ BAD_SIZE = "the size of a chunk is not a hexadecimal number"
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        (("Connection broken: …", http.client.IncompleteRead(b"")), LOST),
-        (
-            ("Connection broken: …", http.client.IncompleteRead(b"x", 5)),
-            f"{LOST}: 5 bytes are missing",
-        ),
-        (
-            ("Connection broken: …", urllib3.exceptions.IncompleteRead(4, 12)),
-            f"{LOST}: 12 bytes are missing",
-        ),
+        (broken(http.client.IncompleteRead(b"")), LOST),
+        (broken(http.client.IncompleteRead(b"x", 5)), f"{LOST}: 5 bytes are missing"),
+        (broken(urllib3.exceptions.IncompleteRead(4, 12)), f"{LOST}: 12 bytes are missing"),
         (
             ("Response may not contain content.", urllib3.exceptions.IncompleteRead(4, -4)),
             "the response has content where none is allowed",
         ),
-        (("Connection broken: …", of_a_bad_size()), f"{LOST}, or {BAD_SIZE}"),
+        (broken(of_a_bad_size()), f"{LOST}, or {BAD_SIZE}"),
         (
-            (
-                "Connection broken: …",
-                urllib3.exceptions.InvalidChunkLength(urllib3.HTTPResponse(), SECRET.encode()),
-            ),
+            broken(urllib3.exceptions.InvalidChunkLength(urllib3.HTTPResponse(), SECRET.encode())),
             BAD_SIZE,
         ),
-        (("Connection broken: …", RESET), f"{LOST}: Connection reset by peer"),
-        (("Connection broken: …", ConnectionError()), LOST),
+        (broken(RESET), f"{LOST}: Connection reset by peer"),
+        (broken(ConnectionError()), LOST),
         (("Response ended prematurely",), LOST),
     ],
 )

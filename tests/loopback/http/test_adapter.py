@@ -21,38 +21,24 @@ from eventsource.http.adapter import MAX_CONTEXTS, new_session
 from eventsource.http.cookies import CookieJar
 from eventsource.testing import ScriptedServer
 from tests.authority import AUTHORITY, server_context
-from tests.exchanges import exchange_with
-from tests.support import CHUNKED, HEAD, LIMIT, port_that_never_answers, respond, stream
+from tests.exchanges import open_exchange
+from tests.support import HEAD, LIMIT, port_that_never_answers, respond, stream
 
 
 def connect(server, **options):
     """Connect, as a source of its own would; return what it reads."""
-    exchange = exchange_with(server.url, **options)
-    try:
-        exchange.open()
+    with open_exchange(server.url, **options) as exchange:
         return exchange.read()
-    finally:
-        exchange.abort()
 
 
 def context_of(server, **options):
     """Connect, as a source of its own would; return the TLS context that it uses."""
     found = []
     hooks = {"response": lambda response, **_: found.append(response.raw.connection.sock.context)}
-    exchange = exchange_with(server.url, hooks=hooks, **options)
-    try:
-        exchange.open()
-    finally:
-        exchange.abort()
+    with open_exchange(server.url, hooks=hooks, **options):
+        pass
     (context,) = found
     return context
-
-
-@pytest.fixture
-def server():
-    event = b"9\r\ndata: x\n\n\r\n"  # as a chunk: so the connection keeps its socket
-    with ScriptedServer(respond(CHUNKED + event), ssl_context=server_context()) as server:
-        yield server
 
 
 # --- TLS contexts ---
@@ -83,31 +69,23 @@ def test_a_source_that_does_not_verify_weakens_no_other(server, authority_file, 
     assert connect(server, verify=str(authority_file)) == b"data: x\n\n"
 
 
-def test_the_name_in_the_certificate_is_still_checked(server, authority_file):
-    context = server_context(host="other.example")
+def test_the_name_in_the_certificate_is_still_checked(server, wrong, authority_file):
     connect(server, verify=str(authority_file))
     for _ in range(2):
-        with (
-            ScriptedServer(stream(b"data: x\n\n"), ssl_context=context) as wrong,
-            pytest.raises(requests.exceptions.SSLError, match="doesn't match|mismatch"),
-        ):
+        with pytest.raises(requests.exceptions.SSLError, match="doesn't match|mismatch"):
             connect(wrong, verify=str(authority_file))
 
 
-def test_a_client_certificate_is_not_shared(authority_file, tmp_path):
-    own = tmp_path / "client.pem"
-    AUTHORITY.issue_cert("client@example.com").private_key_and_cert_chain_pem.write_to_path(
-        str(own)
-    )
+def test_a_client_certificate_is_not_shared(authority_file, client_certificate):
     context = server_context()
     context.verify_mode = ssl.CERT_REQUIRED
     AUTHORITY.configure_trust(context)
     with ScriptedServer(stream(b"data: x\n\n"), ssl_context=context) as server:
         verify = str(authority_file)
-        assert connect(server, verify=verify, cert=str(own)) == b"data: x\n\n"
+        assert connect(server, verify=verify, cert=str(client_certificate)) == b"data: x\n\n"
         with pytest.raises(requests.RequestException):
             connect(server, verify=verify)
-        assert connect(server, verify=verify, cert=str(own)) == b"data: x\n\n"
+        assert connect(server, verify=verify, cert=str(client_certificate)) == b"data: x\n\n"
 
 
 def test_an_authority_file_that_is_none_is_an_ssl_error(server, tmp_path):

@@ -12,7 +12,6 @@ import io
 import math
 import socket
 import ssl
-import zlib
 from collections import deque
 
 import pytest
@@ -28,16 +27,7 @@ from eventsource.protocol.framing import ChunkedBody, CloseDelimitedBody, SizedB
 from tests.authority import AUTHORITY, server_context
 from tests.properties import examples
 from tests.support import LIMIT
-from tests.unit.protocol.test_framing import (
-    ARRIVALS,
-    BODIES,
-    CHUNKED,
-    WELL_FORMED,
-    chunk,
-    cut,
-    of_http_client,
-    ours,
-)
+from tests.unit.protocol.test_framing import ARRIVALS, BODIES, chunk, cut, ours
 
 # Else an example of many bytes that fails would fail with this.
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
@@ -133,13 +123,6 @@ def test_the_body_and_its_end_are_those_of_its_framing(
     assert (again, str(same)) == (b"", str(failure))
 
 
-@examples(150)
-@given(WELL_FORMED, ARRIVALS)
-def test_a_well_formed_body_is_that_of_http_client(wire, arrival):
-    data, failure = read_to_end(chunked_body(*cut(wire, arrival))[0])
-    assert (data, failure is None) == of_http_client(CHUNKED + wire)
-
-
 @examples(300)
 @given(st.sampled_from(FRAMINGS[:3]), BODIES, ARRIVALS)
 def test_nothing_that_has_arrived_is_withheld_when_the_socket_is_asked_for_more(
@@ -203,14 +186,6 @@ def test_the_half_of_a_chunk_comes_with_the_chunks_before_it():
     assert len(sock.asked_for) == 2
 
 
-def test_a_receive_without_data_is_followed_by_another():
-    body, sock = chunked_body(b"3", b"\r\n", b"abc", b"\r\n", b"4\r\n", b"defg")
-    assert body.read() == b"abc"
-    assert len(sock.asked_for) == 3
-    assert body.read() == b"defg"
-    assert len(sock.asked_for) == 6
-
-
 def test_what_came_with_the_head_is_read_without_a_receive():
     sock = ScriptedSocket(b"de")
     body = SocketBody(sock, b"3\r\nabc\r\n5\r\n", ChunkedBody(), None)
@@ -225,19 +200,6 @@ def test_no_more_than_64_kib_is_received_at_once():
     assert b"".join(reads) == b"x" * 200_000
     assert sock.asked_for == [READ_SIZE] * 4
     assert max(map(len, reads)) <= READ_SIZE == 65_536
-
-
-def test_a_failure_comes_after_the_bytes_before_it():
-    body, _ = chunked_body(chunk(b"abc") * 2 + b"5\r\nde", reset=True)
-    assert body.read() == b"abcabcde"
-    for _ in range(2):
-        with pytest.raises(ConnectionResetError):
-            body.read()
-    body, _ = chunked_body(chunk(b"abc") * 2 + b"zz\r\n")
-    assert body.read() == b"abcabc"
-    for _ in range(2):
-        with pytest.raises(BrokenBody, match="not a hexadecimal number"):
-            body.read()
 
 
 # ---------------------------------------------------------------- how long a read waits
@@ -257,33 +219,21 @@ def test_a_read_waits_as_long_as_the_socket_does():
     assert sock.timeouts == [7.0, 7.0]
 
 
-def test_the_timeout_of_the_socket_ends_a_read_and_loses_nothing(pair):
+@pytest.mark.parametrize("limit", [None, MOMENT], ids=["the socket's own", "a limit"])
+def test_a_timeout_ends_a_read_and_loses_nothing(pair, limit):
     near, far = pair
-    near.settimeout(MOMENT)
+    if limit is None:
+        near.settimeout(MOMENT)
     body = SocketBody(near, b"", ChunkedBody(), None)
     far.sendall(b"6\r\nabc")
-    assert body.read() == b"abc"
+    assert body.read(limit) == b"abc"
     for _ in range(2):
-        with pytest.raises(TimeoutError):
-            body.read()
-    far.sendall(b"def\r\n3\r\nghi\r\n")
-    assert body.read() == b"defghi"
-
-
-def test_a_limit_ends_a_read_and_loses_nothing(pair):
-    near, far = pair
-    body = SocketBody(near, b"", ChunkedBody(), None)
-    far.sendall(b"6\r\nabc")
-    assert body.read(LIMIT) == b"abc"
-    for _ in range(2):
-        with pytest.raises(EventTimeout):
-            body.read(MOMENT)
+        with pytest.raises(TimeoutError if limit is None else EventTimeout):
+            body.read(limit)
     far.sendall(b"def\r\n3")
-    assert body.read(MOMENT) == b"def"
-    with pytest.raises(EventTimeout):
-        body.read(MOMENT)
+    assert body.read(limit) == b"def"
     far.sendall(b"\r\nghi\r\n")
-    assert body.read() == b"ghi"
+    assert body.read(limit) == b"ghi"
 
 
 @pytest.mark.parametrize("limit", [0.0, -5.0])
@@ -399,6 +349,14 @@ class Peer:
         """Each in a record of its own."""
         self.send(*map(self.record, plaintexts))
 
+    def end(self, how, last):
+        """Say farewell or not, or break off within a record that has this; and close."""
+        if how == "farewell":
+            self.send(self.farewell())
+        elif how == "within a record":
+            self.send(self.record(last)[:9])
+        self.far.close()
+
     def body(self, timeout=LIMIT, framing=None):
         """A body in chunks; the timeout is the socket's own."""
         self.client.settimeout(timeout)
@@ -504,16 +462,21 @@ def test_tls_an_error_after_records_is_raised_when_they_have_been_read(peer, cou
             body.read()
 
 
-@pytest.mark.parametrize("records", [[], [chunk(b"abc")], [chunk(b"abc")] * 3, [b"3\r\n", b"ab"]])
-@pytest.mark.parametrize("how", ["farewell", "none", "within a record"])
+ENDS = pytest.mark.parametrize("how", ["farewell", "none", "within a record"])
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        *([], [chunk(b"abc")], [chunk(b"abc")] * 3, [b"3\r\n", b"ab"]),
+        [*[chunk(b"abc")] * 3, b"0\r\n\r\n"],
+    ],
+)
+@ENDS
 def test_tls_the_end_after_records_is_found_when_they_have_been_read(peer, records, how):
     body = peer.body()
     peer.send_records(*records)
-    if how == "farewell":
-        peer.send(peer.farewell())
-    elif how == "within a record":
-        peer.send(peer.record(chunk(b"def"))[:9])
-    peer.far.close()
+    peer.end(how, chunk(b"def"))
     framing = ChunkedBody()
     expected, _ = ours(framing, [b"".join(records)] if records else [])
     data, failure = read_to_end(body)
@@ -525,15 +488,11 @@ CUT = "the TLS connection was cut without its closing alert"
 
 
 @pytest.mark.parametrize("records", [[], [b"abc"], [b"abc"] * 3])
-@pytest.mark.parametrize("how", ["farewell", "none", "within a record"])
+@ENDS
 def test_tls_a_body_that_ends_with_the_connection_ends_with_the_closing_alert(peer, records, how):
     body = peer.body(framing=CloseDelimitedBody())
     peer.send_records(*records)
-    if how == "farewell":
-        peer.send(peer.farewell())
-    elif how == "within a record":
-        peer.send(peer.record(b"def")[:9])
-    peer.far.close()
+    peer.end(how, b"def")
     data, failure = read_to_end(body)
     assert data == b"".join(records)
     if how == "farewell":
@@ -555,13 +514,6 @@ def test_tls_a_cut_after_a_body_of_known_length_is_none_and_before_it_says_what_
     assert data == b"abcdef"
     expected = None if length == 6 else "the connection ended 3 bytes before the end of the body"
     assert (failure and str(failure)) == expected
-
-
-def test_tls_a_cut_after_the_last_chunk_is_none(peer):
-    body = peer.body()
-    peer.send_records(chunk(b"abc"), b"0\r\n\r\n")
-    peer.far.close()
-    assert read_to_end(body) == (b"abc", None)
 
 
 class OtherStack:
@@ -629,13 +581,6 @@ def test_tls_an_alert_that_is_raised_is_an_end_and_a_raised_end_is_a_cut(error):
     assert (data, failure and str(failure)) == (b"abc", CUT if is_cut else None)
 
 
-def test_tls_the_last_chunk_after_records_ends_the_body(peer):
-    body = peer.body()
-    peer.send_records(*[chunk(b"abc")] * 3, b"0\r\n\r\n")
-    assert body.read() == b"abc" * 3
-    assert body.read() == b""
-
-
 def test_tls_a_read_that_would_have_to_write_is_no_failure(peer):
     """As at a key update, when the socket takes no more just then."""
     body = peer.body()
@@ -684,24 +629,6 @@ def test_the_end_of_the_body_comes_after_all_that_was_compressed(end):
     data, failure = read_to_end(chunked_body(wire, coding="gzip")[0])
     assert data == b"x" * 1_000_000
     assert (failure is None) == end.startswith(b"0")
-
-
-def test_a_compressed_event_comes_when_it_arrives():
-    packer = zlib.compressobj(wbits=31)
-    pieces = [
-        packer.compress(b"data: %d\n\n" % number) + packer.flush(zlib.Z_SYNC_FLUSH)
-        for number in range(3)
-    ]
-    body, sock = chunked_body(*map(chunk, pieces), coding="gzip")
-    for number in range(3):
-        assert body.read() == b"data: %d\n\n" % number
-        assert len(sock.asked_for) == number + 1
-
-
-def test_what_cannot_be_decompressed_is_an_error():
-    body, _ = chunked_body(chunk(b"no gzip") + b"0\r\n\r\n", coding="gzip")
-    with pytest.raises(requests.exceptions.ContentDecodingError):
-        body.read()
 
 
 # ---------------------------------------------------------------- a body of urllib3's

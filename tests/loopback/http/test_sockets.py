@@ -7,7 +7,6 @@ import errno
 import gc
 import itertools
 import os
-import queue
 import select
 import socket
 import sys
@@ -46,7 +45,7 @@ def sockets():
     sockets.release()
 
 
-def connect(sockets, address, timeout=LIMIT, options=()):
+def connect(sockets, address=("some.host", 80), timeout=LIMIT, options=()):
     return sockets.connect_to(*address, timeout, [*options])
 
 
@@ -66,7 +65,7 @@ def test_a_socket_has_keep_alive_the_options_and_the_timeout_that_were_asked_for
 def test_a_name_without_an_address_is_an_os_error(sockets, resolver):
     resolver(lambda *_: [])
     with pytest.raises(OSError, match="no address"):
-        connect(sockets, ("some.host", 80))
+        connect(sockets)
 
 
 # --- The race of addresses (RFC 8305) ---
@@ -163,7 +162,7 @@ def test_addresses_are_tried_in_that_order(sockets, resolver, begun):
     with port_that_refuses() as port:  # nobody listens there on the other addresses, either
         resolver(lambda *_: [(host, port) for host in hosts])
         with pytest.raises(OSError, match="5 addresses tried"):
-            connect(sockets, ("some.host", 80))
+            connect(sockets)
     assert [host for host, _ in begun] == ["::1", "127.0.0.2", "::1", "127.0.0.3", "127.0.0.4"]
 
 
@@ -175,7 +174,7 @@ def test_two_dead_addresses_keep_the_third_from_nothing(
     with dead(2) as addresses:
         addresses.append(listener.getsockname())
         resolver(lambda *_: addresses)
-        with connect(sockets, ("some.host", 80), timeout=None) as sock:
+        with connect(sockets, timeout=None) as sock:
             assert sock.getpeername() == listener.getsockname()
             assert sock.gettimeout() is None
     assert begun == addresses
@@ -188,7 +187,7 @@ def test_an_address_that_refuses_makes_the_next_begin_at_once(
     with refusing(2) as addresses:
         addresses.append(listener.getsockname())
         resolver(lambda *_: addresses)
-        with connect(sockets, ("some.host", 80), timeout=None) as sock:
+        with connect(sockets, timeout=None) as sock:
             assert sock.getpeername() == listener.getsockname()
     assert begun == addresses
 
@@ -204,7 +203,7 @@ def test_an_address_that_refuses_while_another_is_under_way_makes_the_next_begin
     with dead(1) as first, refusing(1) as second:
         addresses = [*first, *second, listener.getsockname()]
         resolver(lambda *_: addresses)
-        with connect(sockets, ("some.host", 80), timeout=None) as sock:
+        with connect(sockets, timeout=None) as sock:
             assert sock.getpeername() == listener.getsockname()
     assert begun == addresses
 
@@ -214,7 +213,7 @@ def test_attempts_begin_a_quarter_of_a_second_apart(sockets, resolver, begun, mo
     with dead(1) as addresses:
         resolver(lambda *_: addresses * 3)
         with pytest.raises(TimeoutError):
-            connect(sockets, ("some.host", 80), timeout=10.0)
+            connect(sockets, timeout=10.0)
     assert clock.waits == [(1, 0.25), (2, 0.25), (3, 0.25), (3, 9.25)]
 
 
@@ -228,7 +227,7 @@ def test_the_timeout_bounds_all_of_connecting_and_the_look_up(sockets, resolver,
     with dead(1) as addresses:
         resolver(look_up)
         with pytest.raises(TimeoutError, match=r"^timed out \(2 addresses\)$"):
-            connect(sockets, ("some.host", 80), timeout=10.0)
+            connect(sockets, timeout=10.0)
     assert clock.now == 1010.0
 
 
@@ -238,7 +237,7 @@ def test_the_deadline_of_the_exchange_bounds_all_of_connecting(sockets, resolver
     with dead(1) as addresses:
         resolver(lambda *_: addresses * 2)
         with pytest.raises(TimeoutError):
-            connect(sockets, ("some.host", 80), timeout=10.0)
+            connect(sockets, timeout=10.0)
     assert clock.now == 1002.0
 
 
@@ -257,12 +256,12 @@ def test_each_address_has_its_turn_within_the_timeout(
     with dead(1) as addresses:
         resolver(lambda *_: addresses * 4)
         with pytest.raises(TimeoutError):
-            connect(sockets, ("some.host", 80), timeout=timeout)
+            connect(sockets, timeout=timeout)
     assert [seconds for _, seconds in clock.waits][:4] == turns
 
 
 def test_of_two_that_have_connected_the_one_that_began_first_is_taken(
-    sockets, resolver, monkeypatch
+    sockets, listener, resolver, monkeypatch
 ):
     wait = sockets_module.wait_for_write
 
@@ -273,13 +272,10 @@ def test_of_two_that_have_connected_the_one_that_began_first_is_taken(
         return wait(socks, LIMIT)
 
     monkeypatch.setattr(sockets_module, "wait_for_write", wait_for_both)
-    with (
-        socket.create_server(("127.0.0.1", 0)) as first,
-        socket.create_server(("127.0.0.1", 0)) as second,
-    ):
-        resolver(lambda *_: [first.getsockname(), second.getsockname()])
-        with connect(sockets, ("some.host", 80)) as sock:
-            assert sock.getpeername() == first.getsockname()
+    with socket.create_server(("127.0.0.1", 0)) as second:
+        resolver(lambda *_: [listener.getsockname(), second.getsockname()])
+        with connect(sockets) as sock:
+            assert sock.getpeername() == listener.getsockname()
             second.settimeout(LIMIT)
             loser, _ = second.accept()
             with loser:
@@ -294,9 +290,9 @@ def test_the_losers_of_a_race_are_closed_and_those_of_redirects_once_it_has_sett
     with dead(2) as waiting, refusing(2) as refused:
         before = open_sockets()
         resolver(lambda *_: [*waiting, *refused, listener.getsockname()])
-        first = connect(sockets, ("some.host", 80))
+        first = connect(sockets)
         assert len(open_sockets() - before) == 1
-        second = connect(sockets, ("some.host", 80))
+        second = connect(sockets)
         first.close()
         assert len(open_sockets() - before) == 2  # of the first the duplicate
         sockets.settle()
@@ -314,7 +310,7 @@ def test_no_socket_is_left_if_no_address_can_be_connected_to(sockets, resolver, 
         before = open_sockets()
         resolver(lambda *_: refused + waiting)
         with pytest.raises(TimeoutError if waiting else ConnectionRefusedError):
-            connect(sockets, ("some.host", 80))
+            connect(sockets)
         assert not sockets
         assert open_sockets() <= before
 
@@ -332,7 +328,7 @@ def test_a_socket_that_is_dropped_is_known_until_it_has_been_closed(sockets, res
     with refusing(2) as addresses:
         resolver(lambda *_: addresses)
         with pytest.raises(ConnectionRefusedError):
-            connect(sockets, ("some.host", 80))
+            connect(sockets)
     assert [len(numbers) for numbers in known] == [1, 1]
     assert not sockets
 
@@ -344,7 +340,7 @@ def test_the_error_is_that_of_the_first_address_and_says_how_many_there_were(soc
     with refusing(2) as addresses:
         resolver(lambda *_: addresses)
         with pytest.raises(ConnectionRefusedError) as caught:
-            connect(sockets, ("some.host", 80))
+            connect(sockets)
     assert caught.value.strerror == "Connection refused (2 addresses tried)"
     assert caught.value.errno == errno.ECONNREFUSED
 
@@ -367,7 +363,7 @@ def test_the_error_has_each_reason_once(sockets, resolver, monkeypatch):
     with refusing(2) as addresses:
         resolver(lambda *_: [("127.0.0.9", 80), *addresses])
         with pytest.raises(OSError, match="unreachable") as caught:
-            connect(sockets, ("some.host", 80))
+            connect(sockets)
     assert caught.value.errno == errno.ENETUNREACH
     assert caught.value.strerror == (
         "Network is unreachable; Connection refused (3 addresses tried)"
@@ -379,7 +375,7 @@ def test_a_timeout_says_what_has_failed_by_then(sockets, resolver, monkeypatch):
     with dead(1) as waiting, refusing(1) as refused:
         resolver(lambda *_: refused + waiting)
         with pytest.raises(TimeoutError) as caught:
-            connect(sockets, ("some.host", 80), timeout=10.0)
+            connect(sockets, timeout=10.0)
     assert str(caught.value) == "timed out (2 addresses; failed by then: Connection refused)"
 
 
@@ -404,7 +400,7 @@ def test_without_descriptors_for_all_addresses_those_that_are_under_way_go_on(
     )
     with refusing(2) as others:
         resolver(lambda *_: [listener.getsockname(), *others])
-        with connect(sockets, ("some.host", 80)) as sock:
+        with connect(sockets) as sock:
             assert sock.getpeername() == listener.getsockname()
 
 
@@ -514,7 +510,7 @@ def test_shut_down_ends_a_race_while_several_addresses_are_under_way(sockets, re
 
         def run():
             try:
-                connect(sockets, ("some.host", 80), timeout=None)
+                connect(sockets, timeout=None)
             except Exception as error:
                 errors.append(error)
 
@@ -549,48 +545,13 @@ def test_only_a_name_is_looked_up_in_a_thread_of_its_own(sockets, listener, monk
     assert asked_in[-1] == "eventsource-dns localhost"
 
 
-def test_a_look_up_takes_no_longer_than_the_timeout(sockets, resolver):
-    answer = threading.Event()
-
-    def never(host, port):
-        assert answer.wait(LIMIT)
-        raise socket.gaierror("no")
-
-    resolver(never)
+def test_a_look_up_takes_no_longer_than_the_timeout(sockets, hanging):
     with pytest.raises(TimeoutError, match="while the name was looked up"):
         sockets.look_up("some.host", 80, 0.05)
-    answer.set()
-
-
-@pytest.mark.parametrize("error", [socket.gaierror("no such name"), UnicodeError("label too long")])
-def test_what_the_resolver_raises_is_raised(sockets, resolver, error):
-    def fail(host, port):
-        raise error
-
-    resolver(fail)
-    with pytest.raises(type(error), match=str(error)):
-        sockets.look_up("some.host", 80, LIMIT)
+    hanging.next()[1].put([])
 
 
 # --- One look-up at a time ---
-
-
-class Resolver:
-    """A resolver that hangs until it is told what to answer to each question."""
-
-    def __init__(self):
-        self.asked = queue.SimpleQueue()
-
-    def __call__(self, host, port):
-        answer = queue.SimpleQueue()
-        self.asked.put(((host, port), answer))
-        result = answer.get(timeout=LIMIT)
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    def next(self):
-        return self.asked.get(timeout=LIMIT)
 
 
 class Asker(threading.Thread):
@@ -617,23 +578,6 @@ def wait_until_waiting(count):
 
 def look_up_threads():
     return [t for t in threading.enumerate() if t.name.startswith("eventsource-dns ")]
-
-
-@pytest.fixture
-def hanging(resolver):
-    hanging = Resolver()
-    resolver(hanging)
-    return hanging
-
-
-def test_many_attempts_while_the_resolver_hangs_leave_one_thread(sockets, hanging):
-    for _ in range(20):
-        with pytest.raises(TimeoutError):
-            sockets.look_up("some.host", 80, 0.0)
-    _, answer = hanging.next()
-    assert len(look_up_threads()) == 1
-    answer.put([])
-    assert hanging.asked.empty()
 
 
 def test_many_restarts_while_the_resolver_hangs_leave_one_thread(hanging):
@@ -756,26 +700,6 @@ def test_no_socket_begins_to_connect_once_they_have_been_shut_down(sockets, list
     listener.settimeout(0)
     with pytest.raises(BlockingIOError):
         listener.accept()
-
-
-def test_no_further_address_is_tried_once_they_have_been_shut_down(sockets, listener, resolver):
-    with port_that_never_answers() as port:
-        resolver(lambda *_: [("127.0.0.1", port), listener.getsockname()])
-        errors = []
-
-        def run():
-            try:
-                connect(sockets, ("some.host", 80), timeout=None)
-            except Exception as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        wait_until(lambda: bool(sockets), "a socket")
-        sockets.shut_down()
-        thread.join(LIMIT)
-        assert not thread.is_alive()
-    assert [type(error) for error in errors] == [Aborted]
 
 
 @pytest.mark.parametrize("unread", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import signal
@@ -39,17 +40,24 @@ def in_log(caplog, text):
     return [record for record in caplog.records if text in record.getMessage()]
 
 
+@contextlib.contextmanager
+def relaying(engine, *scripts, sink=MemorySink, lease=SHORT, **options):
+    """Within, a relay stores what a server that does this sends."""
+    with ScriptedServer(*scripts) as server:
+        relay = Relay(server.url, sink(engine), lease=lease, **options)
+        with running(relay):
+            yield server, relay
+
+
 # --- Storing ---
 
 
 def test_each_event_is_stored_in_order_with_the_place():
     engine = Engine()
-    relay_to = MemorySink(engine)
-    with ScriptedServer(numbered(50)) as server:
-        with running(relay := Relay(server.url, relay_to, lease=SHORT)):
-            wait_until(lambda: engine.place == "50")
-            assert relay.leading
-        assert not relay.leading
+    with relaying(engine, numbered(50)) as (_, relay):
+        wait_until(lambda: engine.place == "50")
+        assert relay.leading
+    assert not relay.leading
     assert engine.entries == texts(50)
     assert relay.last_event_id == "50"
 
@@ -64,7 +72,7 @@ def test_a_batch_is_what_one_read_brought():
         connection.send(event(4))
         connection.hold()
 
-    with ScriptedServer(script) as server, running(Relay(server.url, MemorySink(engine))):
+    with relaying(engine, script):
         wait_until(lambda: engine.place == "4")
     assert engine.batches == [(["1", "2", "3"], "3"), (["4"], "4")]
 
@@ -72,7 +80,7 @@ def test_a_batch_is_what_one_read_brought():
 def test_it_begins_where_the_log_ends():
     engine = Engine()
     engine._history.append((("1", "2"), "2"))
-    with ScriptedServer(numbered(5)) as server, running(Relay(server.url, MemorySink(engine))):
+    with relaying(engine, numbered(5)) as (server, _):
         wait_until(lambda: engine.place == "5")
         assert server.requests[0].last_event_id == "2"
     assert engine.entries == texts(5)
@@ -96,15 +104,13 @@ def test_nothing_is_read_while_a_batch_is_being_stored():
         connection.send(b"".join(map(event, range(2, 100))))
         connection.hold()
 
-    with ScriptedServer(script) as server:
-        relay = Relay(server.url, Slow(engine), lease=SHORT, on_bytes=read.append)
-        with running(relay):
-            assert asked.wait(LIMIT)
-            server.wait_for_request()
-            wait_until(lambda: relay.leading)
-            assert b"".join(read).count(b"data") == 1
-            may_store.set()
-            wait_until(lambda: engine.place == "99")
+    with relaying(engine, script, sink=Slow, on_bytes=read.append) as (server, relay):
+        assert asked.wait(LIMIT)
+        server.wait_for_request()
+        wait_until(lambda: relay.leading)
+        assert b"".join(read).count(b"data") == 1
+        may_store.set()
+        wait_until(lambda: engine.place == "99")
     assert engine.batches[0] == (["1"], "1")
     assert engine.entries == texts(99)
 
@@ -129,20 +135,14 @@ def then(engine, *steps):
 def test_an_id_without_an_event_moves_the_place():
     engine = Engine()
     script = then(engine, (event(1), "1"), (b"id: 7\n\n", "7"))
-    with (
-        ScriptedServer(script) as server,
-        running(Relay(server.url, MemorySink(engine), lease=SHORT)),
-    ):
+    with relaying(engine, script):
         wait_until(lambda: engine.place == "7")
     assert engine.batches == [(["1"], "1"), ([], "7")]
 
 
 def test_an_empty_id_resets_the_place_and_is_told(caplog):
     engine = Engine()
-    with (
-        ScriptedServer(stream(event(1), b"id\ndata: x\n\n", then="hold")) as server,
-        running(Relay(server.url, MemorySink(engine), lease=SHORT)),
-    ):
+    with relaying(engine, stream(event(1), b"id\ndata: x\n\n", then="hold")):
         wait_until(lambda: len(engine.entries) == 2)
     assert engine.place == ""
     assert len(in_log(caplog, "sends no ids")) == 1
@@ -162,22 +162,18 @@ def test_a_server_without_ids_is_told_of_at_its_first_event(caplog):
         connection.send(b"data: b\n\n")
         connection.hold()
 
-    with ScriptedServer(script) as server:
-        with running(relay := Relay(server.url, MemorySink(engine), lease=SHORT)):
-            server.wait_for_request()
-            wait_until(lambda: relay.leading and in_log(caplog, ": open"))
-            assert not in_log(caplog, "ids")
-            may_send.set()
-            wait_until(lambda: engine.entries == ["a", "b"])
+    with relaying(engine, script) as (server, relay):
+        server.wait_for_request()
+        wait_until(lambda: relay.leading and in_log(caplog, ": open"))
+        assert not in_log(caplog, "ids")
+        may_send.set()
+        wait_until(lambda: engine.entries == ["a", "b"])
     assert [record.levelname for record in in_log(caplog, "sends no ids")] == ["WARNING"]
 
 
 def test_a_block_without_an_id_before_the_first_one_says_nothing(caplog):
     engine = Engine()
-    with (
-        ScriptedServer(stream(b"data: 0\n\n" + event(1), then="hold")) as server,
-        running(Relay(server.url, MemorySink(engine), lease=SHORT)),
-    ):
+    with relaying(engine, stream(b"data: 0\n\n" + event(1), then="hold")):
         wait_until(lambda: engine.place == "1")
     assert not in_log(caplog, "ids")
 
@@ -227,10 +223,7 @@ def test_a_relay_that_waited_for_a_lease_to_run_out_is_no_second_one():
 def test_several_events_under_one_id_are_stored_and_told_of_once(caplog):
     engine = Engine()
     twice = [event(n) + b"data: again\n\n" for n in (1, 2)]
-    with (
-        ScriptedServer(then(engine, (twice[0], "1"), (twice[1], "2"))) as server,
-        running(Relay(server.url, MemorySink(engine), lease=SHORT)),
-    ):
+    with relaying(engine, then(engine, (twice[0], "1"), (twice[1], "2"))):
         wait_until(lambda: engine.place == "2")
     assert engine.entries == ["1", "again", "2", "again"]
     assert len(in_log(caplog, "several events have one id")) == 1
@@ -263,24 +256,13 @@ def test_a_place_that_is_none_ends_it(place, kind):
 @pytest.mark.parametrize(
     "fault",
     [
-        "claim: request",
-        "claim: reply",
-        "claim: again",
-        "append: request",
-        "append: reply",
-        "append: again",
-        "append: back",
-        "append: stolen",
-        "lease: request",
-        "lease: reply",
+        *("claim: request", "claim: reply", "claim: again", "append: request", "append: reply"),
+        *("append: again", "append: back", "append: stolen", "lease: request", "lease: reply"),
     ],
 )
 def test_after_any_failure_of_the_engine_each_event_is_there_once(fault):
     engine = Engine(once(fault, 4 if "append" in fault else 1))  # 4: "back" leaves a place
-    with (
-        ScriptedServer(numbered(100, cut_after=9)) as server,
-        running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
-    ):
+    with relaying(engine, numbered(100, cut_after=9), sink=LeasedSink):
         wait_until(lambda: engine.place == "100")
     assert engine.entries == texts(100)
 
@@ -296,17 +278,11 @@ def repeated(fault, every):
     return fails
 
 
-@pytest.mark.parametrize(
-    ("fault", "controls"),
-    [("again", {"has_place": False}), ("back", {"has_place": False})],
-)
-def test_without_comparing_the_place_they_would_not(fault, controls):
+@pytest.mark.parametrize("fault", ["again", "back"])
+def test_without_comparing_the_place_they_would_not(fault):
     """The control: this engine, and these faults, do break a relay that does not compare."""
-    engine = Engine(repeated(fault, 5), **controls)
-    with (
-        ScriptedServer(numbered(100, at_once=3, cut_after=9)) as server,
-        running(Relay(server.url, MemorySink(engine), lease=SHORT)),
-    ):
+    engine = Engine(repeated(fault, 5), has_place=False)
+    with relaying(engine, numbered(100, at_once=3, cut_after=9)):
         wait_until(lambda: engine.place == "100")
     assert engine.entries != texts(100)
 
@@ -358,10 +334,7 @@ def test_one_that_fails_is_asked_again_until_it_works_and_told_of_once(caplog):
         return None
 
     engine = Engine(fails)
-    with (
-        ScriptedServer(numbered(5)) as server,
-        running(Relay(server.url, MemorySink(engine), lease=3 * LIMIT)),
-    ):
+    with relaying(engine, numbered(5), lease=3 * LIMIT):
         wait_until(lambda: engine.place == "5")
         wait_until(lambda: in_log(caplog, "outage of the log is over"))
     assert engine.entries == texts(5)
@@ -385,10 +358,7 @@ def test_an_outage_lasts_until_something_is_stored_if_that_is_what_failed(caplog
         connection.hold()
 
     engine = Engine(lambda name: "request" if name == "append" and is_full.is_set() else None)
-    with (
-        ScriptedServer(script) as server,
-        running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
-    ):
+    with relaying(engine, script, sink=LeasedSink) as (server, _):
         wait_until(lambda: len(server.requests) == 2)
         polls = len(engine.calls) + 5
         wait_until(lambda: len(engine.calls) > polls)
@@ -411,10 +381,7 @@ def test_an_outage_of_claims_is_over_at_a_poll_also_after_one_of_storing(caplog)
         return None
 
     engine = Engine(fails)
-    with (
-        ScriptedServer(numbered(1)) as server,
-        running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
-    ):
+    with relaying(engine, numbered(1), sink=LeasedSink):
         wait_until(lambda: len(in_log(caplog, "is over")) == 1)
         faults.append("lease")
         wait_until(lambda: len(in_log(caplog, "is over")) == 2)
@@ -430,10 +397,7 @@ def test_who_was_superseded_and_leads_again_says_at_a_poll_that_it_is_over(caplo
             engine.append("another", "", [MessageEvent("message", "1", "1")], "1")
 
     engine = Engine(fails)
-    with (
-        ScriptedServer(numbered(1)) as server,
-        running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
-    ):
+    with relaying(engine, numbered(1), sink=LeasedSink):
         wait_until(lambda: in_log(caplog, "superseded"))
         wait_until(lambda: in_log(caplog, "is over"))
     assert engine.entries == ["1"]
@@ -453,21 +417,16 @@ def test_what_a_sink_raises_is_told_by_its_kind_alone(caplog):
 
 def test_events_without_ids_that_a_failure_may_have_lost_are_counted(caplog):
     engine = Engine(once("append: request"))
-    with (
-        ScriptedServer(stream(b"data: a\n\ndata: b\n\n", then="hold")) as server,
-        running(Relay(server.url, MemorySink(engine), lease=SHORT)),
-    ):
+    with relaying(engine, stream(b"data: a\n\ndata: b\n\n", then="hold")):
         wait_until(lambda: engine.entries)
     assert len(in_log(caplog, "2 events without ids may be missing")) == 1
 
 
 def test_relays_without_a_lease_do_not_claim_from_each_other_all_the_time():
     engine = Engine(once("append: stolen"))
-    with ScriptedServer(numbered(5)) as server:
-        relay = Relay(server.url, MemorySink(engine), lease=3 * LIMIT)
-        with running(relay):
-            wait_until(lambda: "append" in engine.calls and not relay.leading)
-            assert engine.calls == ["claim", "append"]
+    with relaying(engine, numbered(5), lease=3 * LIMIT) as (_, relay):
+        wait_until(lambda: "append" in engine.calls and not relay.leading)
+        assert engine.calls == ["claim", "append"]
     assert engine.entries == []
 
 
@@ -709,10 +668,9 @@ def test_one_without_the_lease_does_not_connect_and_takes_over():
 @pytest.mark.parametrize("own", [True, False])
 def test_one_that_loses_the_lease_keeps_no_connection(own):
     engine = Engine()
-    with ScriptedServer(numbered(10)) as server, requests.Session() as session:
+    with requests.Session() as session:
         options = {} if own else {"session": session}
-        relay = Relay(server.url, LeasedSink(engine), lease=SHORT, **options)
-        with running(relay):
+        with relaying(engine, numbered(10), sink=LeasedSink, **options) as (server, relay):
             wait_until(lambda: engine.place == "10")
             engine.holder = "another"
             assert server.wait_for_connection().over.wait(LIMIT)
@@ -739,10 +697,7 @@ def test_the_lease_is_given_up_at_the_end():
 
 def test_lost_connections_are_made_anew_from_the_place_of_the_log():
     engine = Engine()
-    with (
-        ScriptedServer(numbered(50, cut_after=7)) as server,
-        running(Relay(server.url, MemorySink(engine))),
-    ):
+    with relaying(engine, numbered(50, cut_after=7)):
         wait_until(lambda: engine.place == "50")
     assert engine.entries == texts(50)
 
@@ -771,10 +726,7 @@ def test_an_outage_of_the_stream_is_told_of_once(caplog):
     engine = Engine()
     busy = status("503 Busy")
     policy = ReconnectPolicy(delay=0.01, max_delay=0.01, jitter=0, statuses=frozenset({503}))
-    with (
-        ScriptedServer(busy, busy, busy, numbered(1)) as server,
-        running(Relay(server.url, MemorySink(engine), lease=3 * LIMIT, reconnect=policy)),
-    ):
+    with relaying(engine, busy, busy, busy, numbered(1), lease=3 * LIMIT, reconnect=policy):
         wait_until(lambda: engine.place == "1")
     assert [record.levelname for record in in_log(caplog, "answered 503")] == [
         "WARNING",
@@ -913,21 +865,22 @@ class Half:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "kind", "name"),
+    ("options", "kind", "name"),
     [
-        (("http://127.0.0.1/", Half()), {}, TypeError, "sink"),
-        (("http://127.0.0.1/", None), {}, TypeError, "sink"),
-        (("nowhere", MemorySink(Engine())), {}, ValueError, "url"),
-        (("http://127.0.0.1/", MemorySink(Engine())), {"lease": 0}, ValueError, "lease"),
-        (("http://127.0.0.1/", MemorySink(Engine())), {"lease": "1"}, TypeError, "lease"),
-        (("http://127.0.0.1/", MemorySink(Engine())), {"allow_gaps": 1}, TypeError, "allow_gaps"),
-        (("http://127.0.0.1/", MemorySink(Engine())), {"last_event_id": "1"}, TypeError, "last_"),
-        (("http://127.0.0.1/", MemorySink(Engine())), {"heders": {}}, TypeError, "headers"),
+        ({"sink": Half()}, TypeError, "sink"),
+        ({"sink": None}, TypeError, "sink"),
+        ({"url": "nowhere"}, ValueError, "url"),
+        ({"lease": 0}, ValueError, "lease"),
+        ({"lease": "1"}, TypeError, "lease"),
+        ({"allow_gaps": 1}, TypeError, "allow_gaps"),
+        ({"last_event_id": "1"}, TypeError, "last_"),
+        ({"heders": {}}, TypeError, "headers"),
     ],
 )
-def test_what_cannot_be_used_is_refused_by_name(arguments, options, kind, name):
+def test_what_cannot_be_used_is_refused_by_name(options, kind, name):
+    usable = {"url": "http://127.0.0.1/", "sink": MemorySink(Engine())}
     with pytest.raises(kind, match=name):
-        Relay(*arguments, **options)
+        Relay(**{**usable, **options})
 
 
 def test_its_repr_tells_the_state_and_no_secret():
@@ -939,9 +892,9 @@ def test_its_repr_tells_the_state_and_no_secret():
 
 def test_options_are_those_of_event_stream():
     engine = Engine()
-    with ScriptedServer(stream(event(1), then="hold")) as server:
-        with running(Relay(server.url, MemorySink(engine), headers={"X-Key": "k"})):
-            wait_until(lambda: engine.place == "1")
+    script = stream(event(1), then="hold")
+    with relaying(engine, script, headers={"X-Key": "k"}) as (server, _):
+        wait_until(lambda: engine.place == "1")
         assert server.requests[0].header("X-Key") == "k"
 
 

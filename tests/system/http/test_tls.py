@@ -14,57 +14,25 @@ import pytest
 
 from eventsource.testing import ScriptedServer
 from tests.authority import server_context
-from tests.loopback.http.test_tls import EVENT, cut_off
-from tests.support import CHUNKED, HEAD, LIMIT, respond, stream, unavailable
+from tests.loopback.http.test_tls import cut_off
+from tests.support import CHUNKED, HEAD, LIMIT, stream, unavailable
 
-
-@pytest.fixture(autouse=True)
-def environment_that_does_not_matter(monkeypatch):
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.setenv(name, "/no/such/file")
-
-
-@pytest.fixture
-def server():
-    with ScriptedServer(respond(CHUNKED + EVENT), ssl_context=server_context()) as server:
-        yield server
-
-
-@pytest.fixture
-def wrong():
-    """A server whose certificate is for another name."""
-    tls = server_context(host="other.example")
-    with ScriptedServer(respond(CHUNKED + EVENT), ssl_context=tls) as server:
-        yield server
-
-
+PYOPENSSL = "import urllib3.contrib.pyopenssl as stack; stack.inject_into_urllib3()"
+GEVENT = "import gevent.monkey; gevent.monkey.patch_all()"
+DEFAULT = "ssl.create_default_context()"
 STACKS = {
     "truststore's context": ("truststore", "", "truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)"),
     "truststore for ssl": ("truststore", "truststore.inject_into_ssl()", "True"),
     "truststore for ssl, late": ("truststore", "", "truststore.inject_into_ssl() or True"),
     "truststore for ssl, a context from before": (
-        "truststore",
-        "before = ssl.create_default_context(); truststore.inject_into_ssl()",
-        "before",
+        *("truststore", f"before = {DEFAULT}; truststore.inject_into_ssl()", "before"),
     ),
-    "pyOpenSSL": (
-        "OpenSSL",
-        "import urllib3.contrib.pyopenssl as stack; stack.inject_into_urllib3()",
-        "authority",
-    ),
-    "pyOpenSSL, a context": (
-        "OpenSSL",
-        "import urllib3.contrib.pyopenssl as stack; stack.inject_into_urllib3()",
-        "ssl.create_default_context()",
-    ),
-    "gevent": ("gevent", "import gevent.monkey; gevent.monkey.patch_all()", "authority"),
-    "gevent, a context": (
-        "gevent",
-        "import gevent.monkey; gevent.monkey.patch_all()",
-        "ssl.create_default_context()",
-    ),
+    "pyOpenSSL": ("OpenSSL", PYOPENSSL, "authority"),
+    "pyOpenSSL, a context": ("OpenSSL", PYOPENSSL, DEFAULT),
+    "gevent": ("gevent", GEVENT, "authority"),
+    "gevent, a context": ("gevent", GEVENT, DEFAULT),
     "eventlet": ("eventlet", "eventlet.monkey_patch()", "authority"),
-    "eventlet, a context": ("eventlet", "eventlet.monkey_patch()", "ssl.create_default_context()"),
+    "eventlet, a context": ("eventlet", "eventlet.monkey_patch()", DEFAULT),
 }
 
 

@@ -11,17 +11,9 @@ from eventsource.protocol.parser import BlockParser
 
 PIECES = [
     *(b"data: x", b"data:x", b"data", b"event: e", b"event:", b"id: 7", b"id", b"id: a\0b"),
-    *(
-        b"retry: 40",
-        b"retry: x",
-        b": c",
-        b":",
-        b"foo: bar",
-        b"nothing",
-        b" data: x",
-        b"\xef\xbb\xbf",
-    ),
-    *(b"\n", b"\r", b"\r\n", b"\n\n", b"\r\n\r\n", b"\xff", b"data: \xe2\x82", "№".encode()),
+    *(b"retry: 40", b"retry: x", b": c", b":", b"foo: bar", b"nothing", b" data: x"),
+    *(b"\xef\xbb\xbf", b"\n", b"\r", b"\r\n", b"\n\n", b"\r\n\r\n", b"\xff"),
+    *(b"data: \xe2\x82", "№".encode()),
 ]
 
 

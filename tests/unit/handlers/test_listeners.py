@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import sys
 import threading
 
 import pytest
@@ -19,37 +18,6 @@ from pyee import EventEmitter
 from eventsource.handlers.listeners import NEW_LISTENER, Emitter, ListenerTable
 from tests.properties import examples
 from tests.support import LIMIT
-
-
-@pytest.fixture
-def quick_switches():
-    """Python switches between threads as often as it can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-def run_at_once(*functions):
-    """Run each in a thread of its own, all from the same moment on."""
-    barrier = threading.Barrier(len(functions))
-    failures = []
-
-    def run(function):
-        try:
-            barrier.wait(LIMIT)
-            function()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(LIMIT)
-    assert not any(thread.is_alive() for thread in threads)
-    assert failures == []
-
 
 # --- The table ---
 
@@ -62,39 +30,21 @@ def table_of(*listeners):
     return table
 
 
-def test_listeners_are_in_the_order_in_which_they_were_added():
-    table = table_of("b", "c", "a")
-    assert [*table.of("x").items()] == [("b", "b"), ("c", "c"), ("a", "a")]
-
-
 def test_a_listener_that_is_added_again_keeps_its_place_and_has_the_new_call():
     table = table_of("a", "b")
     table.add("x", "a", "another")
     assert [*table.of("x").items()] == [("a", "another"), ("b", "b")]
 
 
-def test_a_listener_that_was_removed_is_added_at_the_end():
-    table = table_of("a", "b")
-    assert table.remove("x", "a")
-    table.add("x", "a", "a")
-    assert [*table.of("x")] == ["b", "a"]
-
-
-def test_each_type_has_its_own_listeners():
+def test_each_type_has_its_own_listeners_and_is_in_the_table_only_while_it_has_some():
     table = table_of("a")
     table.add("y", "a", "another")
     table.add("y", "b", "b")
     assert dict(table.of("x")) == {"a": "a"}
     assert dict(table.of("y")) == {"a": "another", "b": "b"}
     assert table.types() == {"x", "y"}
-
-
-def test_a_type_is_in_the_table_only_while_it_has_listeners():
-    table = table_of("a")
-    assert dict(table.of("y")) == {}
-    assert table.types() == {"x"}
     table.remove("x", "a")
-    assert table.types() == set()
+    assert table.types() == {"y"}
     assert dict(table.of("x")) == {}
 
 
@@ -307,39 +257,18 @@ def test_a_signal_handler_may_add_a_listener_while_its_thread_adds_one():
 
 @pytest.mark.parametrize("change", ["add", "remove"])
 def test_a_change_that_comes_in_the_middle_of_another_is_not_lost(change):
-    table, listener = table_of("a", "b"), Hesitant()
+    table, listener = table_of("a"), Hesitant()
     if change == "add":
         call = (table.add, "x", listener, "call")
     else:
         table.add("x", listener, "call")
         call = (table.remove, "x", listener)
     with stopped(listener, *call):
+        removes = begun(table.remove, "x", "a")  # the last one, if the other is not there yet
         adds = begun(table.add, "x", "c", "c")
-        removes = begun(table.remove, "x", "a")
-    adds.join(LIMIT)
     removes.join(LIMIT)
-    assert set(table.of("x")) == {"b", "c", *([listener] if change == "add" else [])}
-
-
-@pytest.mark.usefixtures("quick_switches")
-def test_threads_that_add_and_remove_at_the_same_time_lose_nothing():
-    table = ListenerTable()
-    threads, count = 4, 200
-
-    def change(thread):
-        for number in range(count):
-            table.add("x", (thread, number), "call")
-            table.add(f"y{number}", thread, thread)
-            if number % 2:
-                assert table.remove("x", (thread, number - 1))
-            else:
-                assert table.remove(f"y{number}", thread, thread)
-
-    run_at_once(*(functools.partial(change, thread) for thread in range(threads)))
-    odd = range(1, count, 2)
-    assert set(table.of("x")) == {(thread, number) for thread in range(threads) for number in odd}
-    assert table.types() == {"x", *(f"y{number}" for number in odd)}
-    assert all(set(table.of(f"y{number}")) == set(range(threads)) for number in odd)
+    adds.join(LIMIT)
+    assert set(table.of("x")) == {"c", *([listener] if change == "add" else [])}
 
 
 # --- The emitter ---
@@ -489,22 +418,6 @@ def test_a_handler_for_one_event_is_removed_before_it_is_called(emitter):
     assert emitter.listeners("x") == [handler]
 
 
-def test_a_handler_for_one_event_can_be_removed(emitter):
-    emitter.once("x", print)
-    emitter.remove_listener("x", print)
-    assert emitter.event_names() == set()
-    assert emitter.emit("x") is False
-
-
-def test_a_handler_for_one_event_that_is_registered_again_stays(emitter):
-    heard = []
-    emitter.once("x", heard.append)
-    emitter.on("x", heard.append)
-    emitter.emit("x", 1)
-    emitter.emit("x", 2)
-    assert heard == [1, 2]
-
-
 def test_a_handler_for_one_event_is_called_once_whatever_threads_emit(emitter):
     handler = Hesitant()
     emitter.once("x", handler)
@@ -516,33 +429,6 @@ def test_a_handler_for_one_event_is_called_once_whatever_threads_emit(emitter):
     assert not other.is_alive()
     assert handler.called == 1
     assert emitter.event_names() == set()
-
-
-@pytest.mark.usefixtures("quick_switches")
-def test_threads_that_register_while_others_emit_lose_no_handler(emitter):
-    heard, count = [], 100
-    always = named("always", heard)
-    emitter.on("x", always)
-
-    def register(mine):
-        for handler in mine:
-            emitter.on("x", handler)
-            emitter.once("y", handler)
-        for handler in mine[::2]:
-            emitter.remove_listener("x", handler)
-
-    def emit():
-        for _ in range(count):
-            assert emitter.emit("x")
-            emitter.emit("y")
-
-    handlers = [[named(f"{n} {m}", []) for m in range(count)] for n in range(3)]
-    run_at_once(*(functools.partial(register, mine) for mine in handlers), emit)
-    emitter.emit("y")
-    assert heard == [("always", (), {})] * count
-    expected = {always, *(handler for mine in handlers for handler in mine[1::2])}
-    assert set(emitter.listeners("x")) == expected
-    assert emitter.event_names() == {"x"}
 
 
 # --- The same as pyee's ---

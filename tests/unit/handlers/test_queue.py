@@ -1,7 +1,7 @@
 """`dispatch`: handlers run elsewhere, in order, bounded, and not after close().
 
 The first part tests `DispatchQueue` alone, with entries that are numbers. The second tests
-sources, with servers.
+sources without servers; with them they are in `tests/loopback/handlers/test_queue.py`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ import pytest
 
 from eventsource import EventSource, ReadyState
 from eventsource.handlers.queue import TURN_SECONDS, DispatchQueue
-from tests.support import (
-    LIMIT,
-    wait_until,
-)
+from tests.support import LIMIT, wait_until
 
 
 class Loop:
@@ -297,36 +294,20 @@ def test_the_queue_keeps_no_handlers_alive(loop):
 # --- Sources ---
 
 
-# --- Where, and in what order ---
-
-
-# --- The place ---
-
-
-# --- The bound ---
-
-
-@pytest.mark.parametrize("value", [0, -1])
-def test_max_waiting_must_be_positive(value):
-    with pytest.raises(ValueError, match="max_waiting must be at least 1"):
-        EventSource("http://host/", max_waiting=value)
-
-
-@pytest.mark.parametrize("value", [1.5, "10", True, None])
-def test_max_waiting_must_be_an_int(value):
-    with pytest.raises(TypeError, match="max_waiting must be an int"):
-        EventSource("http://host/", max_waiting=value)
-
-
-def test_dispatch_must_be_callable():
-    with pytest.raises(TypeError, match="dispatch must be callable or None, not 5"):
-        EventSource("http://host/", dispatch=5)
-
-
-# --- Closing ---
-
-
-# --- A dispatch that fails ---
+@pytest.mark.parametrize(
+    ("options", "kind", "named"),
+    [
+        *(({"max_waiting": n}, ValueError, "max_waiting must be at least 1") for n in (0, -1)),
+        *(
+            ({"max_waiting": value}, TypeError, "max_waiting must be an int")
+            for value in (1.5, "10", True, None)
+        ),
+        ({"dispatch": 5}, TypeError, "dispatch must be callable or None, not 5"),
+    ],
+)
+def test_a_bad_max_waiting_or_dispatch_is_refused_by_name(options, kind, named):
+    with pytest.raises(kind, match=named):
+        EventSource("http://host/", **options)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -339,9 +320,6 @@ def test_an_exit_raised_in_the_reader_thread_closes_the_source(loop, caplog):
     assert source.ready_state is ReadyState.CLOSED
     assert type(source.error.__cause__) is SystemExit
     assert "closed: SystemExit" in caplog.text
-
-
-# --- Whose the last reference is ---
 
 
 class Window:

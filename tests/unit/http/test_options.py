@@ -7,7 +7,7 @@ import threading
 import pytest
 import requests
 
-from eventsource import EventSource, EventStream, ReconnectPolicy
+from eventsource import EventSource, EventStream
 from eventsource.http.options import check_origins
 from tests.support import QUERY_SECRET, SECRET
 
@@ -28,28 +28,11 @@ async def coroutine_function(_):
 @pytest.mark.parametrize(
     "url",
     [
-        "",
-        "/stream",
-        "stream",
-        "//host/stream",
-        "://host",
-        "host:80/stream",
-        "localhost:8000",
-        "http://",
-        "http:///stream",
-        "http://this is invalid/",
-        "http://host name/",
-        "http://exa%mple/",
-        "http://a<b/",
-        "http://a..b/",
-        f"http://{'a' * 64}.example/",
-        "http://host:99999/",
-        "http://host:port/",
-        "http://[::1/",
-        "http://[zz]/",
-        "http://[fe80::1%25]/",
-        "http://[fe80::1%25a b]/",
-        "http://host%25eth0/",
+        *("", "/stream", "stream", "//host/stream", "://host", "host:80/stream", "localhost:8000"),
+        *("http://", "http:///stream", "http://this is invalid/", "http://host name/"),
+        *("http://exa%mple/", "http://a<b/", "http://a..b/", f"http://{'a' * 64}.example/"),
+        *("http://host:99999/", "http://host:port/", "http://[::1/", "http://[zz]/"),
+        *("http://[fe80::1%25]/", "http://[fe80::1%25a b]/", "http://host%25eth0/"),
     ],
 )
 def test_an_url_that_cannot_be_one_is_a_value_error(face, url):
@@ -153,7 +136,7 @@ def test_the_refusal_of_a_header_does_not_show_its_value(face):
         ({"cookies": {"a": "日"}}, ValueError, "cookies: '日'"),
         ({"cookies": {"a": "b\r\nX: y"}}, ValueError, "cookies"),
         ({"proxies": "http://proxy"}, TypeError, "proxies"),
-        ({"verify": 5}, TypeError, "verify"),
+        ({"verify": 5}, TypeError, "^verify must be of type bool or str or SSLContext, not "),
         ({"cert": 5}, TypeError, "cert"),
         ({"params": 5}, TypeError, "params"),
         ({"params": coroutine_function}, TypeError, "params must not be a coroutine"),
@@ -169,14 +152,8 @@ def test_the_refusal_of_a_header_does_not_show_its_value(face):
                 *("", "*", "null", "host", "host:80", "//host", "https:", "https://", "https:host"),
                 *("https://h/", "https://h/path", "https://h?", "https://h?q", "https://h#", "a b"),
                 *("https://u@h", "https://u:p@h", "https://@h", "ftp://h", "ws://h", " https://h"),
-                *(
-                    "https://*.host",
-                    "https://h:99999",
-                    "https://h:x",
-                    "https://[::1",
-                    "https://a..b",
-                ),
-                *("https://h\\", "https://h\n", "https://h\0", "https://a%b"),
+                *("https://*.host", "https://h:99999", "https://h:x", "https://[::1"),
+                *("https://a..b", "https://h\\", "https://h\n", "https://h\0", "https://a%b"),
             )
         ),
         ({"json": object()}, TypeError, "json"),
@@ -190,27 +167,6 @@ def test_the_refusal_of_a_header_does_not_show_its_value(face):
 def test_a_bad_argument_is_named(face, options, kind, named):
     with pytest.raises(kind, match=named):
         face(URL, **options)
-
-
-@pytest.mark.parametrize(
-    ("options", "kind"),
-    [
-        ({"delay": -1}, ValueError),
-        ({"delay": "1"}, TypeError),
-        ({"max_delay": -1}, ValueError),
-        ({"factor": 0.5}, ValueError),
-        ({"jitter": -0.1}, ValueError),
-        ({"jitter": 1.1}, ValueError),
-        ({"max_attempts": 0}, ValueError),
-        ({"max_attempts": 1.5}, TypeError),
-        ({"statuses": {"503"}}, ValueError),
-        ({"statuses": 503}, TypeError),
-    ],
-)
-def test_a_bad_policy_is_refused_by_the_policy(options, kind):
-    (name,) = options
-    with pytest.raises(kind, match=name):
-        ReconnectPolicy(**options)
 
 
 def test_what_requests_takes_is_taken():

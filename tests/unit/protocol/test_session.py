@@ -98,8 +98,28 @@ class Life:
         self.begin()
         return self.lose(error, **options).retry_in
 
+    def open_for(self, seconds, chunk=b""):
+        """The next connection brings this and is lost; return the seconds until the one after."""
+        self.connect()
+        if chunk:
+            self.receive(chunk)
+        self.now += seconds
+        return self.lose().retry_in
+
+    def end(self, how):
+        """The connection ends in one of the ways of `ENDS`."""
+        if how == "abandon":
+            self.session.abandon(self.now)
+            return
+        if how == "restart":
+            self.session.restart()
+        self.lose(EventTimeout("no message in time"))
+
     def time_left(self):
         return self.session.time_left(self.now)
+
+
+ENDS = pytest.mark.parametrize("end", ["lost", "restart", "abandon"])
 
 
 def life_in(phase):
@@ -233,14 +253,7 @@ def test_bytes_are_parsed_also_after_restart_and_give_nothing_after_close(phase,
 
 @pytest.mark.parametrize(
     ("phase", "ready_state"),
-    [
-        (WAITING, ReadyState.CONNECTING),
-        (CONNECTING, ReadyState.CONNECTING),
-        (OPEN, ReadyState.OPEN),
-        (DROPPED, ReadyState.CONNECTING),
-        (FAILED, ReadyState.CLOSED),
-        (CLOSED, ReadyState.CLOSED),
-    ],
+    [*zip(Phase, map(ReadyState, (0, 0, 1, 0, 2, 2)), strict=True)],
     ids=str,
 )
 def test_each_phase_has_a_ready_state(phase, ready_state):
@@ -286,16 +299,6 @@ def test_a_parser_of_the_callers_reads_each_response_with_its_origin_id_and_size
     }
 
 
-def test_what_take_has_returned_is_not_given_again_nor_what_was_iterated_over():
-    life = life_in(OPEN)
-    session = life.session
-    session.received(b"data: a\n\ndata: b\n\ndata: c\n\n", life.now)
-    assert next(session.kept.rest).data == "a"
-    assert [event.data for event in session.take()] == ["b", "c"]
-    assert session.take() == []
-    assert not session.has_items()
-
-
 def test_an_iteration_under_way_does_not_give_again_what_take_has_returned():
     life = life_in(OPEN)
     session = life.session
@@ -314,23 +317,6 @@ def test_close_ends_an_iteration_under_way():
         assert event.data == "a"
         session.close()
     assert session.take() == []
-
-
-def test_what_is_kept_of_a_final_failure_is_dropped_by_close():
-    life = life_in(OPEN)
-    life.session.lost(refusal(404), life.now, random=0.0)
-    assert life.session.has_items()
-    life.session.close()
-    assert life.session.take() == []
-    assert isinstance(life.session.error, UnexpectedStatus)
-
-
-def test_close_is_no_error_and_a_loss_that_follows_is_not_told():
-    life = life_in(OPEN)
-    life.session.close()
-    assert life.lose(Aborted("aborted")) is None
-    assert life.session.error is None
-    assert life.session.phase is CLOSED
 
 
 class Meanwhile(EventStreamParser):
@@ -384,37 +370,27 @@ def test_restart_while_bytes_are_parsed_gives_all_of_them():
         ([b"id: \xc3\xa9\n\n"], "é"),
     ],
 )
-@pytest.mark.parametrize("end", ["lost", "restart", "abandon"])
+@ENDS
 def test_the_next_connection_resumes_after_the_last_complete_block(chunks, resumed_at, end):
     life = Life(last_event_id="0")
     life.connect()
     for chunk in chunks:
         life.receive(chunk)
-    if end == "abandon":
-        life.session.abandon(life.now)
-    else:
-        if end == "restart":
-            life.session.restart()
-        life.lose()
+    life.end(end)
     life.begin()
     assert life.session.resume_id == resumed_at
     life.open()
     assert life.receive(b"data: x\n\n")[0].last_event_id == resumed_at
 
 
-@pytest.mark.parametrize("end", ["lost", "restart", "abandon"])
+@ENDS
 def test_an_id_that_cannot_be_sent_stays_the_events_and_is_not_sent(end):
     life = Life(last_event_id="0")
     for number in range(3):  # over as many connections as there may be
         life.connect()
         (event,) = life.receive(b"id: \x01%d\ndata: a\n\n" % number)
         assert event.last_event_id == f"\x01{number}"
-        if end == "abandon":
-            life.session.abandon(life.now)
-        else:
-            if end == "restart":
-                life.session.restart()
-            life.lose()
+        life.end(end)
         life.begin()
         assert life.session.resume_id == "0"
         life.open()
@@ -550,14 +526,6 @@ def test_the_wait_after_an_open_stream_is_the_policys_delay():
         assert life.session.wait(life.now + 8) == 0
 
 
-def test_the_default_delay_is_three_seconds():
-    life = Life()
-    assert life.session.reconnection_time == 3
-    life.connect()
-    life.receive(b"data: a\n\n")
-    assert life.lose().retry_in == 3
-
-
 @pytest.mark.parametrize(
     ("field", "seconds"),
     [(b"5000", 5), (b"100000", 100), (b"0", 0.02), (b"9" * 400, 3600), (b"99999999", 3600)],
@@ -580,11 +548,6 @@ def test_retry_counts_from_its_line_on_also_in_a_block_that_is_cut():
     assert life.lose().retry_in == 5
 
 
-def test_a_delay_of_nothing_is_20_milliseconds():
-    life = Life(policy=ReconnectPolicy(delay=0, jitter=0))
-    assert life.fail() == 0.02
-
-
 def test_attempts_that_fail_in_a_row_back_off():
     life = Life()
     assert [life.fail() for _ in range(8)] == [3, 6, 12, 24, 48, 60, 60, 60]
@@ -600,42 +563,41 @@ def test_connections_that_open_and_end_at_once_back_off():
     assert waits == [1, 2, 4, 8, 16]
 
 
-@pytest.mark.parametrize(("seconds", "waits"), [(0.99, [3, 6, 12]), (1.0, [3, 3, 3])])
-def test_a_connection_that_was_open_for_a_second_is_no_failure(seconds, waits):
-    life = Life()
-    found = []
-    for _ in range(3):
-        life.connect()
-        life.now += seconds
-        found.append(life.lose().retry_in)
-    assert found == waits
+EVENT, BEAT = b"data: x\n\n", b":\n"
 
 
-def test_a_second_without_opening_does_not_make_an_attempt_a_success():
-    life = Life()
-    for expected in (3, 6, 12):
-        life.begin()
-        life.now += 100
-        assert life.lose().retry_in == expected
-
-
-def test_an_event_ends_the_back_off():
-    life = Life()
-    assert [life.fail(), life.fail()] == [3, 6]
-    life.connect()
-    life.receive(b"data: x\n\n")
-    assert life.lose().retry_in == 3
-    assert [life.fail(), life.fail()] == [3, 6]
-
-
-def test_a_connection_without_an_event_is_a_failure_also_after_one_that_brought_some():
-    life = Life()
-    waits = []
-    for chunk in (b"data: x\n\n", b":\n", b":\n"):
-        life.connect()
-        life.receive(chunk)
-        waits.append(life.lose().retry_in)
-    assert waits == [3, 3, 6]
+@pytest.mark.parametrize(
+    ("stable_after", "connections", "waits"),
+    [
+        pytest.param(None, [(0.99, BEAT)] * 3, [3, 6, 12], id="nearly a second"),
+        pytest.param(None, [(1.0, BEAT)] * 3, [3, 3, 3], id="a second"),
+        pytest.param(None, [(100, None)] * 3, [3, 6, 12], id="a second without opening"),
+        pytest.param(
+            None,
+            [(0, None), (0, None), (0, EVENT), (0, None), (0, None)],
+            [3, 6, 3, 3, 6],
+            id="an event",
+        ),
+        pytest.param(None, [(0, EVENT), (0, BEAT), (0, BEAT)], [3, 3, 6], id="an event before"),
+        *(
+            pytest.param(10.0, [(seconds, chunk)] * 3, waits, id=f"stable after 10 s, {seconds} s")
+            for seconds, waits in [(9.9, [3, 6, 12]), (10.0, [3, 3, 3])]
+            for chunk in (BEAT, EVENT)
+        ),
+    ],
+)
+def test_an_event_or_a_second_or_the_time_of_stable_after_ends_the_back_off(
+    stable_after, connections, waits
+):
+    """A connection is the seconds that it lasts and what it brings; None: it does not open."""
+    life = Life(policy=ReconnectPolicy(stable_after=stable_after))
+    for (seconds, chunk), wait in zip(connections, waits, strict=True):
+        if chunk is None:
+            life.begin()
+            life.now += seconds
+            assert life.lose().retry_in == wait
+        else:
+            assert life.open_for(seconds, chunk) == wait
 
 
 def test_restart_ends_the_back_off():
@@ -675,32 +637,6 @@ def test_with_stable_after_connections_that_bring_events_and_end_at_once_back_of
     assert [*busy_server(ReconnectPolicy(stable_after=10.0))] == [
         *(0.02, 0.04, 0.08, 0.16, 0.32, 0.64),
     ]
-
-
-@pytest.mark.parametrize("chunk", [b":\n", b"data: x\n\n"])
-@pytest.mark.parametrize(("seconds", "waits"), [(9.9, [3, 6, 12]), (10.0, [3, 3, 3])])
-def test_with_stable_after_only_the_time_that_it_was_open_counts(chunk, seconds, waits):
-    life = Life(policy=ReconnectPolicy(stable_after=10.0))
-    found = []
-    for _ in range(3):
-        life.connect()
-        life.receive(chunk)
-        life.now += seconds
-        found.append(life.lose().retry_in)
-    assert found == waits
-
-
-def test_a_connection_that_was_abandoned_counts_as_a_success_by_the_same_rule():
-    life = Life(policy=ReconnectPolicy(stable_after=10.0))
-    assert life.fail() == 3
-    life.connect()
-    life.receive(b"data: x\n\n")
-    life.session.abandon(life.now)
-    assert life.fail() == 6
-    life.connect()
-    life.now += 10.0
-    life.session.abandon(life.now)
-    assert life.fail() == 3
 
 
 class OneLook(ReconnectPolicy):
@@ -744,10 +680,10 @@ def test_a_wait_that_is_abandoned_is_no_time_that_a_connection_was_open():
         life.session.abandon(life.now)
 
 
-def test_jitter_lengthens_each_wait_by_up_to_a_tenth():
-    life = Life()
+def test_jitter_and_retry_after_lengthen_a_wait():
+    life = Life(policy=ReconnectPolicy(statuses={503}))
     assert life.fail(random=1.0) == pytest.approx(3.3)
-    assert life.fail(random=0.5) == pytest.approx(6.3)
+    assert life.fail(refusal(503), retry_after=100) == 100
 
 
 def test_restart_ends_a_wait():
@@ -757,19 +693,12 @@ def test_restart_ends_a_wait():
     assert life.session.wait(life.now) == 0
 
 
-def test_restart_makes_the_next_connection_at_once_and_is_no_error():
-    life = life_in(OPEN)
-    assert life.session.restart()
-    life.now += 5
-    assert life.lose(Aborted("aborted")) is None
-    assert life.session.wait(life.now) == 0
-    assert life.session.begin()
-
-
 def test_one_drop_is_no_error_however_often_it_is_restarted():
     life = life_in(OPEN)
     assert [life.session.restart() for _ in range(3)] == [True, False, False]
-    assert life.lose() is None
+    life.now += 5
+    assert life.lose(Aborted("aborted")) is None
+    assert life.session.wait(life.now) == 0
     life.connect()
     assert life.lose(StreamEnded("ended")).retry_in == 3  # and a loss after it is an error
 
@@ -811,12 +740,6 @@ def test_a_reconnection_time_is_a_number_of_at_least_0(value, error):
     with pytest.raises(error, match="reconnection_time"):
         session.set_reconnection_time(value)
     assert session.reconnection_time == 3
-
-
-@pytest.mark.parametrize(("retry_after", "wait"), [(100, 100), (999_999, 3600), (1, 3), (None, 3)])
-def test_retry_after_lengthens_the_wait_up_to_an_hour(retry_after, wait):
-    life = Life(policy=ReconnectPolicy(statuses={503}))
-    assert life.fail(refusal(503), retry_after=retry_after) == wait
 
 
 # ---------------------------------------------------------------- what closes it for good
@@ -911,14 +834,6 @@ def test_an_event_that_is_too_large_comes_after_those_before_it():
     assert life.lose(error).ready_state is ReadyState.CLOSED
 
 
-def test_an_event_that_is_too_large_and_has_none_before_it_is_raised():
-    life = Life(max_event_size=20)
-    life.connect()
-    with pytest.raises(EventTooLarge):
-        life.receive(b"data: " + b"x" * 20)
-    assert not life.session.has_items()
-
-
 # ---------------------------------------------------------------- event_timeout
 
 
@@ -951,31 +866,17 @@ def test_the_time_left_is_what_remains_after_all_waits_since_the_last_event():
     assert life.time_left() == 60
 
 
-def test_the_time_until_it_opens_counts():
-    life = Life(event_timeout=60.0)
-    life.begin()
-    assert life.time_left() == 60
-    life.open(after=40.0)
-    assert life.time_left() == 20
-    life.receive(b":\n", after=19.5)
-    assert life.time_left() == 0.5
-
-
-@pytest.mark.parametrize("end", ["lost", "restart", "abandon"])
-def test_the_time_begins_anew_with_each_attempt(end):
+@ENDS
+def test_the_time_begins_anew_with_each_attempt_and_the_time_until_it_opens_counts(end):
     life = Life(event_timeout=60.0)
     for _ in range(3):
         life.begin()
         assert life.time_left() == 60
         life.open(after=30.0)
+        assert life.time_left() == 30
         life.receive(b":\n", after=20.0)
         assert life.time_left() == 10
-        if end == "abandon":
-            life.session.abandon(life.now)
-        else:
-            if end == "restart":
-                life.session.restart()
-            life.lose(EventTimeout("no message in time"))
+        life.end(end)
 
 
 def test_time_that_the_caller_takes_does_not_count():
