@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from eventsource import ErrorEvent, MessageEvent, OpenEvent, ReconnectPolicy
+from eventsource.testing import ScriptedServer
 
 SECRET = "secretcredential"
 """Planted in header fields, cookies, passwords: no log line of anybody's may show it."""
@@ -212,3 +213,10 @@ def open_sockets():
         with contextlib.suppress(OSError):  # that of the listing itself
             found.add(str(entry.readlink()))
     return {what for what in found if what.startswith("socket:")}
+
+
+@contextlib.contextmanager
+def served(face, *scripts, **options):
+    """A server with these scripts, and a source, stream or client that has its URL."""
+    with ScriptedServer(*scripts) as server, face(server.url, **options) as it:
+        yield server, it

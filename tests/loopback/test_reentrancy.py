@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from eventsource import EventSource, ReadyState, ReconnectPolicy
+from eventsource import EventSource, ReconnectPolicy
 from eventsource.testing import ScriptedServer
-from tests.support import LIMIT, QUICK, Recorder, status, stream, wait_until
+from tests.support import LIMIT, QUICK, Recorder, served, status, stream, wait_until
 
 
 def as_it_is(handler):
@@ -85,24 +85,6 @@ def test_a_handler_adds_and_removes_handlers(server, place):
     ]
 
 
-def test_a_handler_closes(server, place):
-    dispatch, handler = place
-    calls = []
-
-    def close(event):
-        calls.append(event.data)
-        source.close()
-        assert source.ready_state is ReadyState.CLOSED
-
-    with EventSource(server.url, dispatch=dispatch, start=False) as source:
-        source.on("message", handler(close))
-        source.on("message", handler(calls.append))
-        source.start()
-        assert source.join(LIMIT)
-        assert server.connections[0].gone.wait(LIMIT)
-    assert calls == ["0"]
-
-
 def test_a_handler_closes_and_joins_its_own_source(server, place):
     dispatch, handler = place
     results = Recorder()
@@ -139,19 +121,20 @@ def test_a_handler_restarts(place):
     dispatch, handler = place
     calls = Recorder()
     first, second = stream(b"id: 1\ndata: a\n\n", then="hold"), stream(b"data: b\n\n", then="hold")
-    with ScriptedServer(first, second) as server:
-        with EventSource(
-            server.url,
-            dispatch=dispatch,
-            reconnect=ReconnectPolicy(delay=3600),
-            start=False,
-        ) as source:
-            source.once("message", handler(lambda event: source.restart()))
-            source.on("message", handler(lambda event: calls(event.data)))
-            source.on("error", handler(calls))
-            source.start()
-            assert [calls.next(), calls.next()] == ["a", "b"]
-            assert server.requests[1].header("Last-Event-ID") == "1"
+    with served(
+        EventSource,
+        first,
+        second,
+        dispatch=dispatch,
+        reconnect=ReconnectPolicy(delay=3600),
+        start=False,
+    ) as (server, source):
+        source.once("message", handler(lambda event: source.restart()))
+        source.on("message", handler(lambda event: calls(event.data)))
+        source.on("error", handler(calls))
+        source.start()
+        assert [calls.next(), calls.next()] == ["a", "b"]
+        assert server.requests[1].header("Last-Event-ID") == "1"
 
 
 def test_a_handler_creates_a_source_that_takes_over(server, place):
@@ -284,35 +267,3 @@ def test_three_handlers_that_join_in_a_circle(server):
     assert all(source.join(LIMIT) for source in sources)
     # Nothing of it is remembered: later joins wait.
     assert all(source.join() for source in sources)
-
-
-def test_a_handler_that_raises_stops_nobody(server, place, caplog):
-    dispatch, handler = place
-    calls = Recorder()
-    with EventSource(server.url, dispatch=dispatch, start=False) as source:
-        source.on("message", handler(lambda event: 1 / 0))
-        source.on("message", handler(calls))
-        source.start()
-        assert [calls.next().data for _ in range(5)] == list("01234")
-    assert caplog.text.count("ZeroDivisionError: division by zero") == 5
-
-
-def test_each_handler_begins_when_the_one_before_has_ended(server, place):
-    dispatch, handler = place
-    calls = Recorder()
-    running = threading.Lock()
-
-    def one_at_a_time(name):
-        def call(event):
-            assert running.acquire(blocking=False)
-            calls((name, event.data))
-            running.release()
-
-        return handler(call)
-
-    with EventSource(server.url, dispatch=dispatch, start=False) as source:
-        source.on("message", one_at_a_time("a"))
-        source.on("message", one_at_a_time("b"))
-        source.start()
-        seen = [calls.next() for _ in range(10)]
-    assert seen == [(name, str(n)) for n in range(5) for name in "ab"]
