@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -251,67 +252,67 @@ def test_the_end_of_a_stream_says_what_was_dropped(body, words):
 # --- A handler that hangs ---
 
 
+class Clock:
+    """Time for a source: passes as it does, and faster if a handler says so."""
+
+    ahead = 0.0
+
+    def monotonic(self):
+        return time.monotonic() + self.ahead
+
+
 @pytest.fixture
-def go_on(monkeypatch):
-    """What a handler hangs on. After 10 ms that is told."""
-    monkeypatch.setattr("eventsource.source.STALL_SECONDS", 0.01)
-    monkeypatch.setattr("eventsource.handlers.queue.STALL_SECONDS", 0.01)
-    return threading.Event()
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("eventsource.source.time", clock)
+    return clock
 
 
-def let_go_on(source, go_on):
-    """End what keeps the reader from reading, after a while."""
-    wait_until(lambda: source.silent_for is not None and source.silent_for > 0.05)
-    go_on.set()
-
-
-def test_a_handler_that_keeps_the_reader_from_reading_is_told_by_name(told, go_on):
+def test_a_handler_that_keeps_the_reader_from_reading_is_told_by_name(told, clock):
     done = Recorder()
 
     def first(event):
         pass
 
     def slow(event):
-        assert go_on.wait(LIMIT)
+        clock.ahead += 31
 
     blocks = b"data: x\n\n" * 3
     with served(EventSource, stream(blocks, then="hold"), start=False) as (_, source):
         for handler in (first, slow, done):
             source.on("message", handler)
         source.start()
-        let_go_on(source, go_on)
         for _ in range(3):
             done.next()
     (text,) = warnings(told)  # one for this read
-    assert "because of handlers: " in text
+    assert "nothing has been read for 30 seconds or more, because of handlers: " in text
     assert text.endswith("<locals>.slow")
 
 
 @pytest.mark.parametrize(
     "block", [b"data: x\n\n", b"data: x\n\nevent: y\ndata: x\n\n", b": c\n", b": c\ndata: x\n\n"]
 )
-def test_the_only_handler_of_a_type_or_of_comments_is_told_too(told, go_on, block):
+def test_the_only_handler_of_a_type_or_of_comments_is_told_too(told, clock, block):
     def slow(_):
-        assert go_on.wait(LIMIT)
+        clock.ahead += 31
 
     slow_one = {"on_comment": slow} if b":" in block[:1] else {"on_message": slow}
     with served(EventSource, stream(block, then="hold"), start=False, **slow_one) as (_, source):
         source.on("y", print)
         source.start()
-        let_go_on(source, go_on)
         wait_until(lambda: warnings(told))
     assert warnings(told)[0].endswith("<locals>.slow")
 
 
 @pytest.mark.parametrize("reads", [1, 3])
 def test_after_a_comment_the_handler_that_hangs_is_told_and_not_that_of_comments(
-    told, go_on, reads
+    told, clock, reads
 ):
     heard = Recorder()
 
     def slow_at_the_second(event):
         heard(event.data)
-        assert event.data == "1" or go_on.wait(LIMIT)
+        clock.ahead += 31 if event.data == "2" else 0
 
     def script(connection):
         connection.start_stream()
@@ -323,22 +324,26 @@ def test_after_a_comment_the_handler_that_hangs_is_told_and_not_that_of_comments
         connection.hold()
 
     handlers = {"on_message": slow_at_the_second, "on_comment": heard}
-    with served(EventSource, script, **handlers) as (_, source):
-        let_go_on(source, go_on)
+    with served(EventSource, script, **handlers):
         wait_until(lambda: warnings(told))
-    assert warnings(told)[-1].endswith("<locals>.slow_at_the_second")
+    assert warnings(told)[0].endswith("<locals>.slow_at_the_second")
 
 
-def test_a_dispatch_that_makes_no_room_is_told_by_the_handler_that_runs(told, go_on):
+def test_a_dispatch_that_makes_no_room_is_told_by_the_handler_that_runs(told, monkeypatch):
+    monkeypatch.setattr("eventsource.handlers.queue.STALL_SECONDS", 0.01)
+    go_on = threading.Event()
+
     def stuck(event):
         assert go_on.wait(LIMIT)
+
+    def is_told():
+        return any(text.endswith("<locals>.stuck") for text in warnings(told))
 
     with ThreadPoolExecutor(1) as pool:
         options = {"on_message": stuck, "dispatch": pool.submit, "max_waiting": 1}
         with served(EventSource, stream(b"data: x\n\n" * 5, then="hold"), **options):
-            wait_until(lambda: warnings(told))
+            wait_until(is_told)
             go_on.set()
-    assert warnings(told)[0].endswith("<locals>.stuck")
 
 
 # --- Quiet or dead ---
