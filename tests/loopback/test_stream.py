@@ -544,17 +544,13 @@ def test_wherever_an_exception_interrupts_the_iteration_nothing_is_lost_or_comes
 # --- Comments ---
 
 
-def test_comments_come_in_their_place_if_asked_for():
-    with served(EventStream, stream(b": a\ndata: x\n:b\n\n:c\n", then="hold"), comments=True) as (
-        server,
-        events,
-    ):
-        assert [next(events) for _ in range(5)][1:] == [
-            Comment("a"),
-            Comment("b"),
-            MessageEvent("message", "x", "", server.url[:-1]),
-            Comment("c"),
-        ]
+@pytest.mark.parametrize("options", [{"comments": True}, {}], ids=["asked for", "by default"])
+def test_comments_come_in_their_place_if_asked_for(options):
+    blocks = b": a\ndata: x\n:b\n\n:c\n"
+    with served(EventStream, stream(blocks), reconnect=None, **options) as (server, events):
+        _, *items, _ = events
+        message = MessageEvent("message", "x", "", server.url[:-1])
+    assert items == ([Comment("a"), Comment("b"), message, Comment("c")] if options else [message])
 
 
 # --- event_timeout ---
