@@ -684,6 +684,15 @@ def test_restart_makes_a_new_connection_at_once_and_yields_no_error(then):
             assert server.connections[0].over.wait(LIMIT)
 
 
+def test_restart_still_yields_what_was_parsed_before():
+    first = stream(b"data: a\n\ndata: b\n\n", then="hold")
+    with served(EventStream, first, stream(b"data: c\n\n", then="hold")) as (_, events):
+        found = messages(events)
+        events.restart()
+        found += messages(events, 2)
+    assert [event.data for event in found] == ["a", "b", "c"]
+
+
 def test_restart_sends_a_post_again():
     with served(EventStream, stream(b"data: a\n\n", then="hold"), method="POST", data=b"x") as (
         server,
