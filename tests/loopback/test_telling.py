@@ -228,8 +228,18 @@ def test_a_body_of_json_lines_is_told_once_a_connection(told):
 
 
 def test_nothing_is_told_of_odd_lines_beside_events(told):
-    with ScriptedServer(stream(b"data: x\n\nodd\n", b"data: y\n\n")) as server:
-        assert len(list(EventStream(server.url, reconnect=None).messages())) == 2
+    """Though a read brings nothing else."""
+    are_read = threading.Semaphore(0)
+
+    def script(connection):
+        connection.start_stream()
+        for lines in (b"data: x\n\n", b"odd\n", b"data: y\n\n"):
+            connection.send(lines)
+            assert are_read.acquire(timeout=LIMIT)
+
+    options = {"reconnect": None, "on_bytes": lambda _: are_read.release()}
+    with served(EventStream, script, **options) as (_, events):
+        assert len(list(events.messages())) == 2
     assert "not fields" not in told.text
 
 
