@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from eventsource import EventSource, ReconnectPolicy
+from eventsource import EventSource, ReadyState, ReconnectPolicy
 from eventsource.testing import ScriptedServer
 from tests.support import LIMIT, QUICK, Recorder, served, status, stream, wait_until
 
@@ -93,6 +93,23 @@ def test_a_handler_adds_and_removes_handlers(server, place):
         ("third", "2"),
         ("first", "3"),
     ]
+
+
+def test_a_handler_closes(server, place):
+    calls = []
+
+    def close(event):
+        calls.append(event.data)
+        source.close()
+        assert source.ready_state is ReadyState.CLOSED
+
+    with place.source(server.url) as source:
+        source.on("message", place.handler(close))
+        source.on("message", place.handler(calls.append))
+        source.start()
+        assert source.join(LIMIT)
+        assert server.connections[0].gone.wait(LIMIT)
+    assert calls == ["0"]
 
 
 def test_a_handler_closes_and_joins_its_own_source(server, place):
@@ -257,3 +274,13 @@ def test_three_handlers_that_join_in_a_circle(server):
     assert all(source.join(LIMIT) for source in sources)
     # Nothing of it is remembered: later joins wait.
     assert all(source.join() for source in sources)
+
+
+def test_a_handler_that_raises_stops_nobody(server, place, caplog):
+    calls = Recorder()
+    with place.source(server.url) as source:
+        source.on("message", place.handler(lambda event: 1 / 0))
+        source.on("message", place.handler(calls))
+        source.start()
+        assert [calls.next().data for _ in range(5)] == list("01234")
+    assert caplog.text.count("ZeroDivisionError: division by zero") == 5

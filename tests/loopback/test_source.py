@@ -14,6 +14,7 @@ import pytest
 from eventsource import (
     ErrorEvent,
     EventSource,
+    EventTooLarge,
     MessageEvent,
     OpenEvent,
     ReadyState,
@@ -371,6 +372,15 @@ def test_a_final_failure_that_nobody_hears_is_a_warning(caplog):
         f"{server.url}p: closed for good: UnexpectedStatus:"
         " the server answered 404 Not Found, not 200"
     )
+
+
+def test_an_event_that_is_too_large_is_the_last_error():
+    lost = Recorder()
+    with ScriptedServer(stream(b"data: " + b"x" * 1000, then="hold")) as server:
+        source = EventSource(server.url, on_error=lost, max_event_size=100)
+        assert source.join(LIMIT)
+        assert isinstance(source.error, EventTooLarge)
+        assert len(lost.events) == 1
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])

@@ -572,6 +572,17 @@ def test_silence_is_noticed_and_retried():
             pass
 
 
+def test_heartbeats_are_no_events_for_the_timeout():
+    def beat(connection):
+        connection.start_stream()
+        while not connection.server.closing.is_set():
+            connection.send(b":\n\n")
+            connection.pause(0.01)
+
+    with served(EventStream, beat, event_timeout=0.2, reconnect=QUICK) as (_, events):
+        assert isinstance(errors(events)[0].error, EventTimeout)
+
+
 def test_the_timeout_counts_from_the_start_of_an_attempt():
     with port_that_never_answers() as port:
         url = f"http://127.0.0.1:{port}/"
@@ -732,6 +743,13 @@ def test_the_body_of_what_is_no_event_stream_is_kept(field, status):
         error = next(events).error
     assert error.response.content == b"hello"
     assert error.response.text == "hello"
+
+
+def test_no_more_than_64_kib_of_a_refused_body_are_kept():
+    page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + b"x" * 100_000
+    with served(EventStream, respond(page)) as (_, events):
+        error = next(events).error
+    assert error.response.content == b"x" * 65536
 
 
 @pytest.mark.parametrize("way", ["for", "messages", "async for"])

@@ -212,8 +212,10 @@ def test_a_type_that_nobody_hears_is_told_once(told):
 def test_only_so_many_types_that_nobody_hears_are_told(told):
     blocks = b"".join(b"event: t%d\ndata: x\n\n" % number for number in range(1000))
     heard = Recorder()
-    with served(EventSource, stream(blocks + b"data: end\n\n", then="hold"), on_message=heard):
+    blocks += b"data: end\n\n"
+    with served(EventSource, stream(blocks, then="hold"), on_message=heard) as (_, source):
         heard.next()
+        assert source.event_names() == {"message"}
     assert told.text.count("no handler for events") == 100
 
 
