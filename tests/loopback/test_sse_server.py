@@ -242,6 +242,16 @@ def test_events_wait_for_the_first_client_and_go_to_no_second_one(server):
     assert replies(server) == ["again"]
 
 
+def test_an_event_goes_to_all_who_are_connected(server):
+    with Client(server) as first, Client(server) as second:
+        server.wait_for_connection(LIMIT, count=2)
+        server.send("news")
+        for client in (first, second):
+            client.read_until(b"data: news\n\n")
+    server.wait_for_disconnect(LIMIT)
+    assert replies(server) == []
+
+
 def test_a_client_gets_all_events_after_its_id(server):
     for number in range(4):
         server.send(f"{number}", id=f"id{number}")
