@@ -144,7 +144,7 @@ def test_each_change_of_the_listeners_is_in_force_for_the_next_event_of_the_same
         source,
     ):
         source.on("message", first)
-        source.on("message", removed)
+        source.listens_to("message")(removed)
         source.start()
         wait_until(lambda: source.last_event_id == "end")
     expected = []
@@ -275,6 +275,7 @@ def test_it_can_be_removed_and_emit_reaches_it():
     heard = []
     with EventSource("http://127.0.0.1:9/", start=False) as source:
         source.on("*", heard.append)
+        source.once("x", lambda _: 1 / 0)  # is logged
         event = MessageEvent("x", "data")
         assert source.emit("x", event)
         assert not source.emit("x", "what is no event")

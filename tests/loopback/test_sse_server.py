@@ -368,7 +368,7 @@ def test_answers_are_given_in_order_then_the_stream(server):
     other = server.stream("/other")
     server.status(503, retry_after=2, times=2, headers={"X-Why": "busy"}, body="é")
     server.redirect("/other", status=302)
-    server.status(404, headers={"Content-Type": "text/html"})
+    server.status(404, headers={"Content-Type": "text/html"}, body="<p>")
 
     def get():
         return requests.get(server.url, stream=True, allow_redirects=False, timeout=LIMIT)
@@ -384,7 +384,7 @@ def test_answers_are_given_in_order_then_the_stream(server):
     response = get()
     assert (response.status_code, response.headers["Location"]) == (302, "/other")
     response = get()
-    assert (response.status_code, response.content) == (404, b"")
+    assert (response.status_code, response.content) == (404, b"<p>")
     assert response.headers["Content-Type"] == "text/html"
     with get() as response:
         assert response.headers["Content-Type"] == "text/event-stream"

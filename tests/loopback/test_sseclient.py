@@ -280,6 +280,22 @@ def test_a_message_that_has_come_in_full_is_delivered_at_once_whatever_the_chunk
                 assert next(client).data == "a"
 
 
+def test_what_sseclient_gets_wrong_is_right():
+    blocks = (
+        b": comment\n\n"  # no message
+        b"event: x\n\n"  # none either
+        b"data: a\r\n\r\n"
+        b"data: b\r\rdata: c\n\n"  # mixed line ends
+        b"data: \xe2\x80\xa8\xc2\x85\n\n"  # U+2028, U+0085 end no line
+        b"data: \xff\n\n"
+        b"data\n\n"
+        b"data: x\ndata\ndata\n\n"  # trailing empty lines stay
+    )
+    right = ["a", "b", "c", "\u2028\x85", "\ufffd", "", "x\n\n"]
+    with served(client_of, stream(blocks, then="hold")) as (_, client):
+        assert [next(client).data for _ in right] == right
+
+
 def test_nothing_is_printed(capsys):
     with served(client_of, stream(b"data: a\n\n"), stream(b"data: b\n\n", then="hold")) as (
         _,

@@ -192,7 +192,7 @@ def test_any_other_status_closes_for_good(line):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("content_type", ["text/html", "text/event-streams", "application/json"])
+@pytest.mark.parametrize("content_type", ["text/html", "text/event-streams", ""])
 def test_any_other_content_type_closes_for_good(content_type):
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
     with ScriptedServer(respond(head + b"data: x\n\n", then="hold")) as server:

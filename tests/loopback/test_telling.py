@@ -382,6 +382,12 @@ def test_silent_for_counts_from_the_last_byte_of_the_open_connection():
         assert events.silent_for is None
 
 
+def test_silent_for_of_a_source_is_that_of_its_stream():
+    with served(EventSource, stream(then="hold")) as (_, source):
+        wait_until(lambda: source.silent_for is not None and source.silent_for > 0)
+    assert source.silent_for is None
+
+
 # --- Slips ---
 
 
