@@ -38,7 +38,7 @@ from eventsource.recording import (
 from eventsource.testing import Recorder, SSEServer
 from eventsource.testing.replay import Replay
 from tests.conftest import secrets_in
-from tests.support import QUERY_SECRET, QUICK, SECRET
+from tests.support import LIMIT, QUERY_SECRET, QUICK, SECRET
 
 FIRST = {
     "recording": "eventsource",
