@@ -6,13 +6,15 @@ import contextlib
 import os
 import queue
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from eventsource import ErrorEvent, MessageEvent, OpenEvent, ReconnectPolicy
+from eventsource import ErrorEvent, EventStream, MessageEvent, OpenEvent, ReconnectPolicy
 from eventsource.testing import ScriptedServer
 
 SECRET = "secretcredential"
@@ -124,7 +126,7 @@ def status(line, *headers, body=b""):
 
 @contextlib.contextmanager
 def served(face, *scripts, **options):
-    """A server with these scripts, and a source, stream or client that has its URL."""
+    """A server with these scripts, and a source or client that has its URL."""
     with ScriptedServer(*scripts) as server, face(server.url, **options) as it:
         yield server, it
 
@@ -220,3 +222,17 @@ def open_sockets():
         with contextlib.suppress(OSError):  # that of the listing itself
             found.add(str(entry.readlink()))
     return {what for what in found if what.startswith("socket:")}
+
+
+@contextlib.contextmanager
+def reading(*scripts, **options):
+    """A stream of a server with these scripts, and the server."""
+    with ScriptedServer(*scripts) as server, EventStream(server.url, **options) as events:
+        yield events, server
+
+
+def run_python(program, *arguments, flags=(), **options):
+    """Run a program in a Python of its own; return what it has come to."""
+    command = [sys.executable, *flags, "-c", program, *map(str, arguments)]
+    options = {"capture_output": True, "text": True, "timeout": LIMIT, **options}
+    return subprocess.run(command, check=False, **options)

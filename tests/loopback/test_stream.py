@@ -48,8 +48,8 @@ from tests.support import (
     opens,
     port_that_never_answers,
     port_that_refuses,
+    reading,
     respond,
-    served,
     status,
     stream,
     wait_until,
@@ -100,7 +100,7 @@ def test_nothing_is_sent_before_the_iteration_begins():
 
 
 def test_the_open_events_headers_are_read_only_and_without_case():
-    with served(EventStream, stream(then="hold")) as (_, events):
+    with reading(stream(then="hold")) as (events, _):
         (event,) = opens(events)
         assert event.headers["content-type"] == "text/event-stream"
         with pytest.raises(TypeError):
@@ -119,7 +119,7 @@ def test_the_open_event_and_the_repr_show_no_credentials():
 
 def test_the_origin_is_that_of_the_url_after_redirects():
     with ScriptedServer(stream(b"data: x\n\n", then="hold")) as there:
-        with served(EventStream, status("302 Found", f"Location: {there.url}deep")) as (_, events):
+        with reading(status("302 Found", f"Location: {there.url}deep")) as (events, _):
             (event,) = messages(events)
         assert event.origin == f"http://127.0.0.1:{there.port}"
 
@@ -135,7 +135,7 @@ def test_the_origin_is_that_of_the_url_after_redirects():
 )
 def test_an_event_stream_opens_whatever_its_parameters(content_type):
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
-    with served(EventStream, respond(head + b"data: \xc3\xa9\n\n", then="hold")) as (_, events):
+    with reading(respond(head + b"data: \xc3\xa9\n\n", then="hold")) as (events, _):
         assert messages(events)[0].data == "é"  # UTF-8 whatever the charset parameter says
 
 
@@ -143,7 +143,7 @@ def test_an_event_stream_opens_whatever_its_parameters(content_type):
 def test_chunks_that_cannot_be_undone_are_a_failed_connection(coding):
     head = HEAD[:-2].decode() + f"Transfer-Encoding: {coding}\r\n\r\n"
     body = b"9\r\ndata: 1\n\n\r\n0\r\n\r\n"
-    with served(EventStream, respond(head.encode() + body), reconnect=QUICK) as (_, events):
+    with reading(respond(head.encode() + body), reconnect=QUICK) as (events, _):
         event = next(events)
     assert isinstance(event.error, requests.ConnectionError)
     assert "transfer coding" in str(event.error)
@@ -172,11 +172,10 @@ def test_an_address_that_answers_has_its_turn_after_others_that_do_not(monkeypat
 
 
 def test_lengths_that_differ_are_the_answer_s_fault_and_it_is_said():
-    with served(
-        EventStream,
+    with reading(
         respond(HEAD[:-2] + b"Content-Length: 9, 4\r\n\r\ndata: 1\n\n"),
         reconnect=QUICK,
-    ) as (_, events):
+    ) as (events, _):
         assert "Content-Length" in str(next(events).error)
 
 
@@ -213,12 +212,11 @@ def test_a_scheme_that_cannot_be_fetched_is_a_failed_connection(url):
 
 
 def test_a_lost_connection_is_made_again_and_resumed():
-    with served(
-        EventStream,
+    with reading(
         stream(b"id: 1\ndata: a\n\n", b"id: 2\ndata: lo"),
         stream(b"id: 2\ndata: b\n\n", then="hold"),
         reconnect=QUICK,
-    ) as (server, events):
+    ) as (events, server):
         happened = [next(events) for _ in range(5)]
         assert [event.type for event in happened] == ["open", "message", "error", "open", "message"]
         assert [event.data for event in happened[1::3]] == ["a", "b"]
@@ -227,9 +225,10 @@ def test_a_lost_connection_is_made_again_and_resumed():
 
 
 def test_an_id_only_block_moves_the_place():
-    with served(
-        EventStream, stream(b"id: 1\ndata: a\n\nid: 2\n\n"), stream(then="hold"), reconnect=QUICK
-    ) as (server, events):
+    with reading(stream(b"id: 1\ndata: a\n\nid: 2\n\n"), stream(then="hold"), reconnect=QUICK) as (
+        events,
+        server,
+    ):
         messages(events)
         assert events.last_event_id == "1"
         errors(events)
@@ -239,10 +238,7 @@ def test_an_id_only_block_moves_the_place():
 
 
 def test_the_last_event_id_is_that_of_the_event_yielded_last_not_of_what_was_read():
-    with served(EventStream, stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", then="hold")) as (
-        _,
-        events,
-    ):
+    with reading(stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", then="hold")) as (events, _):
         messages(events)
         assert events.last_event_id == "1"
         messages(events)
@@ -258,7 +254,7 @@ def test_the_next_attempt_comes_after_the_wait_that_the_error_event_tells():
         connection.send(HEAD + b"retry: 300\ndata: a\n\n")
         answered.append(time.monotonic())
 
-    with served(EventStream, script, reconnect=ReconnectPolicy(delay=3600)) as (_, events):
+    with reading(script, reconnect=ReconnectPolicy(delay=3600)) as (events, _):
         (error,) = errors(events)
         opens(events)
         assert 0.3 <= error.retry_in <= 0.33
@@ -266,7 +262,7 @@ def test_the_next_attempt_comes_after_the_wait_that_the_error_event_tells():
 
 
 def test_waits_are_spread_by_a_tenth():
-    with served(EventStream, stream(b"data: a\n\n")) as (_, events):
+    with reading(stream(b"data: a\n\n")) as (events, _):
         waits = {error.retry_in for error in without_waiting(events, 8)}
         assert len(waits) > 1
         assert all(3 <= wait <= 3.3 for wait in waits)
@@ -285,8 +281,7 @@ def without_waiting(events, count):
 
 def test_a_status_of_the_policy_is_tried_again_and_retry_after_is_honoured():
     policy = ReconnectPolicy(statuses={503, 429}, jitter=0)
-    with served(
-        EventStream,
+    with reading(
         status("503 Busy", "Retry-After: 100"),
         status("429 Slow", "Retry-After: 999999"),
         status(
@@ -296,16 +291,16 @@ def test_a_status_of_the_policy_is_tried_again_and_retry_after_is_honoured():
         ),
         status("503 Busy", "Retry-After: soon"),
         reconnect=policy,
-    ) as (_, events):
+    ) as (events, _):
         found = list(without_waiting(events, 4))
         assert [event.error.status for event in found] == [503, 429, 503, 503]
         assert [event.retry_in for event in found] == [100, 3600, 300, 24]
 
 
 def test_a_post_is_sent_again_if_the_caller_passes_a_policy():
-    with served(EventStream, stream(b"data: x\n\n"), method="POST", data=b"x", reconnect=QUICK) as (
-        server,
+    with reading(stream(b"data: x\n\n"), method="POST", data=b"x", reconnect=QUICK) as (
         events,
+        server,
     ):
         messages(events, 2)
         assert [r.body for r in server.requests] == [b"x", b"x"]
@@ -331,9 +326,9 @@ def test_a_body_that_can_be_sent_once_only_is_not_sent_again_empty(body):
 def test_a_file_is_sent_again_from_where_it_stood():
     file = io.BytesIO(b"abc")
     file.seek(1)
-    with served(EventStream, stream(b"data: x\n\n"), method="POST", data=file, reconnect=QUICK) as (
-        server,
+    with reading(stream(b"data: x\n\n"), method="POST", data=file, reconnect=QUICK) as (
         events,
+        server,
     ):
         messages(events, 2)
         assert [r.body for r in server.requests[:2]] == [b"bc", b"bc"]
@@ -353,9 +348,10 @@ def test_an_exception_of_the_auth_callable_is_a_failed_attempt_not_the_end():
             raise KeyError("no token yet")
         return request
 
-    with served(
-        EventStream, stream(b"data: x\n\n", then="hold"), auth=authorize, reconnect=QUICK
-    ) as (_, events):
+    with reading(stream(b"data: x\n\n", then="hold"), auth=authorize, reconnect=QUICK) as (
+        events,
+        _,
+    ):
         first = next(events)
         assert isinstance(first.error, KeyError)
         assert first.ready_state is ReadyState.CONNECTING
@@ -366,9 +362,10 @@ def test_an_exception_of_the_auth_callable_is_a_failed_attempt_not_the_end():
 
 
 def test_where_to_resume_may_be_set():
-    with served(
-        EventStream, stream(b"id: 1\ndata: a\n\n"), stream(b"data: b\n\n"), reconnect=QUICK
-    ) as (server, events):
+    with reading(stream(b"id: 1\ndata: a\n\n"), stream(b"data: b\n\n"), reconnect=QUICK) as (
+        events,
+        server,
+    ):
         messages(events)
         events.last_event_id = "9"
         assert events.last_event_id == events.resume_id == "9"
@@ -397,9 +394,10 @@ def test_on_bytes_is_called_with_the_decompressed_body_before_it_is_parsed(codin
         places.append(events.resume_id)
 
     sent = gzip.compress(body) if coding else body
-    with served(
-        EventStream, respond(HEAD[:-2] + coding + b"\r\n" + sent), on_bytes=see, reconnect=None
-    ) as (_, events):
+    with reading(respond(HEAD[:-2] + coding + b"\r\n" + sent), on_bytes=see, reconnect=None) as (
+        events,
+        _,
+    ):
         list(events)
     assert b"".join(seen) == body
     assert places[0] == ""
@@ -438,7 +436,7 @@ def test_a_subclass_may_have_a_parser_and_events_of_its_own():
 
 
 def test_closed_is_by_close_and_not_by_a_failure():
-    with served(EventStream, status("404 Gone")) as (_, events):
+    with reading(status("404 Gone")) as (events, _):
         assert len(list(events)) == 1
         assert not events.closed
         events.close()
@@ -458,7 +456,7 @@ def test_an_iteration_within_an_iteration_takes_from_it_and_loses_nothing():
         assert is_first_taken.wait(LIMIT)
         connection.send(numbers(3, start=1))
 
-    with served(EventStream, script, reconnect=None) as (_, events):
+    with reading(script, reconnect=None) as (events, _):
         found = []
         for event in events:
             found.append(event)
@@ -470,7 +468,7 @@ def test_an_iteration_within_an_iteration_takes_from_it_and_loses_nothing():
 
 
 def test_take_returns_what_one_read_has_brought_and_has_not_been_yielded():
-    with served(EventStream, stream(numbers(3)), reconnect=None) as (_, events):
+    with reading(stream(numbers(3)), reconnect=None) as (events, _):
         assert [event.type for event in events.take()] == ["open"]
         assert events.last_event_id == ""
         assert next(events).data == "0"
@@ -486,9 +484,9 @@ def interrupt(*_):
 
 def test_an_attempt_that_is_interrupted_is_made_again():
     auth = [interrupt, lambda request: request]
-    with served(
-        EventStream, stream(b"data: a\n\n", then="hold"), auth=lambda request: auth.pop(0)(request)
-    ) as (_, events):
+    with reading(
+        stream(b"data: a\n\n", then="hold"), auth=lambda request: auth.pop(0)(request)
+    ) as (events, _):
         with pytest.raises(KeyboardInterrupt):
             next(events)
         assert events.ready_state is ReadyState.CONNECTING
@@ -497,11 +495,10 @@ def test_an_attempt_that_is_interrupted_is_made_again():
 
 def test_what_on_bytes_raises_the_iteration_raises_and_then_goes_on():
     on_bytes = [interrupt, lambda chunk: None]
-    with served(
-        EventStream,
+    with reading(
         stream(b"id: 1\ndata: a\n\n", then="hold"),
         on_bytes=lambda chunk: on_bytes.pop(0)(chunk),
-    ) as (server, events):
+    ) as (events, server):
         opens(events)
         with pytest.raises(KeyboardInterrupt):
             next(events)
@@ -547,7 +544,7 @@ def test_wherever_an_exception_interrupts_the_iteration_nothing_is_lost_or_comes
 @pytest.mark.parametrize("options", [{"comments": True}, {}], ids=["asked for", "by default"])
 def test_comments_come_in_their_place_if_asked_for(options):
     blocks = b": a\ndata: x\n:b\n\n:c\n"
-    with served(EventStream, stream(blocks), reconnect=None, **options) as (server, events):
+    with reading(stream(blocks), reconnect=None, **options) as (events, server):
         _, *items, _ = events
         message = MessageEvent("message", "x", "", server.url[:-1])
     assert items == ([Comment("a"), Comment("b"), message, Comment("c")] if options else [message])
@@ -557,13 +554,12 @@ def test_comments_come_in_their_place_if_asked_for(options):
 
 
 def test_silence_is_noticed_and_retried():
-    with served(
-        EventStream,
+    with reading(
         stream(b"data: a\n\n", then="hold"),
         stream(b"data: b\n\n", then="hold"),
         event_timeout=0.1,
         reconnect=QUICK,
-    ) as (_, events):
+    ) as (events, _):
         (error,) = errors(events)
         assert isinstance(error.error, EventTimeout)
         assert isinstance(error.error, requests.Timeout)
@@ -579,7 +575,7 @@ def test_heartbeats_are_no_events_for_the_timeout():
             connection.send(b":\n\n")
             connection.pause(0.01)
 
-    with served(EventStream, beat, event_timeout=0.2, reconnect=QUICK) as (_, events):
+    with reading(beat, event_timeout=0.2, reconnect=QUICK) as (events, _):
         assert isinstance(errors(events)[0].error, EventTimeout)
 
 
@@ -609,10 +605,7 @@ def test_time_that_on_bytes_takes_does_not_count():
         is_seen.set()
         assert is_over.wait(LIMIT)
 
-    with served(EventStream, script, event_timeout=timeout, on_bytes=see, reconnect=QUICK) as (
-        _,
-        events,
-    ):
+    with reading(script, event_timeout=timeout, on_bytes=see, reconnect=QUICK) as (events, _):
         while not is_seen.is_set():  # a slow machine may not have got to it in time
             event = next(events)
         assert event.type == "message"
@@ -622,7 +615,7 @@ def test_time_that_on_bytes_takes_does_not_count():
 
 
 def test_close_ends_the_iteration_of_another_thread():
-    with served(EventStream, stream(b"data: a\n\n", then="hold")) as (server, events):
+    with reading(stream(b"data: a\n\n", then="hold")) as (events, server):
         with read_by_another(events) as (recorder, _):
             recorder.next_of(MessageEvent)
         assert events.ready_state is ReadyState.CLOSED
@@ -685,7 +678,7 @@ def test_restart_makes_a_new_connection_at_once_and_yields_no_error(then):
     """Also in the wait for the next attempt, after an error."""
     scripts = stream(b"id: 1\ndata: a\n\n", then=then), stream(b"data: b\n\n", then="hold")
     before = ["open", "message"] if then == "hold" else ["open", "message", "error"]
-    with served(EventStream, *scripts, reconnect=ReconnectPolicy(delay=3600)) as (server, events):
+    with reading(*scripts, reconnect=ReconnectPolicy(delay=3600)) as (events, server):
         with read_by_another(events) as (recorder, _):
             assert [recorder.next().type for _ in before] == before
             events.restart()
@@ -697,7 +690,7 @@ def test_restart_makes_a_new_connection_at_once_and_yields_no_error(then):
 
 def test_restart_still_yields_what_was_parsed_before():
     first = stream(b"data: a\n\ndata: b\n\n", then="hold")
-    with served(EventStream, first, stream(b"data: c\n\n", then="hold")) as (_, events):
+    with reading(first, stream(b"data: c\n\n", then="hold")) as (events, _):
         found = messages(events)
         events.restart()
         found += messages(events, 2)
@@ -705,10 +698,7 @@ def test_restart_still_yields_what_was_parsed_before():
 
 
 def test_restart_sends_a_post_again():
-    with served(EventStream, stream(b"data: a\n\n", then="hold"), method="POST", data=b"x") as (
-        server,
-        events,
-    ):
+    with reading(stream(b"data: a\n\n", then="hold"), method="POST", data=b"x") as (events, server):
         messages(events)
         events.restart()
         messages(events)
@@ -730,7 +720,7 @@ def test_a_huge_reconnection_time_can_be_waited_for():
     ("method", "goes_on"), [("HEAD", True), ("OPTIONS", False), ("POST", False)]
 )
 def test_a_head_request_is_sent_again_as_a_get_is_and_others_are_not(method, goes_on):
-    with served(EventStream, respond(HEAD), method=method, data=b"x") as (_, events):
+    with reading(respond(HEAD), method=method, data=b"x") as (events, _):
         opens(events)
         assert (next(events).retry_in is not None) == goes_on
 
@@ -739,7 +729,7 @@ def test_a_head_request_is_sent_again_as_a_get_is_and_others_are_not(method, goe
 @pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request"])
 def test_the_body_of_what_is_no_event_stream_is_kept(field, status):
     page = b"HTTP/1.1 %b\r\nContent-Type: text/html\r\n%b\r\nhello" % (status, field)
-    with served(EventStream, respond(page)) as (_, events):
+    with reading(respond(page)) as (events, _):
         error = next(events).error
     assert error.response.content == b"hello"
     assert error.response.text == "hello"
@@ -747,7 +737,7 @@ def test_the_body_of_what_is_no_event_stream_is_kept(field, status):
 
 def test_no_more_than_64_kib_of_a_refused_body_are_kept():
     page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + b"x" * 100_000
-    with served(EventStream, respond(page)) as (_, events):
+    with reading(respond(page)) as (events, _):
         error = next(events).error
     assert error.response.content == b"x" * 65536
 
@@ -772,18 +762,18 @@ def test_an_event_that_has_been_iterated_over_is_not_kept(way):
 
     found = []
     with (
-        served(EventStream, stream(b"id: 1\ndata: rare\n\n", then="hold")) as (_, events),
+        reading(stream(b"id: 1\ndata: rare\n\n", then="hold")) as (events, _),
         ThreadPoolExecutor(1) as pool,
     ):
         if way == "async for":
-            reading = pool.submit(asyncio.run, iterate_on_a_loop(events))
+            iterating = pool.submit(asyncio.run, iterate_on_a_loop(events))
         else:
-            reading = pool.submit(iterate, events)
+            iterating = pool.submit(iterate, events)
         wait_until(lambda: found)
         wait_until(lambda: not is_kept())
-        assert not reading.done()
+        assert not iterating.done()
         events.close()
-        reading.result(LIMIT)
+        iterating.result(LIMIT)
 
 
 # --- The certificate ---

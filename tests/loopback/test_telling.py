@@ -27,6 +27,7 @@ from tests.support import (
     QUICK,
     Recorder,
     port_that_refuses,
+    reading,
     respond,
     served,
     status,
@@ -221,7 +222,7 @@ def test_only_so_many_types_that_nobody_hears_are_told(told):
 
 def test_a_body_of_json_lines_is_told_once_a_connection(told):
     lines = b'{"a": 1}\n' * 3
-    with served(EventStream, stream(lines, lines, then="hold")) as (_, events):
+    with reading(stream(lines, lines, then="hold")) as (events, _):
         next(events)
         with pytest.raises(TimeoutError):
             events.take(timeout=0.2)
@@ -240,7 +241,7 @@ def test_nothing_is_told_of_odd_lines_beside_events(told):
             assert are_read.acquire(timeout=LIMIT)
 
     options = {"reconnect": None, "on_bytes": lambda _: are_read.release()}
-    with served(EventStream, script, **options) as (_, events):
+    with reading(script, **options) as (events, _):
         assert len(list(events.messages())) == 2
     assert "not fields" not in told.text
 
@@ -256,7 +257,7 @@ def test_nothing_is_told_of_odd_lines_beside_events(told):
     ],
 )
 def test_the_end_of_a_stream_says_what_was_dropped(body, words):
-    with served(EventStream, stream(body), reconnect=None) as (_, events):
+    with reading(stream(body), reconnect=None) as (events, _):
         *_, lost = events
     assert str(lost.error) == f"the server ended the stream{words}"
 
@@ -370,7 +371,7 @@ def test_silent_for_counts_from_the_last_byte_of_the_open_connection():
         connection.send(b":\n")
         connection.hold()
 
-    with served(EventStream, script, comments=True) as (_, events):
+    with reading(script, comments=True) as (events, _):
         assert events.silent_for is None
         next(events)
         wait_until(lambda: events.silent_for > 0.05)
