@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import trustme
 
 from eventsource import (
     EventSource,
@@ -22,7 +23,6 @@ from eventsource import (
     MessageEvent,
 )
 from eventsource.testing import Recorder, SSEServer, format_event
-from tests.authority import AUTHORITY, server_context
 from tests.support import LIMIT, QUICK, wait_until
 
 SOON = 0.01
@@ -623,8 +623,11 @@ def test_the_certificate_is_removed_by_close():
     assert not path.parent.exists()
 
 
-def test_tls_with_a_context_of_ones_own():
-    with SSEServer(tls=server_context()) as server, AUTHORITY.cert_pem.tempfile() as path:
+def test_tls_with_a_context_of_ones_own(tls_server):
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with SSEServer(tls=context) as server, authority.cert_pem.tempfile() as path:
         assert server.ca_file is None
         server.send("x")
         with EventStream(server.url, verify=path) as stream:
