@@ -125,6 +125,13 @@ def status(line, *headers, body=b""):
     return respond("\r\n".join(fields).encode() + body)
 
 
+@contextlib.contextmanager
+def served(face, *scripts, **options):
+    """A server with these scripts, and a source or client that has its URL."""
+    with ScriptedServer(*scripts) as server, face(server.url, **options) as it:
+        yield server, it
+
+
 def numbers(count, start=0):
     return b"".join(b"id: %d\ndata: %d\n\n" % (n, n) for n in range(start, start + count))
 

@@ -66,6 +66,12 @@ def end(at):
     return {"at": at, "type": "end", "reason": "done", "status": 0}
 
 
+def connections(*texts):
+    """Records of connections that bring a text each; all but the last one are lost."""
+    records = [record for text in texts for record in (opening(), received(0.0, text), lost(0.0))]
+    return [record for record in records[:-1] if record.get("text") != ""]
+
+
 def lines(*records):
     return b"".join(json.dumps(record).encode() + b"\n" for record in (FIRST, *records))
 
@@ -306,6 +312,16 @@ def test_a_file_that_cannot_be_read_is_an_oserror(tmp_path):
 # --- Playing ---
 
 
+@pytest.fixture
+def play(sse_server, file):
+    """Let the server play a recording of these records, without the waits."""
+
+    def play(*records):
+        sse_server.replay(file(*records), speed=math.inf)
+
+    return play
+
+
 def hear(server, **options):
     """All that an `EventStream` hears until the end, each read of the server's apart."""
     options.setdefault("reconnect", QUICK)
@@ -334,8 +350,8 @@ TWO_PARTS = [
 ]
 
 
-def test_a_loss_is_played_once_and_the_end_is_a_204(sse_server, file):
-    sse_server.replay(file(*TWO_PARTS), speed=math.inf)
+def test_a_loss_is_played_once_and_the_end_is_a_204(sse_server, play):
+    play(*TWO_PARTS)
     items = hear(sse_server)
     assert data_of(items) == ["1", "2", "3", "4"]
     errors = [item.error for item in items if isinstance(item, ErrorEvent)]
@@ -344,58 +360,16 @@ def test_a_loss_is_played_once_and_the_end_is_a_204(sse_server, file):
     assert [request.last_event_id for request in sse_server.requests] == ["", "2", "4"]
 
 
-def test_each_client_hears_each_loss_once(sse_server, file):
-    sse_server.replay(file(*TWO_PARTS), speed=math.inf)
-    for _ in range(3):
-        items = hear(sse_server)
-        assert data_of(items) == ["1", "2", "3", "4"]
-        assert sum(isinstance(item, OpenEvent) for item in items) == 2
-
-
-def test_without_ids_a_client_goes_on_where_the_loss_was(sse_server, file):
-    sse_server.replay(
-        file(
-            opening(),
-            received(0.1, "data: 1\n\ndata: 2"),
-            lost(0.2),
-            opening(0.3),
-            lost(0.4),
-            opening(0.5),
-            received(0.6, "data: 2\n\n"),
-        ),
-        speed=math.inf,
-    )
-    for _ in range(2):  # the next client begins anew
-        items = hear(sse_server)
-        assert data_of(items) == ["1", "2"]
-        assert sum(isinstance(item, OpenEvent) for item in items) == 3
-        assert items[-1].error.status == 204
-
-
-def test_a_client_that_brings_an_id_of_its_own_hears_each_loss_once_too(sse_server, file):
+def test_a_client_that_brings_an_id_of_its_own_hears_each_loss_once_too(sse_server, play):
     """From the stream that it had before, say, whose place it has kept."""
-    sse_server.replay(
-        file(
-            opening(),
-            received(0.1, "data: 1\n\n"),
-            lost(0.2),
-            opening(0.3),
-            received(0.4, "data: 2\n\n"),
-            lost(0.5),
-        ),
-        speed=math.inf,
-    )
+    play(*connections("data: 1\n\n", "data: 2\n\n"), lost(0.5))
     for _ in range(2):
         assert data_of(hear(sse_server, last_event_id="elsewhere")) == ["1", "2"]
 
 
-def test_an_id_that_is_taken_away(sse_server, file):
+def test_an_id_that_is_taken_away(sse_server, play):
     """By an empty `id`: the client comes without one."""
-    text = block(1) + "id:\ndata: 2\n\n"
-    sse_server.replay(
-        file(opening(), received(0.1, text), lost(0.2), opening(0.3), received(0.4, block(3))),
-        speed=math.inf,
-    )
+    play(*connections(block(1) + "id:\ndata: 2\n\n", block(3)))
     assert data_of(hear(sse_server)) == ["1", "2", "3"]
     assert [request.last_event_id for request in sse_server.requests] == ["", "", "3"]
 
@@ -420,25 +394,6 @@ def test_of_clients_with_one_unknown_id_the_last_counts(file):
     assert replay.play("unknown 0") is not None
 
 
-def test_losses_in_a_row_under_one_id_are_each_played_once(sse_server, file):
-    sse_server.replay(
-        file(
-            opening(),
-            received(0.1, block(1)),
-            lost(0.2),
-            opening(0.3),
-            received(0.4, "data: without\n\n"),
-            lost(0.5),
-            opening(0.6),
-            received(0.7, block(2)),
-            end(0.8),
-        ),
-        speed=math.inf,
-    )
-    for _ in range(2):
-        assert data_of(hear(sse_server)) == ["1", "without", "2"]
-
-
 @pytest.mark.parametrize(
     ("last_event_id", "heard"),
     [
@@ -449,27 +404,24 @@ def test_losses_in_a_row_under_one_id_are_each_played_once(sse_server, file):
         ("", ["1", "2", "3", "4"]),
     ],
 )
-def test_a_client_that_comes_with_an_id_goes_on_after_it(sse_server, file, last_event_id, heard):
-    sse_server.replay(file(*TWO_PARTS), speed=math.inf)
+def test_a_client_that_comes_with_an_id_goes_on_after_it(sse_server, play, last_event_id, heard):
+    play(*TWO_PARTS)
     assert data_of(hear(sse_server, last_event_id=last_event_id)) == heard
 
 
-def test_an_id_within_a_read_is_found(sse_server, file):
+def test_an_id_within_a_read_is_found(sse_server, play):
     text = "".join(map(block, range(1, 6))).replace("\n", "\r\n")
-    sse_server.replay(file(opening(), received(0.1, text)), speed=math.inf)
+    play(opening(), received(0.1, text))
     assert data_of(hear(sse_server, last_event_id="3")) == ["4", "5"]
 
 
-def test_of_an_id_that_came_twice_the_last_one_counts(sse_server, file):
+def test_of_an_id_that_came_twice_the_last_one_counts(sse_server, play):
     text = block(1) + block(2) + block(1, "again") + block(3)
-    sse_server.replay(
-        file(opening(), received(0, block(1) + block(4)), lost(1), opening(2), received(3, text)),
-        speed=math.inf,
-    )
+    play(*connections(block(1) + block(4), text))
     assert data_of(hear(sse_server, last_event_id="1")) == ["3"]
 
 
-def test_the_bytes_are_the_same_and_cut_as_they_arrived(sse_server, file):
+def test_the_bytes_are_the_same_and_cut_as_they_arrived(file):
     rng = random.Random(17)
     text = (
         "\ufeffretry: 20\n\n: é\r\n" + block(1, "日本") + "event: x\rdata: y\r\r" + block("", "z")
@@ -478,28 +430,25 @@ def test_the_bytes_are_the_same_and_cut_as_they_arrived(sse_server, file):
     for _ in range(20):
         cuts = sorted(rng.sample(range(1, len(data)), 5))
         pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
-        records = []
-        RecordingWriter(records.append, "https://example.com/", "")
-        records.append(json.dumps(opening()).encode() + b"\n")
-        writer = RecordingWriter(lambda line: None, "", "")
-        writer._write = records.append
+        written = []
+        writer = RecordingWriter(written.append, "https://example.com/", "")
+        writer.opened(0.0, OpenEvent("open", "https://example.com/", 200, FIELDS))
         for number, piece in enumerate(pieces):
             writer.received(number / 10, piece)
-        path = file(b"".join(records))
-        playback = Replay(read_recording(path)).play("")
-        *steps, _ = playback.steps()
+        path = file(b"".join(written))
+        *steps, _ = Replay(read_recording(path)).play("").steps()
         assert [step for _, step in steps] == pieces
         assert [round(at, 6) for at, _ in steps] == [number / 10 for number in range(6)]
         path.unlink()
 
 
-def test_the_header_fields_are_the_recorded_ones(sse_server, file):
+def test_the_header_fields_are_the_recorded_ones(sse_server, play):
     fields = FIELDS | {
         "Content-Length": "7",
         "Connection": "keep-alive",
         "Content-Encoding": "gzip",
     }
-    sse_server.replay(file(opening(headers=fields), received(0, block(1))), speed=math.inf)
+    play(opening(headers=fields), received(0, block(1)))
     opened = hear(sse_server)[0]
     assert opened.headers["X-Request-Id"] == "42"
     assert "Content-Length" not in opened.headers
@@ -527,8 +476,7 @@ def test_the_recorded_retry_is_scaled_too(file, speed, sent):
     """Also where a read ended in the middle of it."""
     pieces = ["retry: 30", "00\n\nretry:3000\r\ndata: retry: 3000\n\n", "retry: 3000"]
     records = [received(0.0, piece) for piece in pieces]
-    playback = Replay(read_recording(file(opening(), *records)), speed).play("")
-    *steps, _ = playback.steps()
+    *steps, _ = Replay(read_recording(file(opening(), *records)), speed).play("").steps()
     data = b"".join(step for _, step in steps)
     assert data == (b"retry: %b\n\nretry:%b\r\ndata: retry: 3000\n\nretry: 3000" % (sent, sent))
     assert len(steps) == 3
@@ -554,34 +502,33 @@ def test_a_retry_beyond_all_reason_does_no_harm(file, digits):
         assert data.startswith(b"retry: ")
 
 
-def test_a_post_is_answered_from_the_start_each_time(sse_server, file):
-    sse_server.replay(file(opening(), received(0.1, "data: token\n\n"), end(0.2)), speed=math.inf)
+def test_a_post_is_answered_from_the_start_each_time(sse_server, play):
+    play(opening(), received(0.1, "data: token\n\n"), end(0.2))
     for _ in range(3):
         items = hear(sse_server, method="POST", json={}, reconnect=None)
         assert data_of(items) == ["token"]
         assert isinstance(items[-1].error, StreamEnded)
 
 
-def test_a_recording_with_an_id_that_no_header_can_carry(sse_server, file):
+def test_a_recording_with_an_id_that_no_header_can_carry(sse_server, play):
     text = block(1) + "id: a\x01b\ndata: 2\n\n"
-    sse_server.replay(file(opening(), received(0.1, text), lost(0.2), opening(0.3)), speed=math.inf)
+    play(*connections(text, ""))
     items = hear(sse_server, last_event_id="1")
     assert data_of(items) == ["2"]
-    sse_server.replay(file(opening(), received(0.1, text), lost(0.2), opening(0.3)), speed=math.inf)
+    play(*connections(text, ""))
     items = hear(sse_server)
     assert data_of(items) == ["1", "2"]
     assert [request.last_event_id for request in sse_server.requests[-3:]] == ["", "1", "1"]
 
 
-def test_failed_attempts_are_not_played(sse_server, file):
-    records = [lost(0.1), opening(0.2), received(0.3, block(1)), lost(0.4), lost(0.5), lost(0.6)]
-    sse_server.replay(file(*records), speed=math.inf)
+def test_failed_attempts_are_not_played(sse_server, play):
+    play(lost(0.0), *connections(block(1)), lost(0.4), lost(0.5), lost(0.6))
     assert data_of(hear(sse_server)) == ["1"]
 
 
-def test_planned_answers_come_before_the_recording(sse_server, file):
+def test_planned_answers_come_before_the_recording(sse_server, play):
     sse_server.status(503)
-    sse_server.replay(file(*TWO_PARTS), speed=math.inf)
+    play(*TWO_PARTS)
     policy = ReconnectPolicy(delay=0.02, statuses={503})
     assert data_of(hear(sse_server, reconnect=policy)) == ["1", "2", "3", "4"]
 
@@ -599,13 +546,13 @@ def test_a_test_can_drop_a_client_that_is_being_played_to(sse_server, file):
     sse_server.wait_for_disconnect()
 
 
-def test_each_stream_has_a_recording_of_its_own(sse_server, file):
+def test_each_stream_has_a_recording_of_its_own(sse_server, file, play):
     other = sse_server.stream("/other")
     other.replay(file(opening(), received(0, block("b"))), speed=math.inf)
-    sse_server.replay(file(opening(), received(0, block("a"))), speed=math.inf)
+    play(opening(), received(0, block("a")))
     assert data_of(hear(sse_server)) == ["a"]
     assert data_of(hear(other)) == ["b"]
-    sse_server.replay(file(opening(), received(0, block("c"))), speed=math.inf)
+    play(opening(), received(0, block("c")))
     assert data_of(hear(sse_server)) == ["c"]
 
 
@@ -656,8 +603,8 @@ CLIENTS = [with_source, with_stream, with_sseclient]
 
 
 @pytest.mark.parametrize("listen", CLIENTS)
-def test_it_is_a_server_for_any_client(sse_server, file, listen):
-    sse_server.replay(file(*TWO_PARTS), speed=math.inf)
+def test_it_is_a_server_for_any_client(sse_server, play, listen):
+    play(*TWO_PARTS)
     assert [event.data for event in listen(sse_server.url)] == ["1", "2", "3", "4"]
 
 
@@ -697,15 +644,7 @@ def test_any_recording_is_played_whole_whatever_ids_it_has(file):
 
 def test_a_recording_without_ids_can_be_numbered(file):
     text = "\ufeffdata: a\n\n: comment\n\nretry: 5\n\nevent: x\ndata: b\n\ndata: to"
-    recording = read_recording(
-        file(
-            opening(),
-            received(0.1, text),
-            lost(0.2),
-            opening(0.3),
-            received(0.4, "data: c\r\n\r\n"),
-        )
-    )
+    recording = read_recording(file(*connections(text, "data: c\r\n\r\n")))
     replay = Replay(recording, math.inf, numbered=True)
     parser = EventStreamParser()
     events = []

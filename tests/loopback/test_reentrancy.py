@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import pytest
 
 from eventsource import EventSource, ReadyState, ReconnectPolicy
 from eventsource.testing import ScriptedServer
-from tests.support import LIMIT, QUICK, Recorder, status, stream, wait_until
+from tests.support import LIMIT, QUICK, Recorder, served, status, stream, wait_until
 
 
 def as_it_is(handler):
@@ -29,19 +30,29 @@ def as_coroutine_function(handler):
     return call
 
 
+class Place(NamedTuple):
+    """Where handlers run."""
+
+    dispatch: object
+    handler: object
+    """Makes a handler of a function."""
+
+    def source(self, url, *, start=False, **options):
+        return EventSource(url, dispatch=self.dispatch, start=start, **options)
+
+
 @pytest.fixture(params=["reader thread", "pool", "event loop"])
 def place(request):
-    """Where handlers run: a value for `dispatch`, and what makes a handler of a function."""
     if request.param == "reader thread":
-        yield None, as_it_is
+        yield Place(None, as_it_is)
     elif request.param == "pool":
         with ThreadPoolExecutor(4) as executor:
-            yield executor.submit, as_it_is
+            yield Place(executor.submit, as_it_is)
     else:
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
-        yield loop.call_soon_threadsafe, as_coroutine_function
+        yield Place(loop.call_soon_threadsafe, as_coroutine_function)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.run_until_complete(asyncio.sleep(0))
@@ -57,10 +68,9 @@ def server():
 
 
 def test_a_handler_adds_and_removes_handlers(server, place):
-    dispatch, handler = place
     calls = Recorder()
-    second = handler(lambda event: calls(("second", event.data)))
-    third = handler(lambda event: calls(("third", event.data)))
+    second = place.handler(lambda event: calls(("second", event.data)))
+    third = place.handler(lambda event: calls(("third", event.data)))
 
     def first(event):
         calls(("first", event.data))
@@ -70,8 +80,8 @@ def test_a_handler_adds_and_removes_handlers(server, place):
         elif event.data == "3":
             source.remove_all_listeners("message")
 
-    with EventSource(server.url, dispatch=dispatch, start=False) as source:
-        source.on("message", handler(first))
+    with place.source(server.url) as source:
+        source.on("message", place.handler(first))
         source.on("message", second)
         source.start()
         wait_until(lambda: source.last_event_id == "4")
@@ -86,7 +96,6 @@ def test_a_handler_adds_and_removes_handlers(server, place):
 
 
 def test_a_handler_closes(server, place):
-    dispatch, handler = place
     calls = []
 
     def close(event):
@@ -94,9 +103,9 @@ def test_a_handler_closes(server, place):
         source.close()
         assert source.ready_state is ReadyState.CLOSED
 
-    with EventSource(server.url, dispatch=dispatch, start=False) as source:
-        source.on("message", handler(close))
-        source.on("message", handler(calls.append))
+    with place.source(server.url) as source:
+        source.on("message", place.handler(close))
+        source.on("message", place.handler(calls.append))
         source.start()
         assert source.join(LIMIT)
         assert server.connections[0].gone.wait(LIMIT)
@@ -104,7 +113,6 @@ def test_a_handler_closes(server, place):
 
 
 def test_a_handler_closes_and_joins_its_own_source(server, place):
-    dispatch, handler = place
     results = Recorder()
 
     def leave(event):
@@ -112,23 +120,22 @@ def test_a_handler_closes_and_joins_its_own_source(server, place):
         source.close()
         results(source.join())
 
-    with EventSource(server.url, dispatch=dispatch, start=False) as source:
-        source.on("message", handler(leave))
+    with place.source(server.url) as source:
+        source.on("message", place.handler(leave))
         source.start()
         assert results.next() is False
-        assert results.next() is (dispatch is not None)  # else this is the reader thread
+        assert results.next() is (place.dispatch is not None)  # else this is the reader thread
 
 
 def test_a_handler_leaves_a_with_block_of_its_own_source(server, place, caplog):
-    dispatch, handler = place
     calls = Recorder()
 
     def leave(event):
         with source:
             calls(event.data)
 
-    source = EventSource(server.url, dispatch=dispatch, start=False)
-    source.on("message", handler(leave))
+    source = place.source(server.url)
+    source.on("message", place.handler(leave))
     source.start()
     assert source.join(LIMIT)
     assert calls.events == ["0"]
@@ -136,42 +143,31 @@ def test_a_handler_leaves_a_with_block_of_its_own_source(server, place, caplog):
 
 
 def test_a_handler_restarts(place):
-    dispatch, handler = place
     calls = Recorder()
     first, second = stream(b"id: 1\ndata: a\n\n", then="hold"), stream(b"data: b\n\n", then="hold")
-    with ScriptedServer(first, second) as server:
-        with EventSource(
-            server.url,
-            dispatch=dispatch,
-            reconnect=ReconnectPolicy(delay=3600),
-            start=False,
-        ) as source:
-            source.once("message", handler(lambda event: source.restart()))
-            source.on("message", handler(lambda event: calls(event.data)))
-            source.on("error", handler(calls))
-            source.start()
-            assert [calls.next(), calls.next()] == ["a", "b"]
-            assert server.requests[1].header("Last-Event-ID") == "1"
+    policy = ReconnectPolicy(delay=3600)
+    with served(place.source, first, second, reconnect=policy) as (server, source):
+        source.once("message", place.handler(lambda event: source.restart()))
+        source.on("message", place.handler(lambda event: calls(event.data)))
+        source.on("error", place.handler(calls))
+        source.start()
+        assert [calls.next(), calls.next()] == ["a", "b"]
+        assert server.requests[1].header("Last-Event-ID") == "1"
 
 
 def test_a_handler_creates_a_source_that_takes_over(server, place):
-    dispatch, handler = place
     calls = Recorder()
     sources = []
 
     def take_over(event):
         source.close()
         calls(("old", event.data))  # before the new one's thread says anything
-        new = EventSource(
-            server.url,
-            dispatch=dispatch,
-            last_event_id=event.last_event_id,
-            on_message=handler(lambda event: calls(("new", event.data))),
-        )
-        sources.append(new)
+        hear = place.handler(lambda event: calls(("new", event.data)))
+        last = event.last_event_id
+        sources.append(place.source(server.url, on_message=hear, last_event_id=last, start=True))
 
-    with EventSource(server.url, dispatch=dispatch, start=False) as source:
-        source.on("message", handler(take_over))
+    with place.source(server.url) as source:
+        source.on("message", place.handler(take_over))
         source.start()
         assert calls.next() == ("old", "0")
         assert [calls.next() for _ in range(5)] == [("new", str(n)) for n in range(5)]
@@ -184,16 +180,15 @@ def test_a_handler_creates_a_source_that_takes_over(server, place):
 
 
 def test_a_handler_closes_and_joins_another_source(server, place):
-    dispatch, handler = place
     results = Recorder()
-    other = EventSource(server.url, dispatch=dispatch, on_message=handler(print))
+    other = place.source(server.url, on_message=place.handler(print), start=True)
 
     def end(event):
         other.close()
         results(other.join())
 
-    with EventSource(server.url, dispatch=dispatch, start=False) as source:
-        source.once("message", handler(end))
+    with place.source(server.url) as source:
+        source.once("message", place.handler(end))
         source.start()
         assert results.next() is True
 
@@ -201,7 +196,6 @@ def test_a_handler_closes_and_joins_another_source(server, place):
 def test_a_handler_joins_another_source_that_ends_by_itself(place):
     # On an event loop, the other one's handlers would wait for this very handler: join() says
     # so, instead of waiting for them.
-    dispatch, handler = place
     results = Recorder()
     calls = []
     numbers = stream(b"data: 1\n\n")
@@ -209,34 +203,28 @@ def test_a_handler_joins_another_source_that_ends_by_itself(place):
         ScriptedServer(numbers, status("204 No Content")) as ending,
         ScriptedServer(stream(b"data: go\n\n", then="hold")) as server,
     ):
-        other = EventSource(
-            ending.url,
-            dispatch=dispatch,
-            reconnect=QUICK,
-            on_message=handler(calls.append),
-            start=False,
-        )
+        hear = place.handler(calls.append)
+        other = place.source(ending.url, reconnect=QUICK, on_message=hear)
 
         def wait(event):
             results(other.join())
             results(len(calls))
 
-        with EventSource(server.url, dispatch=dispatch, start=False) as source:
-            other.on("open", handler(lambda _: source.start()))
-            source.once("message", handler(wait))
+        with place.source(server.url) as source:
+            other.on("open", place.handler(lambda _: source.start()))
+            source.once("message", place.handler(wait))
             other.start()
             joined, count = results.next(), results.next()
         assert other.join(LIMIT)
-        assert joined or handler is as_coroutine_function
+        assert joined or place.handler is as_coroutine_function
         assert count == 1 or not joined
         assert len(calls) == 1
 
 
 def test_handlers_that_join_each_others_sources(server, place):
-    dispatch, handler = place
     results = Recorder()
     meet = threading.Barrier(2, timeout=LIMIT)
-    on_one_thread = handler is as_coroutine_function
+    on_one_thread = place.handler is as_coroutine_function
 
     def end(own, other):
         def call(event):
@@ -246,10 +234,10 @@ def test_handlers_that_join_each_others_sources(server, place):
             other.close()
             results((own.url, other.join()))
 
-        return handler(call)
+        return place.handler(call)
 
-    one = EventSource(server.url + "one", dispatch=dispatch, start=False)
-    two = EventSource(server.url + "two", dispatch=dispatch, start=False)
+    one = place.source(server.url + "one")
+    two = place.source(server.url + "two")
     one.once("message", end(one, two))
     two.once("message", end(two, one))
     one.start()
@@ -258,7 +246,9 @@ def test_handlers_that_join_each_others_sources(server, place):
     if not on_one_thread:
         second = results.next()[1]
         # In their reader threads one must give in; elsewhere the threads just end.
-        assert sorted([first, second]) == ([False, True] if dispatch is None else [True, True])
+        assert sorted([first, second]) == (
+            [False, True] if place.dispatch is None else [True, True]
+        )
     assert one.join(LIMIT)
     assert two.join(LIMIT)
 
@@ -287,32 +277,10 @@ def test_three_handlers_that_join_in_a_circle(server):
 
 
 def test_a_handler_that_raises_stops_nobody(server, place, caplog):
-    dispatch, handler = place
     calls = Recorder()
-    with EventSource(server.url, dispatch=dispatch, start=False) as source:
-        source.on("message", handler(lambda event: 1 / 0))
-        source.on("message", handler(calls))
+    with place.source(server.url) as source:
+        source.on("message", place.handler(lambda event: 1 / 0))
+        source.on("message", place.handler(calls))
         source.start()
         assert [calls.next().data for _ in range(5)] == list("01234")
     assert caplog.text.count("ZeroDivisionError: division by zero") == 5
-
-
-def test_each_handler_begins_when_the_one_before_has_ended(server, place):
-    dispatch, handler = place
-    calls = Recorder()
-    running = threading.Lock()
-
-    def one_at_a_time(name):
-        def call(event):
-            assert running.acquire(blocking=False)
-            calls((name, event.data))
-            running.release()
-
-        return handler(call)
-
-    with EventSource(server.url, dispatch=dispatch, start=False) as source:
-        source.on("message", one_at_a_time("a"))
-        source.on("message", one_at_a_time("b"))
-        source.start()
-        seen = [calls.next() for _ in range(10)]
-    assert seen == [(name, str(n)) for n in range(5) for name in "ab"]

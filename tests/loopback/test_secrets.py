@@ -87,6 +87,19 @@ def route(locations, line="302 Found", *fields):
     return script
 
 
+@contextlib.contextmanager
+def two_origins(line="302 Found", *, tls_at_home=False, tls_away=False):
+    """A server, and another that redirects to it: `away` and `home`."""
+    context = server_context()
+    with (
+        ScriptedServer(route({}), ssl_context=context if tls_away else None) as away,
+        ScriptedServer(
+            route({"/": f"{away.url}x"}, line), ssl_context=context if tls_at_home else None
+        ) as home,
+    ):
+        yield away, home
+
+
 def opened(url, session=None, attempts=2, **options):
     """Open, lose the connection, reconnect; return the open events."""
     with EventStream(url, session=session, last_event_id="7", reconnect=QUICK, **options) as events:
@@ -105,6 +118,12 @@ def assert_bare(request, *more):
     assert request.header("Cache-Control") == "no-cache"
     assert request.header("Last-Event-ID") == "7"
     assert request.header("User-Agent") == f"eventsource-client/{eventsource.__version__}"
+
+
+def assert_told_nothing(server, *more):
+    assert server.requests
+    for request in server.requests:
+        assert_bare(request, *more)
 
 
 # --- The watch over everything that is logged (see conftest.py) ---
@@ -231,14 +250,10 @@ LINES = ["301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary",
 @pytest.mark.parametrize("line", LINES)
 def test_another_port_sees_our_own_fields_and_the_place_at_each_attempt(session, line):
     give_all_to(session)
-    with (
-        ScriptedServer(route({})) as away,
-        ScriptedServer(route({"/": f"{away.url}x"}, line)) as home,
-    ):
+    with two_origins(line) as (away, home):
         opened(home.url, session, **EVERYTHING)
         assert [r.target for r in away.requests] == ["/x", "/x"]
-        for request in away.requests:
-            assert_bare(request)
+        assert_told_nothing(away)
         for request in home.requests:
             assert request.header("X-Api-Key") == SECRET
             assert SECRET in request.header("Cookie")
@@ -262,12 +277,11 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_secret_goes_home_and_nowhere_else(session, kind):
-    with ScriptedServer(route({})) as away, ScriptedServer(route({"/": away.url})) as home:
+    with two_origins() as (away, home):
         opened(home.url, session, **KINDS[kind])
         for request in home.requests:
             assert secrets_in(repr(request))
-        for request in away.requests:
-            assert_bare(request)
+        assert_told_nothing(away)
 
 
 @pytest.mark.parametrize("credentials", [f"user:{SECRET}@", f"{SECRET}:@", f"a%40b:{SECRET}@"])
@@ -280,8 +294,7 @@ def test_credentials_in_the_url_go_home_and_nowhere_else(session, credentials):
         assert [r.target for r in home.requests] == ["/", "/2"] * 2
         for request in home.requests:
             assert secrets_in(request.header("Authorization"))
-        for request in away.requests:
-            assert_bare(request)
+        assert_told_nothing(away)
 
 
 @pytest.fixture
@@ -299,20 +312,19 @@ def test_netrc_credentials_go_to_their_host_only(netrc, session):
         opened(home.url, session)
         for request in home.requests:
             assert request.header("Authorization") == basic("user", SECRET)
-        for request in away.requests:
-            assert_bare(request)
+        assert_told_nothing(away)
 
 
-def test_netrc_credentials_sent_over_tls_are_not_sent_in_the_clear(netrc, session, files):
-    with (
-        ScriptedServer(route({})) as away,
-        ScriptedServer(route({"/": away.url}), ssl_context=server_context()) as home,
-    ):
-        opened(home.url, session, verify=files["verify"])
+@pytest.mark.parametrize("is_trusted", [False, True])
+def test_netrc_credentials_sent_over_tls_are_not_sent_in_the_clear(
+    netrc, session, files, is_trusted
+):
+    with two_origins(tls_at_home=True) as (away, home):
+        origins = [away.url.rstrip("/")] if is_trusted else []
+        opened(home.url, session, verify=files["verify"], trusted_origins=origins)
         for request in home.requests:
             assert request.header("Authorization") == basic("user", SECRET)
-        for request in away.requests:
-            assert_bare(request)
+        assert_told_nothing(away, *(["Connection"] if is_trusted else []))
 
 
 def test_digest_credentials_answer_only_their_own_origins_challenge(session):
@@ -363,18 +375,28 @@ def places(home, away):
     }
 
 
-@pytest.mark.parametrize("kind", places(*[type("", (), {"port": 1})] * 2))
+PLACES = list(places(*[type("", (), {"port": 1})] * 2))
+
+
+def lead_to(kind, servers):
+    """A script that redirects to the location of this kind, once there are the servers."""
+
+    def script(connection):
+        location = places(*servers)[kind].encode()
+        head = b"HTTP/1.1 302 x\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % location
+        respond(head)(connection)
+
+    return script
+
+
+@pytest.mark.parametrize("kind", PLACES)
 def test_no_spelling_of_a_location_takes_secrets_along(session, kind):
     give_all_to(session)
     servers = []
-
-    def start(connection):
-        location = places(*servers)[kind].encode()
-        respond(b"HTTP/1.1 302 x\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")(
-            connection
-        )
-
-    with ScriptedServer(start, route({})) as home, ScriptedServer(route({})) as away:
+    with (
+        ScriptedServer(lead_to(kind, servers), route({})) as home,
+        ScriptedServer(route({})) as away,
+    ):
         servers[:] = home, away
         url = home.url.replace("//", f"//user:{SECRET}@")
         with EventStream(
@@ -402,18 +424,11 @@ def test_the_same_port_by_another_name_is_another_origin(session):
 @pytest.mark.parametrize("home_is_tls", [True, False])
 def test_another_scheme_is_another_origin(session, home_is_tls, files):
     give_all_to(session)
-    context = server_context()
-    with (
-        ScriptedServer(route({}), ssl_context=None if home_is_tls else context) as away,
-        ScriptedServer(
-            route({"/": away.url}), ssl_context=context if home_is_tls else None
-        ) as home,
-    ):
+    with two_origins(tls_at_home=home_is_tls, tls_away=not home_is_tls) as (away, home):
         opened(home.url, session, verify=files["verify"], **EVERYTHING)
         for request in home.requests:
             assert SECRET in request.header("X-Api-Key")
-        for request in away.requests:
-            assert_bare(request)
+        assert_told_nothing(away)
 
 
 def test_home_again_after_having_been_away_is_away(session):
@@ -433,8 +448,7 @@ def test_home_again_after_having_been_away_is_away(session):
             else:
                 assert request.header("X-Api-Key") == SECRET
         assert [r.target for r in away.requests] == ["/3", "/4"] * 2
-        for request in away.requests:
-            assert_bare(request)
+        assert_told_nothing(away)
 
 
 def test_relative_locations_stay_at_home_and_keep_everything(session):
@@ -451,10 +465,7 @@ def test_relative_locations_stay_at_home_and_keep_everything(session):
 
 def test_a_post_takes_its_body_along_and_no_other_fields(session):
     give_all_to(session)
-    with (
-        ScriptedServer(route({})) as away,
-        ScriptedServer(route({"/": away.url}, "307 Temp")) as home,
-    ):
+    with two_origins("307 Temp") as (away, home):
         opened(home.url, session, method="POST", json={"a": 1}, **EVERYTHING)
         for request in away.requests:
             assert request.body == b'{"a": 1}'
@@ -472,69 +483,63 @@ def test_cookies_that_are_set_on_the_way_stay_where_they_are_from(session):
         with ScriptedServer(route({"/": location}, "302 x", f"Set-Cookie: sid={SECRET}")) as home:
             opened(home.url, session)
             assert [r.header("Cookie") for r in home.requests] == [None, f"sid={SECRET}"]
-            for request in away.requests:
-                assert_bare(request)
+            assert_told_nothing(away)
 
 
-@pytest.mark.parametrize("given_by", ["option", "session"])
-def test_a_client_certificate_is_shown_at_home_only(session, given_by, files):
-    names = {"home": [], "away": []}
+def asking_for_a_certificate(mode=ssl.CERT_OPTIONAL):
+    context = server_context()
+    context.verify_mode = mode
+    CLIENTS.configure_trust(context)
+    return context
 
-    def note(where, script):
-        def noting(connection):
-            peer = connection.sock.getpeercert()
-            script(connection)
-            names[where].append((connection.request.target, bool(peer)))
 
-        return noting
-
-    def asking():
-        context = server_context()
-        context.verify_mode = ssl.CERT_OPTIONAL
-        CLIENTS.configure_trust(context)
-        return context
-
-    options = {"verify": files["verify"]}
-    if given_by == "option":
-        options["cert"] = files["cert"]
-    elif session is None:
+@pytest.fixture(params=["option", "session"])
+def with_certificate(request, session, files):
+    """The options with which a client shows its certificate."""
+    if request.param == "option":
+        return files
+    if session is None:
         pytest.skip("there is no session to give it to")
-    else:
-        session.cert = files["cert"]
-    servers = []
+    session.cert = files["cert"]
+    return {"verify": files["verify"]}
+
+
+def noting(shown, script):
+    """The same script; it notes what was asked for, and whether a certificate was shown."""
+
+    def noting_script(connection):
+        peer = connection.sock.getpeercert()
+        script(connection)
+        shown.append((connection.request.target, bool(peer)))
+
+    return noting_script
+
+
+def test_a_client_certificate_is_shown_at_home_only(session, with_certificate):
+    at_home, elsewhere, servers = [], [], []
+    to_away = noting(at_home, lambda c: route({"/": "2", "/2": servers[1].url + "3"})(c))
+    back = noting(elsewhere, lambda c: route({"/3": servers[0].url + "4"})(c))
     with (
-        ScriptedServer(
-            note("home", lambda c: route({"/": "2", "/2": servers[1].url + "3"})(c)),
-            ssl_context=asking(),
-        ) as home,
-        ScriptedServer(
-            note("away", lambda c: route({"/3": home.url + "4"})(c)), ssl_context=asking()
-        ) as away,
+        ScriptedServer(to_away, ssl_context=asking_for_a_certificate()) as home,
+        ScriptedServer(back, ssl_context=asking_for_a_certificate()) as away,
     ):
         servers[:] = home, away
-        opened(home.url, session, **options)
-    assert names["home"] == [("/", True), ("/2", True), ("/4", False)] * 2
-    assert names["away"] == [("/3", False)] * 2
+        opened(home.url, session, **with_certificate)
+    assert at_home == [("/", True), ("/2", True), ("/4", False)] * 2
+    assert elsewhere == [("/3", False)] * 2
 
 
 # --- Trusted origins ---
 
 
-@pytest.mark.parametrize("kind", places(*[type("", (), {"port": 1})] * 2))
+@pytest.mark.parametrize("kind", PLACES)
 def test_no_spelling_of_a_location_passes_for_a_trusted_origin(session, kind):
     give_all_to(session)
     servers = []
-
-    def start(connection):
-        location = places(*servers)[kind].encode()
-        respond(b"HTTP/1.1 302 x\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")(
-            connection
-        )
-
     with (
         ScriptedServer(route({})) as trusted,
         ScriptedServer(route({})) as away,
-        ScriptedServer(start) as home,
+        ScriptedServer(lead_to(kind, servers)) as home,
     ):
         servers[:] = trusted, away
         with EventStream(
@@ -553,10 +558,7 @@ def test_no_spelling_of_a_location_passes_for_a_trusted_origin(session, kind):
 @pytest.mark.parametrize("trusted", ["http", "https"])
 def test_from_https_to_http_everything_goes_only_where_that_is_named(session, trusted, files):
     give_all_to(session)
-    with (
-        ScriptedServer(route({})) as away,
-        ScriptedServer(route({"/": away.url}), ssl_context=server_context()) as home,
-    ):
+    with two_origins(tls_at_home=True) as (away, home):
         origins = [f"{trusted}://127.0.0.1:{away.port}"]
         opened(home.url, session, verify=files["verify"], trusted_origins=origins, **EVERYTHING)
         for request in away.requests:
@@ -569,48 +571,17 @@ def test_from_https_to_http_everything_goes_only_where_that_is_named(session, tr
                 assert_bare(request)
 
 
-def test_netrc_sends_nothing_in_the_clear_to_a_trusted_origin_either(netrc, session, files):
+def test_a_client_certificate_is_shown_to_a_trusted_origin(session, with_certificate):
+    shown, context = [], asking_for_a_certificate()
     with (
-        ScriptedServer(route({})) as away,
-        ScriptedServer(route({"/": away.url}), ssl_context=server_context()) as home,
-    ):
-        origins = [f"http://127.0.0.1:{away.port}"]
-        opened(home.url, session, verify=files["verify"], trusted_origins=origins)
-        for request in away.requests:
-            assert_bare(request, "Connection")
-
-
-@pytest.mark.parametrize("given_by", ["option", "session"])
-def test_a_client_certificate_is_shown_to_a_trusted_origin(session, given_by, files):
-    shown = []
-
-    def note(script):
-        def noting(connection):
-            peer = connection.sock.getpeercert()
-            script(connection)
-            shown.append((connection.request.target, bool(peer)))
-
-        return noting
-
-    context = server_context()
-    context.verify_mode = ssl.CERT_OPTIONAL
-    CLIENTS.configure_trust(context)
-    options = {"verify": files["verify"]}
-    if given_by == "option":
-        options["cert"] = files["cert"]
-    elif session is None:
-        pytest.skip("there is no session to give it to")
-    else:
-        session.cert = files["cert"]
-    with (
-        ScriptedServer(note(status("403 No")), ssl_context=context) as away,
-        ScriptedServer(note(route({"/": f"{away.url}2"})), ssl_context=context) as home,
+        ScriptedServer(noting(shown, status("403 No")), ssl_context=context) as away,
+        ScriptedServer(noting(shown, route({"/": f"{away.url}2"})), ssl_context=context) as home,
     ):
         trusted = f"https://127.0.0.1:{away.port}"
         texts = []
         for origins in ([], [trusted]):
             (event,) = errors(
-                EventStream(home.url, session=session, trusted_origins=origins, **options)
+                EventStream(home.url, session=session, trusted_origins=origins, **with_certificate)
             )
             texts.append(str(event.error))
     assert shown == [("/", True), ("/2", False), ("/", True), ("/2", True)]
@@ -654,9 +625,7 @@ def assert_only_the_proxy_was_told(proxy, *origins):
     for request in proxy.requests:
         assert request.header("Proxy-Authorization") == basic("user", SECRET)
     for origin in origins:
-        assert origin.requests
-        for request in origin.requests:
-            assert_bare(request)
+        assert_told_nothing(origin)
 
 
 @pytest.mark.parametrize("by", ["proxies", "environment"])
@@ -819,12 +788,27 @@ def failure(make):
     return make
 
 
-def failing(name, *scripts, **options):
+def failing(name, *scripts, scheme="http", **options):
     """A failure by what a server does."""
 
     def make(stack, _session, _monkeypatch):
         server = stack.enter_context(ScriptedServer(*scripts))
-        return with_secrets(server.url), options
+        return with_secrets(server.url.replace("http", scheme)), options
+
+    FAILURES[name] = make
+
+
+def failing_at(name, url, **options):
+    """A failure before a server has a part in it."""
+    FAILURES[name] = lambda *_: (url, options)
+
+
+def failing_at_a_port(name, make_port, scheme="http", **options):
+    """A failure to connect."""
+
+    def make(stack, _session, _monkeypatch):
+        port = stack.enter_context(make_port())
+        return with_secrets(f"{scheme}://127.0.0.1:{port}/"), options
 
     FAILURES[name] = make
 
@@ -859,20 +843,10 @@ failing("a redirect to a bad port", status("302 x", f"Location: http://u:{SECRET
 failing("a redirect loop", status("302 x", "Location: ?key=" + QUERY_SECRET))
 
 
-@failure
-def refused(stack, _session, _monkeypatch):
-    return with_secrets(f"http://127.0.0.1:{stack.enter_context(port_that_refuses())}/"), {}
-
-
-@failure
-def refused_over_tls(stack, _session, _monkeypatch):
-    return with_secrets(f"https://127.0.0.1:{stack.enter_context(port_that_refuses())}/"), {}
-
-
-@failure
-def never_connected(stack, _session, _monkeypatch):
-    port = stack.enter_context(port_that_never_answers())
-    return with_secrets(f"http://127.0.0.1:{port}/"), {"timeout": 0.05}
+failing_at_a_port("refused", port_that_refuses)
+failing_at_a_port("refused, over TLS", port_that_refuses, "https")
+failing_at_a_port("never connected", port_that_never_answers, timeout=0.05)
+failing_at("an impossible host", with_secrets(f"http://{'.'.join(['a' * 63] * 4)}.example/"))
 
 
 @failure
@@ -882,11 +856,6 @@ def unknown_host(_stack, _session, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", no_such_host)
     return with_secrets("http://no-such-host.invalid/"), {}
-
-
-@failure
-def impossible_host(_stack, _session, _monkeypatch):
-    return with_secrets(f"http://{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 63}.example/"), {}
 
 
 @pytest.mark.parametrize("scheme", ["ftp", "mailto"])
@@ -906,33 +875,18 @@ def over_tls(name, context, **options):
     FAILURES[name] = make
 
 
-def asking_for_a_certificate():
-    context = server_context()
-    context.verify_mode = ssl.CERT_REQUIRED
-    CLIENTS.configure_trust(context)
-    return context
-
-
 PAST = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)
 over_tls("an unknown authority", server_context)
 over_tls("a certificate of another host", lambda: server_context("other.example"), verify=True)
 over_tls("an expired certificate", lambda: server_context(not_before=PAST, not_after=PAST))
-over_tls("a certificate is wanted", asking_for_a_certificate)
+over_tls("a certificate is wanted", lambda: asking_for_a_certificate(ssl.CERT_REQUIRED))
 over_tls("no TLS", lambda: None)
 over_tls("no authorities", server_context, verify="/no/such/file")
 over_tls("no certificate", server_context, cert="/no/such/file")
 
 
-@failure
-def tls_to_a_plain_server(stack, _session, _monkeypatch):
-    server = stack.enter_context(ScriptedServer(lambda c: c.send(b"HTTP/1.1 400 No\r\n\r\n")))
-    return with_secrets(server.url.replace("http", "https")), {}
-
-
-@failure
-def tls_cut_off(stack, _session, _monkeypatch):
-    server = stack.enter_context(ScriptedServer(lambda c: c.sock.recv(9)))
-    return with_secrets(server.url.replace("http", "https")), {}
+failing("TLS to a plain server", lambda c: c.send(b"HTTP/1.1 400 No\r\n\r\n"), scheme="https")
+failing("TLS cut off", lambda c: c.sock.recv(9), scheme="https")
 
 
 def by_proxy(name, scheme, script):
@@ -959,22 +913,23 @@ def with_bad_proxy(url):
     FAILURES[f"the proxy {url.replace(SECRET, '*')}"] = make
 
 
-with_bad_proxy(f"http://user:{SECRET}@127.0.0.1:{{port}}/")
-with_bad_proxy(f"https://user:{SECRET}@127.0.0.1:{{port}}/")
-with_bad_proxy(f"user:{SECRET}@127.0.0.1:{{port}}")
-with_bad_proxy(f"http://user:{SECRET}@")
-with_bad_proxy(f"http://user:{SECRET}@127.0.0.1:port/")
-with_bad_proxy(f"http://user:pass/{SECRET}@127.0.0.1:{{port}}/")
-with_bad_proxy(f"http://user:#{SECRET}@127.0.0.1:{{port}}/")
-with_bad_proxy(f"http://user:{SECRET}@[::1/")
-with_bad_proxy(f"ftp://user:{SECRET}@127.0.0.1:{{port}}/")
-with_bad_proxy(f"socks5://user:{SECRET}@127.0.0.1:{{port}}/")
-with_bad_proxy(f"http://user:'{SECRET}@127.0.0.1:{{port}}/")
-with_bad_proxy(f"http://user: {SECRET}@127.0.0.1:{{port}}/")
+for url in (
+    f"http://user:{SECRET}@127.0.0.1:{{port}}/",
+    f"https://user:{SECRET}@127.0.0.1:{{port}}/",
+    f"user:{SECRET}@127.0.0.1:{{port}}",
+    f"http://user:{SECRET}@",
+    f"http://user:{SECRET}@127.0.0.1:port/",
+    f"http://user:pass/{SECRET}@127.0.0.1:{{port}}/",
+    f"http://user:#{SECRET}@127.0.0.1:{{port}}/",
+    f"http://user:{SECRET}@[::1/",
+    f"ftp://user:{SECRET}@127.0.0.1:{{port}}/",
+    f"http://user:'{SECRET}@127.0.0.1:{{port}}/",
+    f"http://user: {SECRET}@127.0.0.1:{{port}}/",
+    *(f"{s}://user:{SECRET}@127.0.0.1:{{port}}/" for s in ("socks5", "socks5h", "socks4")),
+    *(f"{s}://user:{SECRET}@127.0.0.1:{{port}}/" for s in ("socks6", "socks")),
+):
+    with_bad_proxy(url)
 
-
-for scheme in ("socks5h", "socks4", "socks6", "socks"):
-    with_bad_proxy(f"{scheme}://user:{SECRET}@127.0.0.1:{{port}}/")
 failing(
     "a redirect with a password not in latin-1", status("302 x", f"Location: //u:{SECRET}é@h:x")
 )
@@ -994,13 +949,18 @@ def a_refused_redirect(stack, _session, _monkeypatch):
     return with_secrets(home.url), {"headers": {"X-Api-Key": SECRET}}
 
 
-@failure
-def bad_token_from_a_callable(_stack, _session, _monkeypatch):
-    def authorize(request):
-        request.headers["Authorization"] = f"Bearer {SECRET}\n"
-        return request
+def with_a_line_end(request):
+    request.headers["Authorization"] = f"Bearer {SECRET}\n"
+    return request
 
-    return with_secrets("http://127.0.0.1:1/"), {"auth": authorize}
+
+failing_at("a bad token from a callable", with_secrets("http://127.0.0.1:1/"), auth=with_a_line_end)
+failing_at(
+    "a body not in UTF-8",
+    "http://127.0.0.1:1/",
+    method="POST",
+    data={"password": f"{SECRET}\ud800"},
+)
 
 
 def on_session(name, change):
@@ -1030,11 +990,6 @@ def netrc_not_in_latin_1(stack, _session, monkeypatch):
     path.write_text(f"machine 127.0.0.1 login user password {SECRET}日\n", encoding="utf-8")
     monkeypatch.setenv("NETRC", str(path))
     return "http://127.0.0.1:1/", {}
-
-
-@failure
-def body_not_in_utf_8(_stack, _session, _monkeypatch):
-    return "http://127.0.0.1:1/", {"method": "POST", "data": {"password": f"{SECRET}\ud800"}}
 
 
 def assert_no_secret_is_told(url, session, options):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,6 +15,7 @@ from eventsource import (
     EventStream,
     OpenEvent,
     ReadyState,
+    SSEClient,
     StreamEnded,
     UnexpectedStatus,
     dispatch,
@@ -24,7 +27,9 @@ from tests.support import (
     QUICK,
     Recorder,
     port_that_refuses,
+    reading,
     respond,
+    served,
     status,
     stream,
     wait_until,
@@ -161,25 +166,6 @@ def test_a_source_with_a_handler_of_error_warns_of_nothing(told, refused):
     assert "retry in" in told.text
 
 
-def test_a_server_that_ends_its_streams_in_order_warns_of_nothing(told):
-    with ScriptedServer(stream(b"data: x\n\n")) as server:
-        with EventSource(server.url, on_message=print, reconnect=QUICK):
-            wait_until(lambda: len(server.connections) > 3)
-    assert warnings(told) == []
-
-
-def test_a_final_failure_warns_and_join_returns(told):
-    with ScriptedServer(status("404 Gone")) as server:
-        source = EventSource(server.url)
-        assert source.join(LIMIT)
-        assert isinstance(source.error, UnexpectedStatus)
-        (text,) = warnings(told)
-        assert text == (
-            f"{server.url}: closed for good: UnexpectedStatus:"
-            " the server answered 404 Not Found, not 200"
-        )
-
-
 def test_the_end_that_a_server_wants_warns_of_nothing(told):
     with ScriptedServer(status("204 No Content")) as server:
         source = EventSource(server.url)
@@ -218,9 +204,8 @@ def test_what_waits_is_let_through_by_join(elsewhere):
 def test_a_type_that_nobody_hears_is_told_once(told):
     blocks = b"event: a\ndata: x\n\n" * 3 + b"event: b\ndata: x\n\n" + b"data: end\n\n"
     heard = Recorder()
-    with ScriptedServer(stream(blocks, then="hold")) as server:
-        with EventSource(server.url, on_message=heard):
-            heard.next()
+    with served(EventSource, stream(blocks, then="hold"), on_message=heard):
+        heard.next()
     unheard = [text for level, text in levels(told) if level == "DEBUG" and "no handler" in text]
     assert [text.rpartition(" ")[2] for text in unheard] == ["'a'", "'b'"]
 
@@ -228,27 +213,37 @@ def test_a_type_that_nobody_hears_is_told_once(told):
 def test_only_so_many_types_that_nobody_hears_are_told(told):
     blocks = b"".join(b"event: t%d\ndata: x\n\n" % number for number in range(1000))
     heard = Recorder()
-    with ScriptedServer(stream(blocks + b"data: end\n\n", then="hold")) as server:
-        with EventSource(server.url, on_message=heard):
-            heard.next()
+    blocks += b"data: end\n\n"
+    with served(EventSource, stream(blocks, then="hold"), on_message=heard) as (_, source):
+        heard.next()
+        assert source.event_names() == {"message"}
     assert told.text.count("no handler for events") == 100
 
 
 def test_a_body_of_json_lines_is_told_once_a_connection(told):
     lines = b'{"a": 1}\n' * 3
-    with ScriptedServer(stream(lines, lines, then="hold")) as server:
-        with EventStream(server.url) as events:
-            next(events)
-            with pytest.raises(TimeoutError):
-                events.take(timeout=0.2)
+    with reading(stream(lines, lines, then="hold")) as (events, _):
+        next(events)
+        with pytest.raises(TimeoutError):
+            events.take(timeout=0.2)
     (text,) = [text for level, text in levels(told) if level == "DEBUG" and "fields" in text]
     assert "lines of the body are not fields of an event stream" in text
 
 
 def test_nothing_is_told_of_odd_lines_beside_events(told):
-    with ScriptedServer(stream(b"data: x\n\nodd\n", b"data: y\n\n")) as server:
-        assert len(list(EventStream(server.url, reconnect=None).messages())) == 2
-    assert "no fields" not in told.text
+    """Though a read brings nothing else."""
+    are_read = threading.Semaphore(0)
+
+    def script(connection):
+        connection.start_stream()
+        for lines in (b"data: x\n\n", b"odd\n", b"data: y\n\n"):
+            connection.send(lines)
+            assert are_read.acquire(timeout=LIMIT)
+
+    options = {"reconnect": None, "on_bytes": lambda _: are_read.release()}
+    with reading(script, **options) as (events, _):
+        assert len(list(events.messages())) == 2
+    assert "not fields" not in told.text
 
 
 @pytest.mark.parametrize(
@@ -256,85 +251,81 @@ def test_nothing_is_told_of_odd_lines_beside_events(told):
     [
         (b"data: x\n\n", ""),
         (b"data: x", "; 7 bytes of an unfinished event were dropped"),
-        (b"data: x\n\ndata: y\n", "; 8 bytes of an unfinished event were dropped"),
         (b"data: x\r\n\r\nid: 1\r\ndata: y\r\n", "; 16 bytes of an unfinished event were dropped"),
         (b"data: x\n\n:\n", ""),  # a heartbeat is no event
-        (b"data: x\n\n: cut", ""),
         (b"data: x\n\nd", "; 1 byte of an unfinished event was dropped"),
     ],
 )
 def test_the_end_of_a_stream_says_what_was_dropped(body, words):
-    with ScriptedServer(stream(body)) as server:
-        with EventStream(server.url, reconnect=None) as events:
-            *_, lost = events
+    with reading(stream(body), reconnect=None) as (events, _):
+        *_, lost = events
     assert str(lost.error) == f"the server ended the stream{words}"
 
 
 # --- A handler that hangs ---
 
 
-def test_a_handler_that_keeps_the_reader_from_reading_is_told_by_name(told, monkeypatch):
-    monkeypatch.setattr("eventsource.source.STALL_SECONDS", 0.01)
-    go_on = threading.Event()
+class Clock:
+    """Time for a source: passes as it does, and faster if a handler says so."""
+
+    ahead = 0.0
+
+    def monotonic(self):
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("eventsource.source.time", clock)
+    return clock
+
+
+def test_a_handler_that_keeps_the_reader_from_reading_is_told_by_name(told, clock):
     done = Recorder()
 
     def first(event):
         pass
 
     def slow(event):
-        assert go_on.wait(LIMIT)
+        clock.ahead += 31
 
-    source = None
     blocks = b"data: x\n\n" * 3
-    with ScriptedServer(stream(blocks, then="hold")) as server:
-        with EventSource(server.url, start=False) as source:
-            source.on("message", first)
-            source.on("message", slow)
-            source.on("message", done)
-            source.start()
-            wait_until(lambda: len(server.connections) == 1)
-            wait_until(lambda: source.silent_for is not None and source.silent_for > 0.02)
-            go_on.set()
-            for _ in range(3):
-                done.next()
+    with served(EventSource, stream(blocks, then="hold"), start=False) as (_, source):
+        for handler in (first, slow, done):
+            source.on("message", handler)
+        source.start()
+        for _ in range(3):
+            done.next()
     (text,) = warnings(told)  # one for this read
-    assert "because of handlers: " in text
+    assert "nothing has been read for 30 seconds or more, because of handlers: " in text
     assert text.endswith("<locals>.slow")
 
 
 @pytest.mark.parametrize(
     "block", [b"data: x\n\n", b"data: x\n\nevent: y\ndata: x\n\n", b": c\n", b": c\ndata: x\n\n"]
 )
-def test_the_only_handler_of_a_type_or_of_comments_is_told_too(told, monkeypatch, block):
-    monkeypatch.setattr("eventsource.source.STALL_SECONDS", 0.01)
-    go_on = threading.Event()
-    after = Recorder()
-
+def test_the_only_handler_of_a_type_or_of_comments_is_told_too(told, clock, block):
     def slow(_):
-        assert go_on.wait(LIMIT)
+        clock.ahead += 31
 
     slow_one = {"on_comment": slow} if b":" in block[:1] else {"on_message": slow}
-    with ScriptedServer(stream(block, then="hold")) as server:
-        with EventSource(server.url, start=False, **slow_one) as source:
-            source.on("y", after)
-            source.start()
-            wait_until(lambda: source.silent_for is not None and source.silent_for > 0.05)
-            go_on.set()
-            wait_until(lambda: warnings(told))
+    with served(EventSource, stream(block, then="hold"), start=False, **slow_one) as (_, source):
+        source.on("y", print)
+        source.start()
+        wait_until(lambda: warnings(told))
     assert warnings(told)[0].endswith("<locals>.slow")
 
 
 @pytest.mark.parametrize("reads", [1, 3])
 def test_after_a_comment_the_handler_that_hangs_is_told_and_not_that_of_comments(
-    told, monkeypatch, reads
+    told, clock, reads
 ):
-    monkeypatch.setattr("eventsource.source.STALL_SECONDS", 0.01)
-    go_on = threading.Event()
     heard = Recorder()
 
     def slow_at_the_second(event):
         heard(event.data)
-        assert event.data == "1" or go_on.wait(LIMIT)
+        clock.ahead += 31 if event.data == "2" else 0
 
     def script(connection):
         connection.start_stream()
@@ -345,12 +336,10 @@ def test_after_a_comment_the_handler_that_hangs_is_told_and_not_that_of_comments
                 assert heard.next() in ("1", "c")
         connection.hold()
 
-    with ScriptedServer(script) as server:
-        with EventSource(server.url, on_message=slow_at_the_second, on_comment=heard) as source:
-            wait_until(lambda: source.silent_for is not None and source.silent_for > 0.05)
-            go_on.set()
-            wait_until(lambda: warnings(told))
-    assert warnings(told)[-1].endswith("<locals>.slow_at_the_second")
+    handlers = {"on_message": slow_at_the_second, "on_comment": heard}
+    with served(EventSource, script, **handlers):
+        wait_until(lambda: warnings(told))
+    assert warnings(told)[0].endswith("<locals>.slow_at_the_second")
 
 
 def test_a_dispatch_that_makes_no_room_is_told_by_the_handler_that_runs(told, monkeypatch):
@@ -360,20 +349,14 @@ def test_a_dispatch_that_makes_no_room_is_told_by_the_handler_that_runs(told, mo
     def stuck(event):
         assert go_on.wait(LIMIT)
 
-    threads = []
+    def is_told():
+        return any(text.endswith("<locals>.stuck") for text in warnings(told))
 
-    def elsewhere(call):
-        threads.append(threading.Thread(target=call))
-        threads[-1].start()
-
-    blocks = b"data: x\n\n" * 5
-    with ScriptedServer(stream(blocks, then="hold")) as server:
-        with EventSource(server.url, on_message=stuck, dispatch=elsewhere, max_waiting=1):
-            wait_until(lambda: warnings(told))
+    with ThreadPoolExecutor(1) as pool:
+        options = {"on_message": stuck, "dispatch": pool.submit, "max_waiting": 1}
+        with served(EventSource, stream(b"data: x\n\n" * 5, then="hold"), **options):
+            wait_until(is_told)
             go_on.set()
-    for thread in threads:
-        thread.join(LIMIT)
-    assert warnings(told)[0].endswith("<locals>.stuck")
 
 
 # --- Quiet or dead ---
@@ -388,7 +371,7 @@ def test_silent_for_counts_from_the_last_byte_of_the_open_connection():
         connection.send(b":\n")
         connection.hold()
 
-    with ScriptedServer(script) as server, EventStream(server.url, comments=True) as events:
+    with reading(script, comments=True) as (events, _):
         assert events.silent_for is None
         next(events)
         wait_until(lambda: events.silent_for > 0.05)
@@ -398,6 +381,12 @@ def test_silent_for_counts_from_the_last_byte_of_the_open_connection():
         wait_until(lambda: events.silent_for > before)
         events.close()
         assert events.silent_for is None
+
+
+def test_silent_for_of_a_source_is_that_of_its_stream():
+    with served(EventSource, stream(then="hold")) as (_, source):
+        wait_until(lambda: source.silent_for is not None and source.silent_for > 0)
+    assert source.silent_for is None
 
 
 # --- Slips ---
@@ -439,10 +428,9 @@ def test_a_handler_that_is_set_is_that_of_the_constructor_and_of_the_browser(kin
 
 def test_a_handler_that_is_set_later_is_called():
     heard = Recorder()
-    with ScriptedServer(stream(b"data: x\n\n", then="hold")) as server:
-        with EventSource(server.url) as source:
-            source.on_message = heard
-            assert heard.next().data == "x"
+    with served(EventSource, stream(b"data: x\n\n", then="hold")) as (_, source):
+        source.on_message = heard
+        assert heard.next().data == "x"
 
 
 def test_on_comment_may_be_set_later_and_taken_away():
@@ -455,14 +443,13 @@ def test_on_comment_may_be_set_later_and_taken_away():
         connection.send(b": a\n")
         connection.hold()
 
-    with ScriptedServer(script) as server:
-        with EventSource(server.url, on_open=opened) as source:
-            opened.next()
-            source.on_comment = comments
-            more.set()
-            assert comments.next() == "a"
-            source.on_comment = None
-            assert source.on_comment is None
+    with served(EventSource, script, on_open=opened) as (_, source):
+        opened.next()
+        source.on_comment = comments
+        more.set()
+        assert comments.next() == "a"
+        source.on_comment = None
+        assert source.on_comment is None
 
 
 @pytest.mark.parametrize("name", ["on_open", "on_message", "on_error", "on_comment"])
@@ -479,67 +466,49 @@ def test_a_maker_of_a_dispatch_is_none(maker):
         EventSource("http://127.0.0.1:9/", dispatch=maker)
 
 
-def test_start_and_with_after_close_are_errors(idle):
-    idle.close()
-    with pytest.raises(RuntimeError, match="closed"):
-        idle.start()
-    with pytest.raises(RuntimeError, match="closed"), idle:
-        pass
-
-
-def test_with_after_a_final_failure_is_none():
-    with ScriptedServer(status("404 Gone")) as server:
-        source = EventSource(server.url, on_error=print)
-        assert source.join(LIMIT)
-        source.start()
-        with source:
-            assert isinstance(source.error, UnexpectedStatus)
-
-
-def test_with_after_close_is_an_error_of_a_stream_and_not_after_a_final_failure():
-    stream_ = EventStream("http://127.0.0.1:9/")
-    stream_.close()
-    with pytest.raises(RuntimeError, match="closed"), stream_:
+@pytest.mark.parametrize("face", [EventSource, EventStream])
+def test_with_after_close_is_an_error_and_after_a_final_failure_is_none(face):
+    it = face("http://127.0.0.1:9/")
+    it.close()
+    with pytest.raises(RuntimeError, match="closed"), it:
         pass
     with ScriptedServer(status("404 Gone")) as server:
-        stream_ = EventStream(server.url)
-        list(stream_)
-        with stream_:
-            assert isinstance(stream_.error, UnexpectedStatus)
+        it = face(server.url)
+        if face is EventSource:
+            assert it.join(LIMIT)
+            it.start()
+        else:
+            list(it)
+        with it:
+            assert isinstance(it.error, UnexpectedStatus)
 
 
 @pytest.mark.parametrize(
-    ("name", "near"),
+    ("face", "name", "near"),
     [
-        ("last_id", "last_event_id"),
-        ("lastEventId", "last_event_id"),
-        ("header", "headers"),
-        ("retry", "reconnect"),
-        ("mesage", None),
-        ("comments", None),
-        ("onmessage", "on_message"),
-        ("max_event_sise", "max_event_size"),
-        ("proxy", "proxies"),
+        (EventSource, "last_id", "last_event_id"),
+        (EventSource, "lastEventId", "last_event_id"),
+        (EventSource, "retry", "reconnect"),
+        (EventSource, "mesage", None),
+        (EventSource, "comments", None),
+        (EventSource, "onmessage", "on_message"),
+        (EventSource, "max_event_sise", "max_event_size"),
+        (EventSource, "proxy", "proxies"),
+        (EventStream, "on_message", None),
+        (SSEClient, "last_event_id", "last_id"),
+        (SSEClient, "header", "headers"),
+        (SSEClient, "reconnect", None),
     ],
 )
-def test_a_misspelt_keyword_is_refused_with_the_class_and_the_nearest_name(name, near):
+def test_a_misspelt_keyword_is_refused_with_the_class_and_the_nearest_name(face, name, near):
     with pytest.raises(TypeError) as refused:
-        EventSource("http://127.0.0.1:9/", **{name: 1})
+        face("http://127.0.0.1:9/", **{name: "x"})
     text = str(refused.value)
-    assert text.startswith(f"EventSource: unexpected keyword argument {name!r}")
-    if near is not None:
-        assert text.endswith(f"; did you mean {near!r}?")
-
-
-def test_a_stream_names_itself():
-    with pytest.raises(TypeError, match=r"^EventStream: .*'on_message'"):
-        EventStream("http://127.0.0.1:9/", on_message=print)
+    assert text.startswith(f"{face.__name__}: unexpected keyword argument {name!r}")
+    assert near is None or text.endswith(f"; did you mean {near!r}?")
 
 
 def test_the_name_of_a_state_is_what_is_shown():
     assert f"{ReadyState.OPEN}" == str(ReadyState.OPEN) == "OPEN"
     assert f"{ReadyState.OPEN:>6}" == "  OPEN"
     assert f"{ReadyState.OPEN:d} {ReadyState.CLOSED:03d}" == "1 002"
-
-
-# --- Forks ---
