@@ -82,11 +82,12 @@ class Exchange:
 
         def begin() -> requests.Response:
             assert self._session is not None
-            token = current_sockets.set(self._sockets)
-            try:
+            before = current_sockets.get()
+            try:  # around `set`, too: a signal handler may raise right after it
+                current_sockets.set(self._sockets)
                 response = send(self._template, self._session, last_event_id)
             finally:
-                current_sockets.reset(token)
+                current_sockets.set(before)
             self._raw = response.raw
             self._response = response
             if not self._sockets:  # a session of the caller's

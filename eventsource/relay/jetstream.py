@@ -274,7 +274,8 @@ class JetStream:
         """Give the lease back, close the connection and end the thread; never raises.
 
         For any thread: a call under way in another one raises `EventSourceError`. The server
-        has a second to answer. After that `claim()` may be called again.
+        has a second to answer; a look-up of its name that is under way is waited for. After
+        that `claim()` may be called again.
         """
         worker, self._worker = self._worker, None
         if worker is None:

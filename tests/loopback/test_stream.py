@@ -32,6 +32,7 @@ from eventsource import (
     UnexpectedContentType,
     UnexpectedStatus,
 )
+from eventsource.http.sockets import current_sockets
 from eventsource.testing import ScriptedServer
 from tests.authority import AUTHORITY, server_context
 from tests.interruption import WAYS, Interruption, interruption_at, numbers_of
@@ -529,6 +530,7 @@ def test_wherever_an_exception_interrupts_the_iteration_nothing_is_lost_or_comes
             with EventStream(server.url, session=session) as events:
                 with interruption_at(number) as point, contextlib.suppress(Interruption):
                     WAYS[way](events, found, 3)
+                assert current_sockets.get() is None, number
                 assert events.last_event_id == str(max(numbers_of(found), default="")), number
                 WAYS[way](events, found, 3)
             assert numbers_of(found) == [1, 2, 3], number
