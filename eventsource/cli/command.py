@@ -50,7 +50,7 @@ NATS, `eventsource serve --help` about serving a recording, or standard input.
 EXIT_STATUSES = """\b
 Exit status:
     0  all events that were asked for, or the server ended the stream
-    1  closed for good otherwise: no event stream, an event too large, ...
+    1  closed for good otherwise: not an event stream, an event too large, ...
     2  wrong use: an option, the URL, a file to read
     6  the host's name is not known
     7  no connection, or no answer
@@ -105,14 +105,14 @@ class Command(click.Command):
 @click.option(
     "--event", "types", multiple=True, metavar="TYPE", help="Print events of this type only."
 )
-@click.option("-n", "--count", type=COUNT, metavar="COUNT", help="End after so many events.")
+@click.option("-n", "--count", type=COUNT, metavar="COUNT", help="End after this many events.")
 @click.option(
     "-m",
     "--max-time",
     type=float,
     callback=seconds,
     metavar="SECONDS",
-    help="End after this time.",
+    help="End after this many seconds.",
 )
 @connect_timeout
 @click.option(
@@ -120,16 +120,14 @@ class Command(click.Command):
     type=float,
     callback=seconds,
     metavar="SECONDS",
-    help="Reconnect if no event comes for so long.",
+    help="Reconnect if no event comes for this long.",
 )
 @click.option(
     "--reconnect/--no-reconnect",
     default=None,
     help="Whether to go on when the connection is lost. Yes by default for GET, else no.",
 )
-@click.option(
-    "--retry-connect", is_flag=True, help="Go on trying also before there was a connection."
-)
+@click.option("--retry-connect", is_flag=True, help="Also retry if the first connection fails.")
 @click.option(
     "--retry-status",
     "statuses",
@@ -164,7 +162,7 @@ class Command(click.Command):
     "--max-filesize",
     callback=size,
     metavar="BYTES",
-    help="End before the FILE of --record is larger; 500k and 20M will do.",
+    help="End before the FILE of --record becomes larger, e.g. 500k or 20M.",
 )
 @click.option(
     "-v", "--verbose", is_flag=True, help="Show requests, responses, comments on standard error."

@@ -87,7 +87,7 @@ cannot be verified, a log that cannot be written.
     type=float,
     callback=seconds,
     metavar="SECONDS",
-    help="Reconnect if no event comes for so long.",
+    help="Reconnect if no event comes for this long.",
 )
 @click.option(
     "--retry-status",
