@@ -222,7 +222,12 @@ def check_ini(block: Block) -> None:
 UNIT = {
     *("Unit.Description", "Unit.Wants", "Unit.After"),
     *("Service.ExecStart", "Service.Restart", "Service.RestartSec", "Service.TimeoutStopSec"),
-    *("Service.SuccessExitStatus", "Service.StateDirectory", "Service.WorkingDirectory"),
+    *(
+        "Service.SuccessExitStatus",
+        "Service.RestartPreventExitStatus",
+        "Service.StateDirectory",
+        "Service.WorkingDirectory",
+    ),
     "Service.EnvironmentFile",
     "Install.WantedBy",
 }
