@@ -124,7 +124,8 @@ class Nats:
         for _ in range(TRIES):  # a server that has just begun may lose a request
             with contextlib.suppress(TimeoutError):
                 return self._server.run(read)
-        raise AssertionError("nats-server does not answer")
+        log = (self._server.folder / "nats.log").read_text()[-2000:]
+        raise AssertionError(f"nats-server does not answer; it says: {log}")
 
     def numbers(self) -> list[int]:
         return [int(event_id) for event_id in self._server.ids("orders")]
