@@ -598,6 +598,27 @@ def test_an_outage_is_over_for_one_that_lost_the_lease_meanwhile(caplog):
             engine.holder = None
 
 
+def test_what_could_not_be_stored_before_another_led_prolongs_no_later_outage(caplog):
+    """That one is over at a poll, also if no event comes."""
+    caplog.set_level(logging.INFO)
+    faults = {"append": "request"}
+    engine = Engine(lambda name: faults.get(name))
+    with (
+        ScriptedServer(numbered(1), stream(b"", then="hold")) as server,
+        running(Relay(server.url, LeasedSink(engine), lease=SHORT)),
+    ):
+        wait_until(lambda: in_log(caplog, "the log cannot be written"))
+        engine.holder = "another"
+        wait_until(lambda: in_log(caplog, "another relay leads; the outage of the log is over"))
+        faults.clear()
+        faults["claim"] = "request"
+        engine.holder = None
+        wait_until(lambda: len(in_log(caplog, "the log cannot be written")) == 2)
+        assert not in_log(caplog, ": leading; the outage of the log is over")
+        faults.clear()
+        wait_until(lambda: in_log(caplog, ": leading; the outage of the log is over"))
+
+
 class Clock:
     """A given clock: it moves when the relay waits, and stands still otherwise."""
 
